@@ -1,0 +1,7 @@
+"""`python -m reid` is `reid`."""
+
+import sys
+
+from reid.cli import main
+
+sys.exit(main())

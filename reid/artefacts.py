@@ -1,0 +1,43 @@
+"""Where every artefact lies, in one place: `results/<dataset>/...` (DESIGN: Artefacts)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLITS = ("train", "A2G", "G2A", "A2A")
+"""Names of the index files: training, and one per protocol with its query and gallery."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Paths under the results folder of one dataset."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, dataset: str) -> "Results":
+        """Results of the dataset with this name, relative to the working directory."""
+        return cls(Path("results") / dataset)
+
+    def index(self, split: str) -> Path:
+        """Index of a split (train, A2G, G2A or A2A)."""
+        return self.root / "index" / f"{split}.parquet"
+
+    def run(self, training: str, seed: int) -> Path:
+        """Folder of one training: weights, and whatever the trainer keeps to resume."""
+        return self.root / "train" / training / f"seed{seed}"
+
+    def stage(self, training: str, seed: int, stage: int) -> Path:
+        """Final weights of a training stage."""
+        return self.run(training, seed) / f"stage{stage}.safetensors"
+
+    def features(self, training: str, seed: int, split: str) -> Path:
+        """Features of every query and gallery tracklet of a protocol."""
+        return self.root / "features" / training / f"seed{seed}" / f"{split}.safetensors"
+
+    def retrieval(self, variant: str, seed: int, protocol: str) -> Path:
+        """Metrics of one variant on one protocol."""
+        return self.root / "retrieval" / variant / f"seed{seed}" / f"{protocol}.json"
+
+    def table(self, suffix: str) -> Path:
+        """The ablation table as csv, md or tex."""
+        return self.root / "tables" / f"ablation.{suffix}"

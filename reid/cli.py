@@ -1,0 +1,155 @@
+"""The `reid` command: one verb per step of the workflow, each a few lines of wiring.
+
+Heavy modules are imported inside the verbs, so that `reid --help` is instant.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reid import __version__, config
+from reid.config import Config
+from reid.errors import UserError
+
+Verb = Callable[[Config, argparse.Namespace], None]
+
+
+def demo_data(settings: Config, arguments: argparse.Namespace) -> None:
+    """Render the embedded benchmark in the DetReIDX layout."""
+    from reid.synthetic import benchmark
+
+    benchmark.render(_demo(settings), settings.dataset.root)
+    if arguments.contact_sheet is not None:
+        benchmark.contact_sheet(settings.dataset.root, arguments.contact_sheet)
+
+
+def demo_weights(settings: Config, arguments: argparse.Namespace) -> None:
+    """Pre-train the two tiny CLIPs of the embedded benchmark on rendered captions."""
+    from reid.synthetic import pretrain
+
+    out = Path(settings.backbones[arguments.backbone].weights)
+    pretrain.pretrain(_demo(settings), arguments.backbone, out)
+
+
+def index(settings: Config, _: argparse.Namespace) -> None:
+    """List every tracklet of the dataset; write the index, rejected.csv and a summary."""
+    from reid.data import index as indexing
+
+    indexing.run(settings)
+
+
+def stage1(settings: Config, arguments: argparse.Namespace) -> None:
+    """Train the identity text contexts on cached image features."""
+    from reid.train import stage1 as stage
+
+    stage.run(settings, arguments.training, arguments.seed)
+
+
+def stage2(settings: Config, arguments: argparse.Namespace) -> None:
+    """Train adapters, prompts, pools and heads (and the last blocks, if unfrozen)."""
+    from reid.train import stage2 as stage
+
+    stage.run(settings, arguments.training, arguments.seed)
+
+
+def extract(settings: Config, arguments: argparse.Namespace) -> None:
+    """Extract the features of a protocol's tracklets with a trained model."""
+    from reid.retrieval import extract as extraction
+
+    extraction.run(settings, arguments.training, arguments.seed, arguments.protocol)
+
+
+def retrieve(settings: Config, arguments: argparse.Namespace) -> None:
+    """Rank the gallery for every query of a protocol and measure it."""
+    from reid.retrieval import retrieve as retrieval
+
+    retrieval.run(settings, arguments.variant, arguments.seed, arguments.protocol)
+
+
+def table(settings: Config, _: argparse.Namespace) -> None:
+    """Write and print the ablation table."""
+    from reid.report import table as tables
+
+    tables.run(settings)
+
+
+def _demo(settings: Config) -> config.Demo:
+    if settings.demo is None:
+        raise UserError("no `demo` section: add --config config/demo.yaml")
+    return settings.demo
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="reid",
+        description="Extreme far-distance video person re-identification, step by step. "
+        "`snakemake` runs all steps in order.",
+    )
+    parser.add_argument("--version", action="version", version=f"xfd-reid {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def add(
+        name: str, verb: Verb, *, example: str, into: "argparse._SubParsersAction" = verbs
+    ) -> argparse.ArgumentParser:
+        summary = (verb.__doc__ or "").splitlines()[0]
+        child = into.add_parser(
+            name, help=summary, description=summary, epilog=f"example: reid {example}"
+        )
+        child.set_defaults(verb=verb)
+        child.add_argument(
+            "--config",
+            dest="configs",
+            action="append",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help="YAML configuration; give it again to add differences on top",
+        )
+        return child
+
+    demo_configs = "--config config/config.yaml --config config/demo.yaml"
+    child = add("demo-data", demo_data, example=f"demo-data {demo_configs}")
+    child.add_argument("--contact-sheet", type=Path, metavar="PNG", help="also draw an overview")
+    child = add(
+        "demo-weights", demo_weights, example=f"demo-weights {demo_configs} --backbone vit_b16"
+    )
+    child.add_argument("--backbone", required=True, help="key of `backbones`")
+    add("index", index, example="index --config config/config.yaml")
+
+    stages = verbs.add_parser("train", help="train stage 1 or stage 2").add_subparsers(
+        title="stages", metavar="STAGE", required=True
+    )
+    scaled = "--config config/config.yaml --training scaled --seed 1"
+    trainers = [
+        add("stage1", stage1, example=f"train stage1 {scaled}", into=stages),
+        add("stage2", stage2, example=f"train stage2 {scaled}", into=stages),
+    ]
+    extractor = add("extract", extract, example=f"extract {scaled} --protocol A2G")
+    for child in (*trainers, extractor):
+        child.add_argument("--training", required=True, help="key of `trainings`")
+    retriever = add(
+        "retrieve",
+        retrieve,
+        example="retrieve --config config/config.yaml --variant scaled --seed 1 --protocol A2G",
+    )
+    retriever.add_argument("--variant", required=True, help="key of `variants`")
+    for child in (*trainers, extractor, retriever):
+        child.add_argument("--seed", type=int, required=True, help="one of `seeds`")
+    for child in (extractor, retriever):
+        child.add_argument("--protocol", required=True, choices=("A2G", "G2A", "A2A"))
+    add("table", table, example="table --config config/config.yaml")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0, or 1 after a one-line error for the user."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        settings = config.load(arguments.configs)
+        arguments.verb(settings, arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

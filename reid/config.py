@@ -1,0 +1,410 @@
+"""Every option of the project, declared once.
+
+Three notions (config/README.md): a *training* is everything that changes weights, a *variant*
+is a row of the ablation table (a training and an inference setting), a *dataset* is where the
+crops lie. Defaults of the training classes are the paper's baseline (Tables 2 and 3); the other
+trainings of the table are written in config/config.yaml as differences from it (`extends`).
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reid.errors import UserError
+from reid.files import read_yaml
+
+Protocol = Literal["A2G", "G2A", "A2A"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A strict, immutable group of options: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Section):
+    """Where the crops lie and how strictly they are read."""
+
+    name: Name = Field("detreidx", description="names the folder under results/")
+    root: Path = Field(description="folder that holds train/ and the protocol folders")
+    layout: Literal["detreidx"] = Field("detreidx", description="folder and file-name convention")
+    protocols: tuple[Protocol, ...] = Field(("A2G", "G2A", "A2A"), min_length=1)
+    metadata: bool = Field(
+        True, description="false hides altitude, distance and angle everywhere: train and test"
+    )
+    max_rejected_share: Share = Field(
+        0.0, description="share of files that may be unreadable or misnamed before `index` fails"
+    )
+    max_unmatched_query_share: Share = Field(
+        0.0, description="share of queries that may lack a positive before `index` fails"
+    )
+
+
+class Backbone(Section):
+    """Where CLIP weights come from; the geometry is read from the weights."""
+
+    weights: str = Field(description="a local file, or `open_clip:<model>:<tag>` (network)")
+
+
+class Prompts(Section):
+    """Prompt-based cross-view conditioning, PBP (Sec. 3.1, Table 4)."""
+
+    length: Whole = Field(1, description="prompt tokens per block; 0 turns PBP off")
+    depth: Count = Field(9, description="number of blocks with prompts, from the first")
+    camera: bool = Field(True, description="one prompt bank per camera")
+    metadata: bool = Field(True, description="add altitude, distance and angle banks")
+    altitude_bins: Count = Field(18, description="uniform bins on [0, 120] m")
+    distance_bins: Count = Field(18, description="uniform bins on [0, 120] m")
+    metadata_dropout: Share = Field(
+        0.1, description="share of training clips whose metadata is hidden (interpretation)"
+    )
+
+
+class Adapters(Section):
+    """Spatial and temporal adapters in every block (Sec. 3.1; MODEL 4.2)."""
+
+    spatial: bool = Field(True, description="bottleneck parallel to the MLP")
+    temporal: bool = Field(True, description="attention over frames, parallel to attention")
+    width: Annotated[int, Field(ge=64, multiple_of=64)] = Field(
+        256, description="bottleneck width; temporal heads are width / 64"
+    )
+
+
+class Pooling(Section):
+    """Frames to tracklet (Sec. 3.2.3, Eq. 2-4)."""
+
+    kind: Literal["mean", "attention"] = "mean"
+    quality: bool = Field(
+        False, description="QATW: learned bias by log crop height (interpretation)"
+    )
+
+    @model_validator(mode="after")
+    def _quality_weights_attention(self) -> Self:
+        if self.quality and self.kind != "attention":
+            raise ValueError("pooling.quality weights attention: set pooling.kind to attention")
+        return self
+
+
+class Neck(Section):
+    """Between features and classifiers (BNNeck)."""
+
+    instance_norm: bool = Field(
+        False, description="standardise each feature vector before BN (interpretation)"
+    )
+    train_bias: bool = Field(False, description="train the BN bias, as the released code does")
+
+
+class FineTune(Section):
+    """Selective fine-tuning of the visual tower in stage 2 (Sec. 3.2.2)."""
+
+    blocks: Whole = Field(0, description="last blocks of the tower that train")
+    lr_multiplier: NonNegative = Field(0.1, description="their learning rate over the base rate")
+
+
+class Losses(Section):
+    """Weights of the stage-2 terms (Eq. 1, Table 2; MODEL 4.6)."""
+
+    identity: NonNegative = Field(0.25, description="cross-entropy of the two classifiers")
+    triplet: NonNegative = Field(1.0, description="batch-hard triplet on three features")
+    image_to_text: NonNegative = Field(1.0, description="contrastive, image to text")
+    text_to_image: NonNegative = Field(1.0, description="contrastive, text to image")
+    text_bank: NonNegative = Field(
+        1.0, description="cross-entropy over the text features of all identities"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    margin: NonNegative = Field(0.3, description="of the triplet loss, cosine distance")
+
+
+class ColorJitter(Section):
+    """Strengths as in torchvision; all zero turns it off (Sec. 4.2)."""
+
+    brightness: NonNegative = 0.0
+    contrast: NonNegative = 0.0
+    saturation: NonNegative = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    per: Literal["frame", "clip"] = Field("frame", description="the released code draws per frame")
+
+    @property
+    def active(self) -> bool:
+        """Whether any strength is above zero."""
+        return max(self.brightness, self.contrast, self.saturation, self.hue) > 0
+
+
+class Augment(Section):
+    """Training augmentation (Sec. 3.2.5 and 4.2)."""
+
+    flip: Share = Field(0.5, description="probability of mirroring a clip")
+    erase: Share = Field(0.5, description="probability of erasing a rectangle of each frame")
+    pad: Whole = Field(0, description="pixels of padding before a random crop back, per clip")
+    color_jitter: ColorJitter = ColorJitter()
+
+
+class Clip(Section):
+    """What the network sees of a tracklet."""
+
+    frames: Count = Field(16, description="frames sampled from a tracklet")
+    height: Count = Field(256, description="pixels")
+    width: Count = Field(128, description="pixels")
+    test_sampling: Literal["first", "centre"] = Field(
+        "first", description="which frame of each of the equal chunks is taken at test"
+    )
+
+
+class Schedule(Section):
+    """Learning rate per epoch (Table 2, Table 4)."""
+
+    kind: Literal["cosine", "multistep"] = "cosine"
+    min_lr: NonNegative = Field(1e-6, description="end of the cosine")
+    steps: tuple[int, ...] = Field((60, 90), description="epochs at which multistep decays")
+    gamma: Positive = Field(0.1, description="decay factor of multistep")
+    warmup_epochs: Whole = 0
+    warmup_factor: Share = Field(0.1, description="learning rate at epoch 0 over the base rate")
+
+
+class Stage1(Section):
+    """Identity text contexts against frozen image features (Table 2; MODEL 4.5)."""
+
+    epochs: Whole = 120
+    batch_size: Count = Field(16, description="tracklets")
+    lr: Positive = 3.5e-4
+    weight_decay: NonNegative = 1e-4
+    schedule: Schedule = Schedule(warmup_epochs=5, warmup_factor=1e-5 / 3.5e-4)
+    view: Literal["augmented", "clean"] = Field(
+        "augmented", description="the one view whose features are cached; augmented as released"
+    )
+
+
+class Stage2(Section):
+    """Adapters, prompts, pools, heads (Table 2; MODEL 4.6)."""
+
+    epochs: Whole = 120
+    batch_size: Count = Field(16, description="tracklets")
+    instances: Count = Field(8, description="K of PK sampling: tracklets of one identity")
+    lr: Positive = 1e-4
+    weight_decay: NonNegative = 2.5e-4
+    bias_lr_multiplier: NonNegative = Field(2.0, description="learning rate of biases over base")
+    bias_weight_decay: NonNegative = 1e-4
+    schedule: Schedule = Schedule(kind="multistep", warmup_epochs=10, warmup_factor=0.1)
+    losses: Losses = Losses()
+
+    @model_validator(mode="after")
+    def _whole_identities(self) -> Self:
+        if self.batch_size % self.instances:
+            raise ValueError(
+                f"stage2.batch_size ({self.batch_size}) must be a multiple of "
+                f"stage2.instances ({self.instances})"
+            )
+        return self
+
+
+class Model(Section):
+    """What is built around the CLIP towers."""
+
+    stride: Annotated[int, Field(ge=0)] = Field(
+        0, description="stride of the patch convolution; 0 takes the patch size of the weights"
+    )
+    positions: Literal["bilinear", "bicubic"] = Field(
+        "bilinear", description="how position embeddings are resized"
+    )
+    prompts: Prompts = Prompts()
+    adapters: Adapters = Adapters()
+    pooling: Pooling = Pooling()
+    neck: Neck = Neck()
+
+
+class Training(Section):
+    """Everything that changes weights."""
+
+    backbone: Name = Field("vit_b16", description="key of `backbones`")
+    clip: Clip = Clip()
+    model: Model = Model()
+    finetune: FineTune = FineTune()
+    augment: Augment = Augment()
+    stage1: Stage1 = Stage1()
+    stage2: Stage2 = Stage2()
+
+
+class ReRanking(Section):
+    """k-reciprocal re-ranking (Sec. 3.2.6)."""
+
+    k1: Count
+    k2: Count
+    lambda_value: Share = Field(description="weight of the original distance")
+    normalize: bool = Field(True, description="false re-ranks raw features, as released")
+
+    @model_validator(mode="after")
+    def _k2_within_k1(self) -> Self:
+        if self.k2 > self.k1:
+            raise ValueError(f"rerank.k2 ({self.k2}) must not exceed rerank.k1 ({self.k1})")
+        return self
+
+
+class Variant(Section):
+    """A row of the table: a training and how its features are used."""
+
+    training: Name
+    label: str = Field(description="name of the row in the table")
+    flip_tta: bool = Field(False, description="average features of clip and mirrored clip")
+    rerank: ReRanking | None = None
+    paper: float | None = Field(None, description="the paper's figure for this row, in %")
+    note: str = Field("", description="printed under the table")
+    reference: bool = Field(
+        False, description="not a row of the ablation: printed below it for comparison"
+    )
+
+
+class Demo(Section):
+    """Sizes of the embedded benchmark and of the tiny CLIPs that stand for B/16 and L/14."""
+
+    seed: int = 7
+    train_identities: Count = 24
+    test_identities: Count = 16
+    frames: Count = Field(8, description="frames of a tracklet")
+    ground_tracklets: Count = Field(4, description="of one identity, over both sessions")
+    captions: Count = Field(4000, description="rendered crops with captions for the tiny CLIPs")
+    clip_epochs: Count = 8
+
+
+class Runtime(Section):
+    """What changes speed, not results: never part of a fingerprint."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: Whole = Field(2, description="data-loading processes; 0 loads in the trainer")
+    extract_batch: Count = Field(16, description="tracklets of an extraction batch (Table 3)")
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    dataset: Dataset
+    seeds: tuple[Whole, ...] = Field((1,), min_length=1)
+    backbones: dict[Name, Backbone]
+    trainings: dict[Name, Training]
+    variants: dict[Name, Variant]
+    demo: Demo | None = Field(None, description="present: the DAG renders its data and weights")
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        for name, training in self.trainings.items():
+            _known(training.backbone, self.backbones, f"trainings.{name}.backbone")
+        for name, variant in self.variants.items():
+            _known(variant.training, self.trainings, f"variants.{name}.training")
+        return self
+
+
+def load(paths: Sequence[Path]) -> Config:
+    """Read YAML files, each a difference from the one before, into one `Config`.
+
+    Raises UserError with the file, the key and the nearest valid name.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: expected a mapping of options, found {type(content).__name__}")
+        merged = _merge(merged, content)
+    return parse(merged, source=", ".join(str(path) for path in paths))
+
+
+def parse(raw: Mapping[str, Any], *, source: str) -> Config:
+    """Validate a merged configuration; `source` names it in errors. Raises UserError."""
+    resolved = dict(raw)
+    if isinstance(resolved.get("trainings"), dict):
+        resolved["trainings"] = _resolve_extends(resolved["trainings"], source)
+    try:
+        return Config.model_validate(resolved)
+    except ValidationError as error:
+        raise UserError(f"{source}: {'; '.join(_explain(error))}") from None
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _resolve_extends(trainings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    resolved: dict[str, Any] = {}
+
+    def resolve(name: str, chain: tuple[str, ...]) -> dict[str, Any]:
+        if name in chain:
+            raise UserError(f"{source}: trainings extend each other: {' -> '.join((*chain, name))}")
+        if name not in trainings:
+            where = f"trainings.{chain[-1]}.extends" if chain else "trainings"
+            raise UserError(f"{source}: {where}: no training {name!r}{_nearest(name, trainings)}")
+        if name not in resolved:
+            own = trainings[name]
+            if not isinstance(own, dict):
+                raise UserError(f"{source}: trainings.{name}: expected a mapping, found {own!r}")
+            parent = own.get("extends")
+            own = {key: value for key, value in own.items() if key != "extends"}
+            resolved[name] = own if parent is None else _merge(resolve(parent, (*chain, name)), own)
+        return resolved[name]
+
+    for name in trainings:
+        resolve(name, ())
+    return resolved
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            siblings = _keys_beside(problem["loc"])
+            yield f"unknown key {key}{_nearest(str(problem['loc'][-1]), siblings)}"
+        elif problem["type"] == "missing":
+            yield f"missing key {key}"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{key}: {message}" if key else message
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields that are valid where `location` ends."""
+    section: Any = Config
+    for part in location[:-1]:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            field = section.model_fields.get(str(part))
+            section = None if field is None else field.annotation
+        else:
+            section = _value_type(section)
+        section = _section_of(section)
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return list(section.model_fields)
+    return []
+
+
+def _value_type(mapping: Any) -> Any:
+    return mapping.__args__[-1] if hasattr(mapping, "__args__") else None
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class inside `Section | None`, else the annotation itself."""
+    for option in getattr(annotation, "__args__", ()):
+        if isinstance(option, type) and issubclass(option, Section) and type(None) in annotation.__args__:
+            return option
+    return annotation
+
+
+def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean {close[0]}?)"
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+def _known(name: str, table: Mapping[str, Any], key: str) -> None:
+    if name not in table:
+        raise ValueError(f"{key}: no {name!r}{_nearest(name, table)}")

@@ -1,0 +1,1 @@
+"""The video re-identification network: CLIP towers, prompts, adapters, pooling, necks."""

@@ -1,0 +1,1 @@
+"""Two-stage training: losses, schedules, optimiser groups, the loop."""
