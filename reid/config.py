@@ -68,6 +68,12 @@ class Prompts(Section):
         0.1, description="share of training clips whose metadata is hidden (interpretation)"
     )
 
+    @model_validator(mode="after")
+    def _conditioned(self) -> Self:
+        if self.length and not (self.camera or self.metadata):
+            raise ValueError("prompts of a length need a condition: camera, metadata, or length 0")
+        return self
+
 
 class Adapters(Section):
     """Spatial and temporal adapters in every block (Sec. 3.1; MODEL 4.2)."""
@@ -168,6 +174,9 @@ class Schedule(Section):
     gamma: Positive = Field(0.1, description="decay factor of multistep")
     warmup_epochs: Whole = 0
     warmup_factor: Share = Field(0.1, description="learning rate at epoch 0 over the base rate")
+    stepped: Literal["before", "after"] = Field(
+        "after", description="before: the first epoch already runs at epoch 1 of the schedule"
+    )
 
 
 class Stage1(Section):
@@ -177,7 +186,8 @@ class Stage1(Section):
     batch_size: Count = Field(16, description="tracklets")
     lr: Positive = 3.5e-4
     weight_decay: NonNegative = 1e-4
-    schedule: Schedule = Schedule(warmup_epochs=5, warmup_factor=1e-5 / 3.5e-4)
+    instances: Count = Field(8, description="K of the PK sampling that picks the cached views")
+    schedule: Schedule = Schedule(warmup_epochs=5, warmup_factor=1e-5 / 3.5e-4, stepped="before")
     view: Literal["augmented", "clean"] = Field(
         "augmented", description="the one view whose features are cached; augmented as released"
     )
@@ -193,7 +203,7 @@ class Stage2(Section):
     weight_decay: NonNegative = 2.5e-4
     bias_lr_multiplier: NonNegative = Field(2.0, description="learning rate of biases over base")
     bias_weight_decay: NonNegative = 1e-4
-    schedule: Schedule = Schedule(kind="multistep", warmup_epochs=10, warmup_factor=0.1)
+    schedule: Schedule = Schedule(kind="multistep", warmup_epochs=10, stepped="before")
     losses: Losses = Losses()
 
     @model_validator(mode="after")
@@ -311,7 +321,9 @@ def load(paths: Sequence[Path]) -> Config:
     for path in paths:
         content = read_yaml(path)
         if not isinstance(content, dict):
-            raise UserError(f"{path}: expected a mapping of options, found {type(content).__name__}")
+            raise UserError(
+                f"{path}: expected a mapping of options, found {type(content).__name__}"
+            )
         merged = _merge(merged, content)
     return parse(merged, source=", ".join(str(path) for path in paths))
 
@@ -331,12 +343,14 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
     return merged
 
 
 def _resolve_extends(trainings: Mapping[str, Any], source: str) -> dict[str, Any]:
-    resolved: dict[str, Any] = {}
+    resolved: dict[str, dict[str, Any]] = {}
 
     def resolve(name: str, chain: tuple[str, ...]) -> dict[str, Any]:
         if name in chain:
@@ -393,7 +407,11 @@ def _value_type(mapping: Any) -> Any:
 def _section_of(annotation: Any) -> Any:
     """The section class inside `Section | None`, else the annotation itself."""
     for option in getattr(annotation, "__args__", ()):
-        if isinstance(option, type) and issubclass(option, Section) and type(None) in annotation.__args__:
+        if (
+            isinstance(option, type)
+            and issubclass(option, Section)
+            and type(None) in annotation.__args__
+        ):
             return option
     return annotation
 

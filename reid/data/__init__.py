@@ -1,1 +1,1 @@
-"""From folders of person crops to batches of clips: layout, index, dataset, sampler, augmentation."""
+"""From folders of person crops to batches of clips."""

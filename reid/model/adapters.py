@@ -1,0 +1,58 @@
+"""Parameter-efficient adapters inside a transformer block (paper Sec. 3.1; MODEL 4.2).
+
+Shapes: N = B*T frames in tracklet-major order, L tokens, d width, a bottleneck.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's activation x * sigmoid(1.702 x), through silu: its backward keeps one tensor."""
+    return F.silu(1.702 * x) / 1.702
+
+
+class SpatialAdapter(nn.Module):
+    """Bottleneck over channels, parallel to the MLP: U q(D x + b) + b'."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, L, d) -> (N, L, d)."""
+        out: Tensor = self.up(quick_gelu(self.down(x)))
+        return out
+
+
+class TemporalAdapter(nn.Module):
+    """Bottleneck with self-attention over the T frames of a tracklet at each token position.
+
+    No norm, activation, position code or mask: frame order does not matter.
+    """
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.heads = bottleneck // 64
+        self.down = nn.Linear(width, bottleneck)
+        # Holds the projections under the usual names and initialisation; forward below calls
+        # scaled_dot_product_attention itself, batch-first.
+        self.attn = nn.MultiheadAttention(bottleneck, self.heads)
+        self.up = nn.Linear(bottleneck, width)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """(B*T, L, d) with T = `frames` -> (B*T, L, d)."""
+        count, tokens, _ = x.shape
+        reduced = self.down(x)
+        qkv = F.linear(reduced, self.attn.in_proj_weight, self.attn.in_proj_bias)
+        # (B, T, L, 3, heads, 64) -> three of (B, L, heads, T, 64)
+        q, k, v = (
+            qkv.view(count // frames, frames, tokens, 3, self.heads, 64)
+            .permute(3, 0, 2, 4, 1, 5)
+            .unbind()
+        )
+        attended = F.scaled_dot_product_attention(q, k, v)
+        merged = attended.permute(0, 3, 1, 2, 4).reshape(count, tokens, -1)
+        out: Tensor = self.up(self.attn.out_proj(merged))
+        return out

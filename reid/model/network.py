@@ -1,0 +1,137 @@
+"""The whole network: tracklets of frames in, features for losses and for retrieval out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reid.config import Model
+from reid.errors import UserError
+from reid.model.backbone import FrameFeatures, VisualTower
+from reid.model.neck import Head
+from reid.model.pooling import TemporalPool, frame_quality
+from reid.model.prompts import ConditionalPrompts
+from reid.model.weights import Geometry, Weights
+
+
+@dataclass(frozen=True)
+class Features:
+    """Tracklet features (MODEL 4.3)."""
+
+    last: Tensor
+    """G (B, d): pooled residual stream before the last block; training only."""
+    pooled: Tensor
+    """F (B, d): pooled output of the tower."""
+    proj: Tensor
+    """Z (B, e): pooled features in the joint space of image and text."""
+
+
+class VideoReID(nn.Module):
+    """CLIP's visual tower with conditioning, adapters, temporal pooling and identity heads."""
+
+    def __init__(
+        self,
+        options: Model,
+        geometry: Geometry,
+        *,
+        num_classes: int,
+        num_cameras: int,
+        image_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        if options.prompts.length and options.prompts.depth > geometry.depth:
+            raise UserError(
+                f"prompts.depth is {options.prompts.depth} but the backbone has only "
+                f"{geometry.depth} blocks: lower it"
+            )
+        height, width = image_size
+        self.geometry = geometry
+        self.visual = VisualTower(
+            geometry,
+            height=height,
+            width=width,
+            stride=options.stride or geometry.patch,
+            adapters=options.adapters,
+        )
+        self.prompts = (
+            ConditionalPrompts(options.prompts, cameras=num_cameras, width=geometry.width)
+            if options.prompts.length
+            else None
+        )
+        # F and G share one pool, as the released code does; Z has its own.
+        self.pool = TemporalPool(geometry.width, options.pooling)
+        self.pool_proj = TemporalPool(geometry.embed, options.pooling)
+        self.head = Head(geometry.width, num_classes, options.neck)
+        self.head_proj = Head(geometry.embed, num_classes, options.neck)
+
+    def forward(
+        self, clips: Tensor, cameras: Tensor, metadata: Tensor, heights: Tensor | None = None
+    ) -> Features:
+        """Clips (B, T, 3, H, W), cameras (B,), metadata (B, 3) -> features of the tracklets.
+
+        metadata: altitude m, distance m, angle degrees; NaN is unknown. heights (B, T): pixel
+        heights of the original crops, needed only when `pooling.quality` is on.
+        """
+        frames, quality = self._encode(clips, cameras, metadata, heights)
+        split = (*clips.shape[:2], -1)
+        return Features(
+            last=self.pool(frames.last.view(split), quality),
+            pooled=self.pool(frames.final.view(split), quality),
+            proj=self.pool_proj(frames.projected.view(split), quality),
+        )
+
+    def classify(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Identity logits of both heads, (B, C) each; for the training losses."""
+        return self.head(features.pooled), self.head_proj(features.proj)
+
+    def embed(
+        self, clips: Tensor, cameras: Tensor, metadata: Tensor, heights: Tensor | None = None
+    ) -> Tensor:
+        """What retrieval uses: F and Z side by side, (B, d + e), before BN and not normalised."""
+        features = self.forward(clips, cameras, metadata, heights)
+        return torch.cat([features.pooled, features.proj], dim=1)
+
+    def plain_clip(self, clips: Tensor) -> Tensor:
+        """Z of plain CLIP: adapters and prompts off, mean over frames. (B, e), for stage 1."""
+        count, frames = clips.shape[:2]
+        encoded = self.visual(clips.flatten(0, 1), frames=frames, adapt=False)
+        mean: Tensor = encoded.projected.view(count, frames, -1).mean(dim=1)
+        return mean
+
+    def _encode(
+        self, clips: Tensor, cameras: Tensor, metadata: Tensor, heights: Tensor | None
+    ) -> tuple[FrameFeatures, Tensor | None]:
+        prompts = () if self.prompts is None else self.prompts(cameras, metadata)
+        frames = self.visual(clips.flatten(0, 1), frames=clips.shape[1], prompts=prompts)
+        return frames, None if heights is None else frame_quality(heights)
+
+
+def build(
+    model_config: Model,
+    *,
+    num_classes: int,
+    num_cameras: int,
+    weights: Weights | Geometry,
+    image_size: tuple[int, int] = (256, 128),
+) -> VideoReID:
+    """Build the network around pre-trained CLIP weights.
+
+    `weights` gives tensors and geometry; a bare `Geometry` leaves the tower at random, for tests
+    and for loading a trained checkpoint right after. New parts start from torch's generator.
+    """
+    geometry = weights if isinstance(weights, Geometry) else weights.geometry
+    model = VideoReID(
+        model_config,
+        geometry,
+        num_classes=num_classes,
+        num_cameras=num_cameras,
+        image_size=image_size,
+    )
+    if isinstance(weights, Weights):
+        tower = {
+            name.removeprefix("visual."): tensor
+            for name, tensor in weights.tensors.items()
+            if name.startswith("visual.")
+        }
+        model.visual.load(tower, model_config.positions)
+    return model

@@ -1,0 +1,60 @@
+"""Our towers against open_clip's, with the same weights (MODEL section 8)."""
+
+import open_clip
+import pytest
+import torch
+
+from reid.config import Adapters, Model, Prompts
+from reid.model import network, text
+from reid.model.weights import VIT_B16, VIT_L14, Geometry, resize_positions
+from tests.clips import TINY, open_clip_model, random_weights
+
+PLAIN = Model(prompts=Prompts(length=0), adapters=Adapters(spatial=False, temporal=False))
+
+
+@pytest.mark.parametrize(
+    ("geometry", "size"),
+    [(TINY, (128, 64)), (TINY, (128, 128)), (VIT_B16, (256, 128)), (VIT_L14, (256, 128))],
+    ids=["tiny", "tiny-square", "B/16", "L/14"],
+)
+def test_visual_tower_equals_open_clip(geometry: Geometry, size: tuple[int, int]) -> None:
+    weights = random_weights(geometry)
+    ours = network.build(
+        PLAIN, num_classes=3, num_cameras=3, weights=weights, image_size=size
+    ).eval()
+    rows, columns = size[0] // geometry.patch, size[1] // geometry.patch
+    cropped = (rows * geometry.patch, columns * geometry.patch)
+    theirs = open_clip_model(geometry, image_size=cropped)
+    tensors = dict(weights.tensors)
+    tensors["visual.positional_embedding"] = resize_positions(
+        tensors["visual.positional_embedding"], rows, columns, "bilinear"
+    )
+    theirs.load_state_dict(tensors, strict=False)
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        mine = ours.visual(images).projected
+        other = theirs.encode_image(images[..., : cropped[0], : cropped[1]])
+    torch.testing.assert_close(mine, other, atol=1e-4, rtol=0)
+
+
+def test_text_tower_equals_open_clip() -> None:
+    weights = random_weights(TINY)
+    tower, contexts = text.build(weights, classes=5)
+    labels = torch.tensor([4, 0, 4])
+    embeddings = contexts(labels)
+    theirs = open_clip_model(TINY)
+    with torch.no_grad():
+        padded = theirs.token_embedding(torch.zeros(3, 77, dtype=torch.long)).clone()
+        padded[:, : len(text.TOKENS)] = embeddings
+        x = padded + theirs.positional_embedding
+        x = theirs.ln_final(theirs.transformer(x, attn_mask=theirs.attn_mask))
+        other = x[:, len(text.TOKENS) - 1] @ theirs.text_projection
+        mine = tower(embeddings)
+    torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+
+
+def test_token_ids_are_the_tokenizers() -> None:
+    sentence = "P " * 8 + "X X X X " + "P " * 8 + "."
+    ids = open_clip.tokenize(sentence)[0]
+    assert tuple(ids[: len(text.TOKENS)].tolist()) == text.TOKENS
+    assert not ids[len(text.TOKENS) :].any()
