@@ -18,6 +18,10 @@ class Results:
         """Results of the dataset with this name, relative to the working directory."""
         return cls(Path("results") / dataset)
 
+    def config(self, digest: str) -> Path:
+        """The whole configuration of a run of the workflow, named by its content."""
+        return self.root / "config" / f"{digest}.yaml"
+
     def index(self, split: str) -> Path:
         """Index of a split (train, A2G, G2A or A2A)."""
         return self.root / "index" / f"{split}.parquet"
@@ -29,6 +33,10 @@ class Results:
     def stage(self, training: str, seed: int, stage: int) -> Path:
         """Final weights of a training stage."""
         return self.run(training, seed) / f"stage{stage}.safetensors"
+
+    def manifest(self, training: str, seed: int) -> Path:
+        """What made the final weights of a run: code, options, machine, job, times."""
+        return self.run(training, seed) / "manifest.json"
 
     def features(self, training: str, seed: int, split: str) -> Path:
         """Features of every query and gallery tracklet of a protocol."""

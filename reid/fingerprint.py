@@ -128,9 +128,10 @@ def dataset_stamp(root: Path) -> str:
     training and extraction check each tracklet against the index.
     """
     digest = hashlib.sha256()
-    folders = _folders(root / "train", 1)
-    for protocol in ("A2G", "G2A", "A2A"):
-        folders += _folders(root / protocol, 2)
+    parts = sorted(child for child in root.iterdir() if child.is_dir())
+    folders = [
+        found for part in parts for found in _folders(part, 1 if part.name == "train" else 2)
+    ]
     for folder in folders:
         name = folder.relative_to(root).as_posix()
         digest.update(f"{name}\0{folder.stat().st_mtime_ns}\n".encode())
@@ -212,9 +213,7 @@ def _meaning(source: str) -> str:
 
 
 def _folders(folder: Path, depth: int) -> list[Path]:
-    """`folder` and the folders below it down to `depth` levels, sorted; none if it is absent."""
-    if not folder.is_dir():
-        return []
+    """`folder` and the folders below it down to `depth` levels, sorted."""
     if depth == 0:
         return [folder]
     children = sorted(child for child in folder.iterdir() if child.is_dir())

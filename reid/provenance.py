@@ -17,6 +17,7 @@ from typing import Any
 
 from reid.files import sha256_of_file, write_json
 
+SOURCE = Path(__file__).resolve().parents[1]
 PACKAGES = ("xfd-reid", "torch", "torchvision", "numpy", "pillow", "safetensors", "snakemake")
 SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "CLUSTER_NAME", "JOB_NODELIST")
 
@@ -49,7 +50,7 @@ def write(
             "started": started.isoformat(timespec="seconds"),
             "finished": finished.isoformat(timespec="seconds"),
             "wall_seconds": round((finished - started).total_seconds(), 3),
-            "git": git_state(),
+            "git": git_state(SOURCE),
             "slurm": slurm_job(os.environ),
             "host": socket.gethostname(),
             "device": device,
@@ -62,23 +63,20 @@ def write(
     )
 
 
-def git_state(source: Path = Path(__file__).resolve().parents[1]) -> dict[str, Any] | None:
-    """Commit of the checkout at `source` and whether it has changes; None outside of one."""
+def git_state(source: Path) -> dict[str, Any] | None:
+    """Commit of the checkout at `source` and whether it has changes; None if it is not one."""
     top = _git(source, "rev-parse", "--show-toplevel")
     sha = _git(source, "rev-parse", "HEAD")
     if top is None or sha is None or Path(top).resolve() != source.resolve():
         return None
-    return {
-        "sha": sha,
-        "dirty": bool(_git(source, "status", "--porcelain", "--untracked-files=no")),
-    }
+    changes = _git(source, "status", "--porcelain", "--untracked-files=no")
+    return {"sha": sha, "dirty": bool(changes)}
 
 
 def slurm_job(environment: Mapping[str, str]) -> dict[str, str] | None:
     """The Slurm job of this process by its variables (`JOB_ID`, ...); None outside of one."""
-    found = {
-        key.lower(): environment[f"SLURM_{key}"] for key in SLURM if f"SLURM_{key}" in environment
-    }
+    names = {key.lower(): f"SLURM_{key}" for key in SLURM}
+    found = {key: environment[name] for key, name in names.items() if name in environment}
     return found or None
 
 
