@@ -1,0 +1,130 @@
+"""Features of a protocol's tracklets by a trained model, with flip test-time augmentation."""
+
+import torch
+
+from reid.artefacts import Results
+from reid.config import Config, Training
+from reid.data.augment import normalise
+from reid.data.dataset import Batch, TrackletDataset, loader
+from reid.data.layout import NUM_CAMERAS, Tracklet
+from reid.data.sampler import sequential_batches
+from reid.errors import UserError
+from reid.model import network
+from reid.model.finetune import trainable_groups
+from reid.model.network import VideoReID
+from reid.model.weights import load as load_weights
+from reid.progress import Progress
+from reid.train.common import (
+    load_tensors,
+    pick_device,
+    require_equal,
+    save_tensors,
+    tracklets_of,
+)
+from reid.train.stage2 import trained_tensors
+
+
+def run(config: Config, name: str, seed: int, protocol: str) -> None:
+    """Extract the query and gallery features of a protocol with the training `name`.
+
+    Writes `features` (n, D), raw and in the order of the protocol's index, and `flipped`, those
+    of the mirrored clips, when a variant of this training averages both (Sec. 3.2.5).
+    """
+    training = config.trainings[name]
+    results = Results.of(config.dataset.name)
+    tracklets = tracklets_of(config.dataset.root, results.index(protocol))
+    if config.dataset.metadata and training.model.prompts.metadata:
+        warn_about_metadata(tracklets, protocol)
+    device = pick_device(config.runtime.device)
+    model = load_trained(config, name, seed).to(device).eval()
+    dataset = TrackletDataset(
+        tracklets,
+        config.dataset.root,
+        clip=training.clip,
+        train=False,
+        seed=0,
+        metadata=config.dataset.metadata,
+    )
+    views = {"features": False}
+    if flips(config, name):
+        views["flipped"] = True
+    parts: dict[str, list[torch.Tensor]] = {view: [] for view in views}
+    batches = sequential_batches(len(dataset), batch_size=config.runtime.extract_batch)
+    progress = Progress(f"features of {name} on {protocol}", len(dataset), "tracklets")
+    with torch.inference_mode():
+        for batch in loader(dataset, batches, workers=config.runtime.workers):
+            on_device = batch.to(device)
+            for view, mirrored in views.items():
+                parts[view].append(embed(model, on_device, mirrored=mirrored).cpu())
+            progress.advance(len(batch.index))
+    features = {view: torch.cat(rows) for view, rows in parts.items()}
+    for view, rows in features.items():
+        if not rows.isfinite().all():
+            bad = tracklets[int((~rows.isfinite()).any(dim=1).nonzero()[0])]
+            raise UserError(
+                f"{view} of {bad.path} are not finite: the weights of {name} are unusable"
+            )
+    save_tensors(
+        results.features(name, seed, protocol),
+        features,
+        {"training": name, "seed": seed, "protocol": protocol},
+    )
+
+
+def embed(model: VideoReID, batch: Batch, *, mirrored: bool) -> torch.Tensor:
+    """Raw features (B, D) of a batch, or of its mirror image."""
+    frames = batch.frames.flip(-1) if mirrored else batch.frames
+    return model.embed(normalise(frames), batch.camera, batch.metadata, batch.heights).float()
+
+
+def flips(config: Config, training: str) -> bool:
+    """Whether any variant of this training averages the features of mirrored clips."""
+    return any(v.flip_tta for v in config.variants.values() if v.training == training)
+
+
+def load_trained(config: Config, name: str, seed: int) -> VideoReID:
+    """The network of a training with its trained tensors on top of the frozen backbone.
+
+    Raises UserError when the backbone or the model options are not those it was trained with.
+    """
+    training: Training = config.trainings[name]
+    path = Results.of(config.dataset.name).stage(name, seed, 2)
+    trained, facts = load_tensors(path)
+    weights = load_weights(config.backbones[training.backbone].weights)
+    expected = {
+        "backbone": weights.sha256,
+        "seed": seed,
+        "model": training.model.model_dump(mode="json"),
+    }
+    require_equal(path, facts, expected)
+    identities = facts["identities"]
+    assert isinstance(identities, list)
+    model = network.build(
+        training.model,
+        num_classes=len(identities),
+        num_cameras=NUM_CAMERAS,
+        weights=weights,
+        image_size=(training.clip.height, training.clip.width),
+    )
+    # Marks what trains, and so what the file must hold: no tensor more, none less.
+    trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
+    wrong = sorted(trained.keys() ^ trained_tensors(model).keys())
+    if wrong:
+        raise UserError(
+            f"{path} lacks or has too many tensors ({', '.join(wrong[:5])}): train again"
+        )
+    model.load_state_dict(trained, strict=False)
+    return model
+
+
+def warn_about_metadata(tracklets: tuple[Tracklet, ...], protocol: str) -> None:
+    """Say loudly that a training knows metadata which this split lacks."""
+    aerial = [tracklet for tracklet in tracklets if tracklet.view == "aerial"]
+    bare = sum(tracklet.altitude != tracklet.altitude for tracklet in aerial)
+    if bare:
+        print(
+            f"warning: {bare} of {len(aerial)} aerial tracklets of {protocol} have no altitude, "
+            "distance and angle, but this training uses them: set dataset.metadata to false to "
+            "compare without them everywhere",
+            flush=True,
+        )

@@ -1,0 +1,78 @@
+"""What both stages and extraction set up alike: the device, the tracklets, the saved files."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from reid.data.index import check_fresh, read_split
+from reid.data.layout import Tracklet
+from reid.errors import UserError
+from reid.files import replacing
+
+
+def pick_device(choice: str) -> torch.device:
+    """`auto` takes a GPU when there is one. Raises UserError when a named GPU is not there."""
+    if choice == "auto":
+        choice = "cuda" if torch.cuda.is_available() else "cpu"
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise UserError("runtime.device is cuda but torch sees no GPU here: use auto or cpu")
+    return torch.device(choice)
+
+
+def tracklets_of(root: Path, index: Path) -> tuple[Tracklet, ...]:
+    """Tracklets of an index file, after a check against the folders they were read from."""
+    check_fresh(root, index)
+    return read_split(index)
+
+
+def identities_of(tracklets: Sequence[Tracklet]) -> list[int]:
+    """Identity ids, sorted: their positions are the dense labels of training."""
+    return sorted({tracklet.identity for tracklet in tracklets})
+
+
+def derive_seed(seed: int, *words: str | int) -> int:
+    """A 63-bit seed for one purpose: independent streams from one configured seed."""
+    text = json.dumps([seed, *words]).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
+    """Write tensors and JSON-able facts as one safetensors file, atomically."""
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(contiguous, temporary, metadata=metadata)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Read what `save_tensors` wrote. Raises UserError when it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            facts = {name: json.loads(text) for name, text in (opened.metadata() or {}).items()}
+            return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run the step that makes it") from None
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run its step again") from None
+
+
+def require_equal(path: Path, facts: Mapping[str, object], expected: Mapping[str, object]) -> None:
+    """Check that a file was made from what is configured now. Raises UserError naming the facts."""
+    for name, value in expected.items():
+        found = facts.get(name)
+        if found != value:
+            raise UserError(
+                f"{path} was made with {name} {_short(found)}, but this run has {_short(value)}: "
+                "run the step that makes it again"
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
