@@ -37,7 +37,9 @@ class Dataset(Section):
     name: Name = Field("detreidx", description="names the folder under results/")
     root: Path = Field(description="folder that holds train/ and the protocol folders")
     layout: Literal["detreidx"] = Field("detreidx", description="folder and file-name convention")
-    protocols: tuple[Protocol, ...] = Field(("A2G", "G2A", "A2A"), min_length=1)
+    protocols: tuple[Protocol, ...] = Field(
+        ("A2G", "G2A", "A2A"), min_length=1, description="query to gallery: Aerial, Ground"
+    )
     metadata: bool = Field(
         True, description="false hides altitude, distance and angle everywhere: train and test"
     )
@@ -46,6 +48,9 @@ class Dataset(Section):
     )
     max_unmatched_query_share: Share = Field(
         0.0, description="share of queries that may lack a positive before `index` fails"
+    )
+    allow_shared_identities: bool = Field(
+        False, description="the test set reuses identity numbers of training for other people"
     )
 
 
@@ -88,7 +93,9 @@ class Adapters(Section):
 class Pooling(Section):
     """Frames to tracklet (Sec. 3.2.3, Eq. 2-4)."""
 
-    kind: Literal["mean", "attention"] = "mean"
+    kind: Literal["mean", "attention"] = Field(
+        "mean", description="attention learns one weight a frame (Eq. 2-4)"
+    )
     quality: bool = Field(
         False, description="QATW: learned bias by log crop height (interpretation)"
     )
@@ -126,17 +133,21 @@ class Losses(Section):
     text_bank: NonNegative = Field(
         1.0, description="cross-entropy over the text features of all identities"
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="of every cross-entropy"
+    )
     margin: NonNegative = Field(0.3, description="of the triplet loss, cosine distance")
 
 
 class ColorJitter(Section):
     """Strengths as in torchvision; all zero turns it off (Sec. 4.2)."""
 
-    brightness: NonNegative = 0.0
-    contrast: NonNegative = 0.0
-    saturation: NonNegative = 0.0
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    brightness: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
+    contrast: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
+    saturation: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0, description="shift drawn from ± this, in turns of the colour wheel"
+    )
     per: Literal["frame", "clip"] = Field("frame", description="the released code draws per frame")
 
     @property
@@ -168,11 +179,13 @@ class Clip(Section):
 class Schedule(Section):
     """Learning rate per epoch (Table 2, Table 4)."""
 
-    kind: Literal["cosine", "multistep"] = "cosine"
+    kind: Literal["cosine", "multistep"] = Field("cosine", description="shape after the warm-up")
     min_lr: NonNegative = Field(1e-6, description="end of the cosine")
     steps: tuple[int, ...] = Field((60, 90), description="epochs at which multistep decays")
     gamma: Positive = Field(0.1, description="decay factor of multistep")
-    warmup_epochs: Whole = 0
+    warmup_epochs: Whole = Field(
+        0, description="epochs of linear warm-up; 0 starts at the base rate"
+    )
     warmup_factor: Share = Field(0.1, description="learning rate at epoch 0 over the base rate")
     stepped: Literal["before", "after"] = Field(
         "after", description="before: the first epoch already runs at epoch 1 of the schedule"
@@ -182,10 +195,10 @@ class Schedule(Section):
 class Stage1(Section):
     """Identity text contexts against frozen image features (Table 2; MODEL 4.5)."""
 
-    epochs: Whole = 120
+    epochs: Whole = Field(120, description="0 leaves the text contexts at their initial values")
     batch_size: Count = Field(16, description="tracklets")
-    lr: Positive = 3.5e-4
-    weight_decay: NonNegative = 1e-4
+    lr: Positive = Field(3.5e-4, description="base learning rate of Adam")
+    weight_decay: NonNegative = Field(1e-4, description="L2, added to the gradient")
     instances: Count = Field(8, description="K of the PK sampling that picks the cached views")
     schedule: Schedule = Schedule(warmup_epochs=5, warmup_factor=1e-5 / 3.5e-4, stepped="before")
     view: Literal["augmented", "clean"] = Field(
@@ -196,13 +209,13 @@ class Stage1(Section):
 class Stage2(Section):
     """Adapters, prompts, pools, heads (Table 2; MODEL 4.6)."""
 
-    epochs: Whole = 120
+    epochs: Whole = Field(120, description="0 leaves the network at its initial values")
     batch_size: Count = Field(16, description="tracklets")
     instances: Count = Field(8, description="K of PK sampling: tracklets of one identity")
-    lr: Positive = 1e-4
-    weight_decay: NonNegative = 2.5e-4
+    lr: Positive = Field(1e-4, description="base learning rate of Adam")
+    weight_decay: NonNegative = Field(2.5e-4, description="L2, added to the gradient")
     bias_lr_multiplier: NonNegative = Field(2.0, description="learning rate of biases over base")
-    bias_weight_decay: NonNegative = 1e-4
+    bias_weight_decay: NonNegative = Field(1e-4, description="L2 of biases")
     schedule: Schedule = Schedule(kind="multistep", warmup_epochs=10, stepped="before")
     losses: Losses = Losses()
 
@@ -246,8 +259,8 @@ class Training(Section):
 class ReRanking(Section):
     """k-reciprocal re-ranking (Sec. 3.2.6)."""
 
-    k1: Count
-    k2: Count
+    k1: Count = Field(description="neighbours that must be mutual")
+    k2: Count = Field(description="neighbours averaged in query expansion; at most k1")
     lambda_value: Share = Field(description="weight of the original distance")
     normalize: bool = Field(True, description="false re-ranks raw features, as released")
 
@@ -261,7 +274,7 @@ class ReRanking(Section):
 class Variant(Section):
     """A row of the table: a training and how its features are used."""
 
-    training: Name
+    training: Name = Field(description="key of `trainings`")
     label: str = Field(description="name of the row in the table")
     flip_tta: bool = Field(False, description="average features of clip and mirrored clip")
     rerank: ReRanking | None = None
@@ -275,19 +288,21 @@ class Variant(Section):
 class Demo(Section):
     """Sizes of the embedded benchmark and of the tiny CLIPs that stand for B/16 and L/14."""
 
-    seed: int = 7
-    train_identities: Count = 24
-    test_identities: Count = 16
+    seed: int = Field(7, description="of everything that is rendered")
+    train_identities: Count = Field(24, description="people rendered for training")
+    test_identities: Count = Field(16, description="other people, for the protocols")
     frames: Count = Field(8, description="frames of a tracklet")
     ground_tracklets: Count = Field(4, description="of one identity, over both sessions")
     captions: Count = Field(4000, description="rendered crops with captions for the tiny CLIPs")
-    clip_epochs: Count = 8
+    clip_epochs: Count = Field(8, description="epochs of pre-training of a tiny CLIP")
 
 
 class Runtime(Section):
     """What changes speed, not results: never part of a fingerprint."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto takes a GPU if there is one"
+    )
     workers: Whole = Field(2, description="data-loading processes; 0 loads in the trainer")
     extract_batch: Count = Field(16, description="tracklets of an extraction batch (Table 3)")
 
@@ -296,7 +311,9 @@ class Config(Section):
     """The whole configuration."""
 
     dataset: Dataset
-    seeds: tuple[Whole, ...] = Field((1,), min_length=1)
+    seeds: tuple[Whole, ...] = Field(
+        (1,), min_length=1, description="every training runs once per seed"
+    )
     backbones: dict[Name, Backbone]
     trainings: dict[Name, Training]
     variants: dict[Name, Variant]
