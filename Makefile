@@ -30,7 +30,7 @@ lint: $(INSTALLED) ## check style, types and the workflow
 	$(BIN)/snakemake --lint
 
 docs: $(INSTALLED) ## regenerate config/README.md and the configuration's JSON schema
-	$(BIN)/python -m reid.report.config_reference
+	$(BIN)/python -m reid.config_reference
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

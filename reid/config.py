@@ -66,7 +66,9 @@ class Prompts(Section):
     length: Whole = Field(1, description="prompt tokens per block; 0 turns PBP off")
     depth: Count = Field(9, description="number of blocks with prompts, from the first")
     camera: bool = Field(True, description="one prompt bank per camera")
-    metadata: bool = Field(True, description="add altitude, distance and angle banks")
+    metadata: bool = Field(
+        True, description="add altitude, distance and angle banks (interpretation)"
+    )
     altitude_bins: Count = Field(18, description="uniform bins on [0, 120] m")
     distance_bins: Count = Field(18, description="uniform bins on [0, 120] m")
     metadata_dropout: Share = Field(
@@ -119,7 +121,7 @@ class Neck(Section):
 class FineTune(Section):
     """Selective fine-tuning of the visual tower in stage 2 (Sec. 3.2.2)."""
 
-    blocks: Whole = Field(0, description="last blocks of the tower that train")
+    blocks: Whole = Field(0, description="last blocks that train, in stage 2 (interpretation)")
     lr_multiplier: NonNegative = Field(0.1, description="their learning rate over the base rate")
 
 
@@ -161,7 +163,9 @@ class Augment(Section):
 
     flip: Share = Field(0.5, description="probability of mirroring a clip")
     erase: Share = Field(0.5, description="probability of erasing a rectangle of each frame")
-    pad: Whole = Field(0, description="pixels of padding before a random crop back, per clip")
+    pad: Whole = Field(
+        0, description="pixels of padding before a random crop back (interpretation)"
+    )
     color_jitter: ColorJitter = ColorJitter()
 
 

@@ -1,0 +1,146 @@
+"""What the rules share: the configuration, checked, and look-ups in it."""
+
+import os
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from reid import config as options
+from reid import fingerprint as stages
+from reid.artefacts import Results
+from reid.errors import UserError
+from reid.files import sha256_of_json, write_text
+
+# `python` in a rule is the one that runs Snakemake, also when its environment is not activated.
+os.environ.update(
+    PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+)
+
+try:
+    SETTINGS = options.parse(config, source="configuration")
+except UserError as error:
+    raise WorkflowError(error) from None
+
+DATASET = SETTINGS.dataset.name
+PROTOCOLS = SETTINGS.dataset.protocols
+FROZEN = Results.of(DATASET).config(
+    sha256_of_json(SETTINGS.model_dump(mode="json"))[:16]
+)
+"""The whole configuration as one file named by its content, which every verb reads."""
+
+# Trainings whose stage 1 would be the same share the first one's.
+STAGE1_OWNERS: dict[str, str] = {}
+for name in SETTINGS.trainings:
+    own = stages.stage1_settings(SETTINGS, name)
+    STAGE1_OWNERS[name] = next(
+        (
+            o
+            for o in STAGE1_OWNERS.values()
+            if stages.stage1_settings(SETTINGS, o) == own
+        ),
+        name,
+    )
+STAGE1_SHARERS = [name for name, owner in STAGE1_OWNERS.items() if owner != name]
+
+
+wildcard_constraints:
+    dataset=DATASET,
+    seed=r"\d+",
+    training="|".join(SETTINGS.trainings),
+    variant="|".join(SETTINGS.variants),
+    protocol="|".join(PROTOCOLS),
+
+
+def freeze_settings():
+    write_text(
+        FROZEN, yaml.safe_dump(SETTINGS.model_dump(mode="json"), sort_keys=False)
+    )
+
+
+def frozen(wildcards, output):
+    """The frozen configuration. It asks for `output` so that Snakemake takes it for derived:
+    a new name re-runs nothing, the fingerprints say what to re-run."""
+    return FROZEN.as_posix()
+
+
+def fingerprint(stage, key=None):
+    """A param: the fingerprint of a stage for the training or variant of the job."""
+
+    def of_job(wildcards):
+        subject = [] if key is None else [wildcards[key]]
+        settings = getattr(stages, f"{stage}_settings")(SETTINGS, *subject)
+        return stages.fingerprint(stage, settings)
+
+    return of_job
+
+
+def dataset_stamp(wildcards):
+    """A param: changes when tracklets come or go. The rendered dataset is an input instead."""
+    root = SETTINGS.dataset.root
+    if SETTINGS.demo:
+        return "rendered"
+    if not root.is_dir():
+        raise WorkflowError(
+            f"dataset.root: {root} is not a folder: put the dataset there or name its folder in "
+            "the configuration (to try without one: --configfile config/demo.yaml)"
+        )
+    return stages.dataset_stamp(root)
+
+
+def weights(wildcards):
+    """An input: the CLIP weights of the job's training, unless they come by an open_clip tag."""
+    backbone = SETTINGS.trainings[wildcards.training].backbone
+    path = SETTINGS.backbones[backbone].weights
+    if path.startswith("open_clip:"):
+        return []
+    if not SETTINGS.demo and not Path(path).is_file():
+        raise WorkflowError(
+            f"backbones.{backbone}.weights: {path} is not a file: put the CLIP weights there or "
+            "name their file in the configuration (README: Data and weights)"
+        )
+    return path
+
+
+def backbone_of_demo_weights(wildcards, output):
+    """A param: the key of `backbones` whose weights file this is."""
+    return next(n for n, b in SETTINGS.backbones.items() if b.weights == output[0])
+
+
+def rendered_dataset():
+    """An input of the index: the rendered dataset. A real one is watched by `dataset_stamp`."""
+    return [SETTINGS.dataset.root] if SETTINGS.demo else []
+
+
+def stage1_of_owner(wildcards):
+    """An input: stage 1 of the training that owns the job's."""
+    return Results.of(DATASET).stage(
+        STAGE1_OWNERS[wildcards.training], wildcards.seed, 1
+    )
+
+
+def features(wildcards):
+    """An input: the features of the variant's training."""
+    training = SETTINGS.variants[wildcards.variant].training
+    return Results.of(DATASET).features(training, wildcards.seed, wildcards.protocol)
+
+
+def metrics():
+    """Every measurement of the table."""
+    return expand(
+        "results/{dataset}/retrieval/{variant}/seed{seed}/{protocol}.json",
+        dataset=DATASET,
+        variant=SETTINGS.variants,
+        seed=SETTINGS.seeds,
+        protocol=PROTOCOLS,
+    )
+
+
+def tables():
+    """The ablation table in its formats."""
+    return expand(
+        "results/{dataset}/tables/ablation.{suffix}",
+        dataset=DATASET,
+        suffix=("csv", "md", "tex"),
+    )

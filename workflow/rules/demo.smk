@@ -1,0 +1,32 @@
+rule demo_data:
+    output:
+        directory(SETTINGS.dataset.root),
+    log:
+        f"results/{DATASET}/logs/demo_data.log",
+    benchmark:
+        f"results/{DATASET}/benchmarks/demo_data.tsv"
+    conda:
+        "xfd-reid"
+    params:
+        fingerprint=fingerprint("demo_data"),
+        config=frozen,
+    shell:
+        "exec python -m reid demo-data --config {params.config} >> {log} 2>&1"
+
+
+rule demo_weights:
+    output:
+        "resources/demo/weights/{file}.safetensors",
+    log:
+        f"results/{DATASET}/logs/demo_weights/{{file}}.log",
+    benchmark:
+        f"results/{DATASET}/benchmarks/demo_weights/{{file}}.tsv"
+    conda:
+        "xfd-reid"
+    params:
+        fingerprint=fingerprint("demo_weights"),
+        config=frozen,
+        backbone=backbone_of_demo_weights,
+    shell:
+        "exec python -m reid demo-weights --config {params.config}"
+        " --backbone {params.backbone} >> {log} 2>&1"

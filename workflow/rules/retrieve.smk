@@ -1,0 +1,39 @@
+rule extract:
+    input:
+        index="results/{dataset}/index/{protocol}.parquet",
+        weights=weights,
+        stage2="results/{dataset}/train/{training}/seed{seed}/stage2.safetensors",
+    output:
+        "results/{dataset}/features/{training}/seed{seed}/{protocol}.safetensors",
+    log:
+        "results/{dataset}/logs/features/{training}/seed{seed}/{protocol}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/features/{training}/seed{seed}/{protocol}.tsv"
+    conda:
+        "xfd-reid"
+    params:
+        fingerprint=fingerprint("extract", "training"),
+        config=frozen,
+    shell:
+        "exec python -m reid extract --config {params.config} --training {wildcards.training}"
+        " --seed {wildcards.seed} --protocol {wildcards.protocol} >> {log} 2>&1"
+
+
+rule retrieve:
+    input:
+        index="results/{dataset}/index/{protocol}.parquet",
+        features=features,
+    output:
+        "results/{dataset}/retrieval/{variant}/seed{seed}/{protocol}.json",
+    log:
+        "results/{dataset}/logs/retrieval/{variant}/seed{seed}/{protocol}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/retrieval/{variant}/seed{seed}/{protocol}.tsv"
+    conda:
+        "xfd-reid"
+    params:
+        fingerprint=fingerprint("retrieve", "variant"),
+        config=frozen,
+    shell:
+        "exec python -m reid retrieve --config {params.config} --variant {wildcards.variant}"
+        " --seed {wildcards.seed} --protocol {wildcards.protocol} >> {log} 2>&1"
