@@ -1,0 +1,118 @@
+"""Training augmentation of a batch of clips, on the CPU or the GPU (MODEL 2; paper 3.2.5, 4.2).
+
+Order: (bicubic resize, in the dataset) -> pad and crop -> colour jitter -> flip -> float ->
+ImageNet normalisation -> random erasing. All draws come from the clip's own seed, one stream per
+transform, so they depend neither on the rest of the batch, nor on the device, nor on which other
+transforms are on.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reid.config import Augment, ColorJitter
+from reid.data import jitter
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+ERASE_FILL = (0.4914, 0.4822, 0.4465)
+"""Put in after normalisation, as released."""
+ERASE_AREA = (0.02, 0.4)
+ERASE_ASPECT = (0.3, 1 / 0.3)
+_ERASE_ATTEMPTS = 100
+
+_CROP, _JITTER, _FLIP, _ERASE = range(1, 5)
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """uint8 (..., 3, H, W) to float32: divide by 255, subtract ImageNet's mean, divide by std."""
+    mean = torch.tensor(MEAN, device=frames.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=frames.device).view(3, 1, 1)
+    return frames.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def augment(frames: Tensor, *, options: Augment, seeds: Sequence[int]) -> Tensor:
+    """Augment and normalise clips: uint8 (B, T, 3, H, W) to float32 of the same shape.
+
+    `seeds` holds one non-negative seed per clip. Flip, crop and the erasing decision and place
+    are one per clip; the erased size is one per frame; jitter as `options.color_jitter.per`.
+    """
+    if len(seeds) != len(frames):
+        raise ValueError(f"{len(seeds)} seeds for {len(frames)} clips")
+    if options.pad:
+        frames = _pad_and_crop(frames, options.pad, seeds)
+    if options.color_jitter.active:
+        frames = _jitter(frames, options.color_jitter, seeds)
+    flipped = [_rng(seed, _FLIP).random() < options.flip for seed in seeds]
+    mirrored = torch.tensor(flipped, device=frames.device)
+    if any(flipped):
+        frames = torch.where(mirrored.view(-1, 1, 1, 1, 1), frames.flip(-1), frames)
+    output = normalise(frames)
+    if options.erase:
+        _erase(output, options.erase, seeds)
+    return output
+
+
+def _rng(seed: int, stream: int) -> np.random.Generator:
+    return np.random.default_rng([seed, stream])
+
+
+def _pad_and_crop(frames: Tensor, pad: int, seeds: Sequence[int]) -> Tensor:
+    """Black border of `pad` pixels, then a random crop of the old size: a shift per clip."""
+    height, width = frames.shape[-2:]
+    output = torch.zeros_like(frames)
+    for clip, seed in enumerate(seeds):
+        down, right = (int(shift) for shift in _rng(seed, _CROP).integers(-pad, pad + 1, size=2))
+        to_rows, from_rows = _shifted(down, height)
+        to_columns, from_columns = _shifted(right, width)
+        output[clip, ..., to_rows, to_columns] = frames[clip, ..., from_rows, from_columns]
+    return output
+
+
+def _shifted(shift: int, size: int) -> tuple[slice, slice]:
+    """Where pixels go and come from when an axis is shifted by `shift`."""
+    to, source = max(shift, 0), max(-shift, 0)
+    length = max(size - abs(shift), 0)
+    return slice(to, to + length), slice(source, source + length)
+
+
+def _jitter(frames: Tensor, options: ColorJitter, seeds: Sequence[int]) -> Tensor:
+    length = frames.shape[1]
+    per_clip = options.per == "clip"
+    drawn = [jitter.draw(options, 1 if per_clip else length, _rng(s, _JITTER)) for s in seeds]
+    repeats = length if per_clip else 1
+    parameters = jitter.Jitter(
+        np.concatenate([one.orders for one in drawn]).repeat(repeats, axis=0),
+        np.concatenate([one.factors for one in drawn]).repeat(repeats, axis=0),
+    )
+    return jitter.apply(frames.flatten(0, 1), parameters, options).view_as(frames)
+
+
+def _erase(output: Tensor, probability: float, seeds: Sequence[int]) -> None:
+    """Erase, in place, a rectangle of each frame of the clips that draw below `probability`."""
+    height, width = output.shape[-2:]
+    fill = torch.tensor(ERASE_FILL, device=output.device).view(3, 1, 1)
+    for clip, seed in enumerate(seeds):
+        rng = _rng(seed, _ERASE)
+        decision, vertical, horizontal = rng.random(3)
+        if decision >= probability:
+            continue
+        for frame in output[clip]:
+            size = _erased_size(height, width, rng)
+            if size is not None:
+                top = round(vertical * (height - size[0]))
+                left = round(horizontal * (width - size[1]))
+                frame[:, top : top + size[0], left : left + size[1]] = fill
+
+
+def _erased_size(height: int, width: int, rng: np.random.Generator) -> tuple[int, int] | None:
+    for _ in range(_ERASE_ATTEMPTS):
+        area = rng.uniform(*ERASE_AREA) * height * width
+        aspect = rng.uniform(*ERASE_ASPECT)
+        rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if rows < height and columns < width:
+            return rows, columns
+    return None

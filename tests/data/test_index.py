@@ -1,0 +1,236 @@
+import csv
+import json
+import os
+import shutil
+
+import pandas as pd
+import pytest
+
+from reid.config import Dataset
+from reid.data import index
+from reid.errors import UserError
+from tests.trees import frame_name, make_tree, write_frame, write_tracklet
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return make_tree(tmp_path / "data")
+
+
+def reasons(built):
+    return {rejected.path: rejected.reason for rejected in built.rejected}
+
+
+def check(built, root, **options):
+    index.check(built, Dataset(root=root, **options), report=root / "rejected.csv")
+
+
+def test_every_tracklet_with_its_metadata(tree):
+    built = index.build(tree)
+    assert not built.rejected
+    check(built, tree)
+    assert {split: len(found) for split, found in built.splits.items()} == {
+        "train": 6,
+        "A2G": 6,
+        "G2A": 6,
+        "A2A": 4,
+    }
+    tracklet = built.splits["train"][1]
+    assert (tracklet.identity, tracklet.name, tracklet.subset) == (1, "0001_0100", "train")
+    assert tracklet.path == "train/0001/0001_0100"
+    assert (tracklet.view, tracklet.camera, tracklet.session) == ("aerial", 1, 1)
+    assert (tracklet.altitude, tracklet.distance, tracklet.angle) == (11.5, 20.0, 30.0)
+    assert tuple(tracklet.frames) == tuple(
+        frame_name(1, frame, camera=1, point=2, spelling="S") for frame in range(3)
+    )
+
+
+def test_queries_come_before_the_gallery(tree):
+    subsets = [tracklet.subset for tracklet in index.build(tree).splits["A2G"]]
+    assert subsets == ["query"] * 4 + ["gallery"] * 2
+
+
+def test_identities_are_ordered_as_integers(tree):
+    write_tracklet(tree / "train" / "10" / "t", 10, camera=0)
+    write_tracklet(tree / "train" / "9" / "t", 9, camera=0)
+    found = [tracklet.identity for tracklet in index.build(tree).splits["train"]]
+    assert found == [1, 1, 1, 2, 2, 2, 9, 10]
+
+
+def test_threads_change_nothing(tree):
+    one, many = (index.build(tree, workers=workers) for workers in (1, 4))
+    assert str(one) == str(many)
+
+
+def test_written_index_reads_back(tree, tmp_path):
+    (tree / "train" / "0001" / "stray, with a comma.txt").write_text("x")
+    built = index.build(tree)
+    built.write(tmp_path / "index")
+    again = index.Index.read(tmp_path / "index")
+    assert str(again) == str(built)  # NaN is not equal to itself
+    assert str(index.read_split(tmp_path / "index" / "G2A.parquet")) == str(built.splits["G2A"])
+
+
+def test_summary_counts(tree, tmp_path):
+    index.build(tree).write(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    train = summary["splits"]["train"]["train"]
+    assert (train["identities"], train["tracklets"], train["frames"]) == (2, 6, 18)
+    assert train["tracklets_by_camera"] == {
+        "ground": 2,
+        "aerial_session1": 2,
+        "aerial_session2": 2,
+    }
+    assert train["share_with_metadata"] == pytest.approx(4 / 6)
+    assert summary["splits"]["A2A"]["query"]["share_with_metadata"] == 1
+    assert summary["identities_in_train_and_test"] == []
+
+
+def test_unusable_files_are_rejected_with_their_reason(tree):
+    person = tree / "train" / "0001"
+    tracklet = person / "0001_0100"
+    (tracklet / "notes.txt").write_text("x")
+    (tracklet / frame_name(1, 90, camera=1, point=2)).touch()
+    write_frame(tracklet / frame_name(2, 91, camera=1, point=2), seed=0)
+    write_frame(tracklet / frame_name(1, 92, camera=1, point=3), seed=0)
+    write_frame(tracklet / frame_name(1, 93, camera=0), seed=0)
+    (tracklet / frame_name(1, 94, camera=1, point=2)).symlink_to("nowhere")
+    write_frame(tracklet / "deeper" / "x.jpg", seed=0)
+    write_frame(person / frame_name(1, 95, camera=0), seed=0)
+    write_frame(tree / "train" / "unknown" / "t" / "x.jpg", seed=0)
+    (person / "0001_0999").mkdir()
+    (tree / "train" / "0099").mkdir()
+    found = reasons(index.build(tree))
+    base = "train/0001/0001_0100/"
+    assert found.pop(base + "notes.txt") == "not a .jpg file"
+    assert found.pop(base + frame_name(1, 90, camera=1, point=2)) == "zero bytes"
+    assert "'0002'" in found.pop(base + frame_name(2, 91, camera=1, point=2))
+    odd = "differs from the rest of its tracklet"
+    assert odd in found.pop(base + frame_name(1, 92, camera=1, point=3))
+    assert odd in found.pop(base + frame_name(1, 93, camera=0))
+    assert "cannot be read" in found.pop(base + frame_name(1, 94, camera=1, point=2))
+    assert found.pop(base + "deeper/x.jpg") == "folder inside a tracklet folder"
+    stray = f"train/0001/{frame_name(1, 95, camera=0)}"
+    assert found.pop(stray) == "file outside a tracklet folder"
+    assert found.pop("train/unknown/t/x.jpg") == "person folder is not an integer"
+    assert found.pop("train/0001/0001_0999") == "empty tracklet"
+    assert found.pop("train/0099") == "empty person folder"
+    assert not found
+
+
+def test_names_that_are_not_utf8_are_rejected_and_written(tree, tmp_path):
+    bad = os.fsencode(tree / "train" / "0001" / "0001_0100") + b"/\xff.jpg"
+    with open(bad, "wb") as opened:  # noqa: PTH123 - a path of bytes
+        opened.write(b"x")
+    built = index.build(tree)
+    built.write(tmp_path / "index")
+    with (tmp_path / "index" / "rejected.csv").open() as opened:
+        rows = list(csv.reader(opened))
+    assert rows == [
+        ["path", "reason"],
+        ["train/0001/0001_0100/\\udcff.jpg", "file name is not UTF-8"],
+    ]
+
+
+def test_share_of_rejected_files_has_a_limit(tree):
+    (tree / "train" / "0001" / "0001_0100" / "notes.txt").write_text("x")
+    built = index.build(tree)
+    frames = sum(len(t.frames) for split in built.splits.values() for t in split)
+    assert built.rejected_share == pytest.approx(1 / (frames + 1))
+    check(built, tree, max_rejected_share=0.1)
+    with pytest.raises(UserError, match=r"notes\.txt: not a \.jpg.*rejected\.csv.*max_rejected"):
+        check(built, tree)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("", "dataset.root"),
+        ("train", "train.*dataset.root"),
+        ("case2_ground_to_aerial", "query.*protocol G2A"),
+        ("case3_aerial_to_aerial/gallery", "gallery.*protocol A2A"),
+    ],
+)
+def test_missing_folders_are_one_clear_error(tree, missing, message):
+    shutil.rmtree(tree / missing)
+    with pytest.raises(UserError, match=message):
+        index.build(tree)
+
+
+def test_only_the_protocols_asked_for_are_read(tree):
+    shutil.rmtree(tree / "case2_ground_to_aerial")
+    assert set(index.build(tree, protocols=("A2G",)).splits) == {"train", "A2G"}
+
+
+@pytest.mark.parametrize("part", ["train", "case1_aerial_to_ground/query"])
+def test_a_part_without_tracklets_is_an_error(tree, part):
+    shutil.rmtree(tree / part)
+    (tree / part).mkdir()
+    with pytest.raises(UserError, match="holds no tracklet"):
+        check(index.build(tree), tree)
+
+
+def test_two_folders_of_one_identity_are_an_error(tree):
+    write_tracklet(tree / "train" / "1" / "t", 1, camera=0)
+    with pytest.raises(UserError, match="both identity 1"):
+        index.build(tree)
+
+
+def test_identities_in_train_and_test_are_an_error_unless_allowed(tree):
+    shutil.copytree(tree / "train" / "0002", tree / "case1_aerial_to_ground" / "gallery" / "0002")
+    built = index.build(tree)
+    assert index.summarise(built)["identities_in_train_and_test"] == [2]
+    with pytest.raises(UserError, match=r"1 identities .* 2"):
+        check(built, tree)
+    check(built, tree, allow_shared_identities=True)
+
+
+def test_query_without_a_positive_is_an_error_above_its_limit(tree):
+    gallery = tree / "case3_aerial_to_aerial" / "gallery"
+    shutil.rmtree(gallery / "0004")
+    # Same identity, same camera: junk under the standard rule, so still no positive.
+    write_tracklet(gallery / "0004" / "0004_0190", 4, camera=1)
+    built = index.build(tree)
+    assert [t.identity for t in index.unmatched_queries(built.splits["A2A"])] == [4]
+    assert not index.unmatched_queries(built.splits["A2G"])
+    with pytest.raises(UserError, match=r"A2A: 1 of 2 queries .*query/0004/0004_0100"):
+        check(built, tree)
+    check(built, tree, max_unmatched_query_share=0.5)
+
+
+def test_fresh_index_passes_and_changes_are_named(tree, tmp_path):
+    index.build(tree).write(tmp_path / "index")
+    parquet = tmp_path / "index" / "train.parquet"
+    index.check_fresh(tree, parquet)
+
+    write_frame(tree / "train" / "0002" / "0002_0000" / frame_name(2, 9, camera=0), seed=0)
+    with pytest.raises(UserError, match="0002_0000 changed after"):
+        index.check_fresh(tree, parquet)
+
+    shutil.rmtree(tree / "train" / "0002" / "0002_0000")
+    with pytest.raises(UserError, match="0002_0000 is gone"):
+        index.check_fresh(tree, parquet)
+
+    tree.rename(tree.with_name("moved"))
+    with pytest.raises(UserError, match=r"dataset\.root"):
+        index.check_fresh(tree, parquet)
+
+
+def test_nothing_is_written_into_the_dataset(tree):
+    def state():
+        return {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
+
+    before = state()
+    index.build(tree)
+    assert state() == before
+
+
+def test_damaged_index_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="does not exist: run `reid index`"):
+        index.read_split(tmp_path / "train.parquet")
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 nothing")
+    with pytest.raises(UserError, match="is not an index"):
+        index.read_split(tmp_path / "train.parquet")
+    pd.DataFrame({"other": [1]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(UserError, match="has other columns than an index"):
+        index.read_split(tmp_path / "other.parquet")
