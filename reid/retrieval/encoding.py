@@ -1,0 +1,300 @@
+"""k-reciprocal encoding: each row as a sparse distribution over its k-reciprocal neighbours.
+
+Zhong et al. 2017 in the form of MODEL 4.7: mutual neighbours, expansion by the 2/3 rule, weights
+exp(-distance) normalised to sum one, local query expansion. Rows are kept sparse (about 30
+entries, 120 after expansion), the gallery's as an inverted index.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from reid.retrieval.neighbours import Floats, Neighbours
+from reid.retrieval.threads import over_rows
+
+Form = Literal["float32", "released", "unnormalised"]
+"""Variants of the field. `float32`: the released form in float32, as fast-reid and torchreid.
+`released`: with the float16 storage and arithmetic of the released code, bit by bit.
+`unnormalised`: no division by the farthest distance and one neighbour fewer (cluster-contrast)."""
+
+Ints = NDArray[np.int32]
+PairDistances = Callable[[NDArray[np.int64], Ints], Floats]
+"""(offsets (N + 1,), columns) of sparse rows -> squared distance of each (row, column) pair."""
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Sparse rows: row i is columns[offsets[i] : offsets[i + 1]] with the values alongside."""
+
+    offsets: NDArray[np.int64]
+    columns: Ints
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the Jaccard distance needs: rows of the queries, inverted index of the gallery."""
+
+    queries: Sparse  # columns ascending within a row
+    gallery: Sparse  # row = encoding column, `columns` = gallery positions
+    farthest: Floats  # (Q,) scale of the original distances; ones where the form has none
+
+
+def encode(
+    neighbours: Neighbours,
+    pair_distances: PairDistances,
+    *,
+    queries: int,
+    k1: int,
+    k2: int,
+    form: Form,
+    threads: int,
+) -> Encoding:
+    """Encode all rows; the first `queries` are the queries, the others the gallery.
+
+    `neighbours` may hold longer lists than k1 asks for: the same ones serve a grid of k1.
+    """
+    fewer = form == "unnormalised"
+    near = np.ascontiguousarray(neighbours.index[:, : k1 + (not fewer)])
+    half = np.ascontiguousarray(near[:, : round(k1 / 2) + 1])
+    offsets, columns = _expanded_sets(near, half, threads)
+    scale = np.ones_like(neighbours.farthest) if fewer else neighbours.farthest
+    scale = np.where(scale > 0, scale, np.float32(1))
+
+    distances = pair_distances(offsets, columns)
+    distances /= np.repeat(scale, np.diff(offsets))
+    weights = np.exp(-distances)
+    sums = np.empty(len(near), np.float32)
+    over_rows(_sum_rows, len(near), offsets, weights, sums, threads=threads)
+    weights /= np.repeat(sums, np.diff(offsets))
+    rows = Sparse(offsets, columns, _stored(weights, form))
+    if k2 > 1:
+        rows = _query_expansion(rows, near[:, :k2], queries, form, threads)
+    last = rows.offsets[queries]
+    return Encoding(
+        queries=Sparse(rows.offsets[: queries + 1], rows.columns[:last], rows.values[:last]),
+        gallery=Sparse(*_invert(rows.offsets, rows.columns, rows.values, queries)),
+        farthest=scale[:queries],
+    )
+
+
+def _stored(values: Floats, form: Form) -> Floats:
+    """Values as the form stores them: the released code keeps float16."""
+    return values.astype(np.float16).astype(np.float32) if form == "released" else values
+
+
+def _expanded_sets(near: Ints, half: Ints, threads: int) -> tuple[NDArray[np.int64], Ints]:
+    mutual, mutual_half = np.empty_like(near), np.empty_like(half)
+    sizes, sizes_half = np.empty(len(near), np.int64), np.empty(len(near), np.int64)
+    over_rows(_mutual, len(near), near, mutual, sizes, threads=threads)
+    over_rows(_mutual, len(near), half, mutual_half, sizes_half, threads=threads)
+    sets = (mutual, sizes, mutual_half, sizes_half)
+    return _two_pass(_expand, len(near), threads, *sets)
+
+
+def _query_expansion(rows: Sparse, near: Ints, queries: int, form: Form, threads: int) -> Sparse:
+    near = np.ascontiguousarray(near)
+    source = (rows.offsets, rows.columns, near, queries)
+    offsets, columns = _two_pass(_union, len(near), threads, *source)
+    values = np.empty(len(columns), np.float32)
+    target = (offsets, columns, values)
+    over_rows(
+        _average,
+        len(near),
+        rows.offsets,
+        rows.columns,
+        rows.values,
+        near,
+        *target,
+        threads=threads,
+    )
+    return Sparse(offsets, columns, _stored(values, form))
+
+
+def _two_pass(
+    kernel: Callable[..., None], rows: int, threads: int, *inputs: Any
+) -> tuple[NDArray[np.int64], Ints]:
+    """Run a kernel that makes sparse rows: first to count their entries, then to fill them."""
+    offsets = np.zeros(rows + 1, np.int64)
+    over_rows(kernel, rows, *inputs, offsets, np.empty(0, np.int32), threads=threads)
+    np.cumsum(offsets, out=offsets)
+    columns = np.empty(offsets[-1], np.int32)
+    over_rows(kernel, rows, *inputs, offsets, columns, threads=threads)
+    return offsets, columns
+
+
+@njit(cache=True, nogil=True)
+def _mutual(
+    start: int, stop: int, near: Any, mutual: Any, sizes: Any
+) -> None:  # pragma: no cover - compiled
+    """R(i): those neighbours j of i, in rank order, that have i among theirs."""
+    for i in range(start, stop):
+        size = 0
+        for j in near[i]:
+            theirs = near[j]
+            found = np.int32(0)
+            for c in range(theirs.size):
+                found = np.int32(found + np.int32(theirs[c] == i))
+            if found:
+                mutual[i, size] = j
+                size += 1
+        sizes[i] = size
+
+
+@njit(cache=True, nogil=True)
+def _expand(
+    start: int,
+    stop: int,
+    mutual: Any,
+    sizes: Any,
+    mutual_half: Any,
+    sizes_half: Any,
+    offsets: Any,
+    columns: Any,
+) -> None:  # pragma: no cover - compiled
+    """R*(i): R(i) and the half-size sets of its members that overlap it by more than 2/3.
+
+    With empty `columns` it stores the size of each set in offsets[i + 1].
+    """
+    member = np.full(sizes.size, -1, np.int32)  # last row whose R(i) held it
+    chosen = np.full(sizes.size, -1, np.int32)
+    found = np.empty(sizes.size, np.int32)
+    for i in range(start, stop):
+        own = mutual[i, : sizes[i]]
+        count = 0
+        for c in own:
+            member[c] = i
+            chosen[c] = i
+            found[count] = c
+            count += 1
+        for c in own:
+            other = mutual_half[c, : sizes_half[c]]
+            shared = 0
+            for j in other:
+                shared += member[j] == i
+            if 3 * shared > 2 * other.size:
+                for j in other:
+                    if chosen[j] != i:
+                        chosen[j] = i
+                        found[count] = j
+                        count += 1
+        if columns.size == 0:
+            offsets[i + 1] = count
+        else:
+            columns[offsets[i] : offsets[i + 1]] = np.sort(found[:count])
+
+
+@njit(cache=True, nogil=True)
+def _pairwise_sum(values: Any) -> Any:  # pragma: no cover - compiled
+    """float32 sum in the order of NumPy's, so that the released weights are met bit by bit."""
+    size = values.size
+    if size < 8:
+        total = np.float32(0)
+        for value in values:
+            total += value
+        return total
+    if size > 128:
+        middle = size // 2
+        middle -= middle % 8
+        return _pairwise_sum(values[:middle]) + _pairwise_sum(values[middle:])
+    lane = values[:8].copy()
+    whole = size - size % 8
+    for left in range(8, whole, 8):
+        for k in range(8):
+            lane[k] += values[left + k]
+    total = ((lane[0] + lane[1]) + (lane[2] + lane[3])) + (
+        (lane[4] + lane[5]) + (lane[6] + lane[7])
+    )
+    for j in range(whole, size):
+        total += values[j]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _sum_rows(
+    start: int, stop: int, offsets: Any, values: Any, sums: Any
+) -> None:  # pragma: no cover - compiled
+    for i in range(start, stop):
+        sums[i] = _pairwise_sum(values[offsets[i] : offsets[i + 1]])
+
+
+@njit(cache=True, nogil=True)
+def _union(
+    start: int,
+    stop: int,
+    offsets: Any,
+    columns: Any,
+    near: Any,
+    sort_before: int,
+    new_offsets: Any,
+    new_columns: Any,
+) -> None:  # pragma: no cover - compiled
+    """Columns of the rows of each row's neighbours; ascending in the first `sort_before` rows."""
+    seen = np.full(near.shape[0], -1, np.int32)
+    found = np.empty(near.shape[0], np.int32)
+    for i in range(start, stop):
+        count = 0
+        for j in near[i]:
+            for column in columns[offsets[j] : offsets[j + 1]]:
+                if seen[column] != i:
+                    seen[column] = i
+                    found[count] = column
+                    count += 1
+        if new_columns.size == 0:
+            new_offsets[i + 1] = count
+        elif i < sort_before:
+            new_columns[new_offsets[i] : new_offsets[i + 1]] = np.sort(found[:count])
+        else:
+            new_columns[new_offsets[i] : new_offsets[i + 1]] = found[:count]
+
+
+@njit(cache=True, nogil=True)
+def _average(
+    start: int,
+    stop: int,
+    offsets: Any,
+    columns: Any,
+    values: Any,
+    near: Any,
+    new_offsets: Any,
+    new_columns: Any,
+    new_values: Any,
+) -> None:  # pragma: no cover - compiled
+    """Local query expansion: mean of the neighbours' rows, added in rank order."""
+    total = np.zeros(near.shape[0], np.float32)
+    count = np.float32(near.shape[1])
+    for i in range(start, stop):
+        for j in near[i]:
+            for p in range(offsets[j], offsets[j + 1]):
+                total[columns[p]] += values[p]
+        for p in range(new_offsets[i], new_offsets[i + 1]):
+            new_values[p] = total[new_columns[p]] / count
+            total[new_columns[p]] = np.float32(0)
+
+
+@njit(cache=True, nogil=True)
+def _invert(
+    offsets: Any, columns: Any, values: Any, queries: int
+) -> tuple[Any, Any, Any]:  # pragma: no cover - compiled
+    """Rows from `queries` on, listed by column: (offsets by column, position, value)."""
+    size = offsets.size - 1
+    begin = offsets[queries]
+    starts = np.zeros(size + 1, np.int64)
+    for p in range(begin, offsets[size]):
+        starts[columns[p] + 1] += 1
+    for c in range(size):
+        starts[c + 1] += starts[c]
+    fill = starts[:-1].copy()
+    rows = np.empty(offsets[size] - begin, np.int32)
+    weights = np.empty(offsets[size] - begin, np.float32)
+    for i in range(queries, size):
+        for p in range(offsets[i], offsets[i + 1]):
+            place = fill[columns[p]]
+            rows[place] = i - queries
+            weights[place] = values[p]
+            fill[columns[p]] = place + 1
+    return starts, rows, weights

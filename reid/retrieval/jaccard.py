@@ -1,0 +1,133 @@
+"""Jaccard distance of encoded rows and its blend with the original distance (MODEL 4.7)."""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from reid.retrieval.encoding import Encoding, Form
+from reid.retrieval.neighbours import Floats
+from reid.retrieval.threads import over_rows
+
+
+def blend(
+    encoding: Encoding,
+    distances: Floats,
+    *,
+    first: int = 0,
+    lambda_value: float,
+    form: Form,
+    threads: int,
+) -> None:
+    """Replace squared distances of consecutive queries by re-ranked ones, in place.
+
+    distances: (rows, G), row 0 is query `first`.
+    Result: (1 - lambda) (1 - m / (2 - m)) + lambda d / farthest, m the sum of the smaller weights.
+    """
+    half = form == "released"
+    jaccard_share = np.float32(np.float16(1 - lambda_value) if half else 1 - lambda_value)
+    over_rows(
+        _blend_rows,
+        len(distances),
+        distances,
+        first,
+        encoding.queries.offsets,
+        encoding.queries.columns,
+        encoding.queries.values,
+        encoding.gallery.offsets,
+        encoding.gallery.columns,
+        encoding.gallery.values,
+        encoding.farthest,
+        jaccard_share,
+        np.float32(lambda_value),
+        half,
+        threads=threads,
+    )
+
+
+@njit(cache=True, nogil=True)
+def _round_half(value: Any) -> Any:  # pragma: no cover - compiled
+    """The nearest float16 of a float32 in [0, 2], ties to even, without float16 arithmetic."""
+    bits = np.float32(value).view(np.int32)
+    bits = np.int32((bits + np.int32(0xFFF) + ((bits >> np.int32(13)) & np.int32(1))) & ~0x1FFF)
+    normal = np.int32(bits).view(np.float32)
+    # Below 2^-14 float16 has a fixed step of 2^-24, which is that of float32 in [0.5, 1).
+    subnormal = (value + np.float32(0.5)) - np.float32(0.5)
+    return normal if value >= np.float32(2.0**-14) else subnormal
+
+
+@njit(cache=True, nogil=True)
+def overlap(
+    columns: Any,
+    values: Any,
+    gallery_offsets: Any,
+    gallery_rows: Any,
+    gallery_values: Any,
+    half: bool,
+    total: Any,
+) -> None:  # pragma: no cover - compiled
+    """Add min(query weight, gallery weight) over the columns of one query into `total` (G,)."""
+    for p in range(columns.size):
+        weight = values[p]
+        for e in range(gallery_offsets[columns[p]], gallery_offsets[columns[p] + 1]):
+            smaller = min(weight, gallery_values[e])
+            added = total[gallery_rows[e]] + smaller
+            total[gallery_rows[e]] = _round_half(added) if half else added
+
+
+@njit(cache=True, nogil=True)
+def mix(
+    distances: Any,
+    total: Any,
+    farthest: Any,
+    jaccard_share: Any,
+    distance_share: Any,
+    half: bool,
+    out: Any,
+) -> None:  # pragma: no cover - compiled
+    """One row of the result from its distances and overlaps; `out` may be `distances`."""
+    one = np.float32(1)
+    two = np.float32(2)
+    if half:
+        for j in range(out.size):
+            ratio = _round_half(total[j] / _round_half(two - total[j]))
+            jaccard = _round_half(_round_half(one - ratio) * jaccard_share)
+            out[j] = jaccard + (distances[j] / farthest) * distance_share
+    else:
+        for j in range(out.size):
+            jaccard = one - total[j] / (two - total[j])
+            out[j] = jaccard * jaccard_share + (distances[j] / farthest) * distance_share
+
+
+@njit(cache=True, nogil=True)
+def _blend_rows(
+    start: int,
+    stop: int,
+    distances: Any,
+    first: int,
+    offsets: Any,
+    columns: Any,
+    values: Any,
+    gallery_offsets: Any,
+    gallery_rows: Any,
+    gallery_values: Any,
+    farthest: Any,
+    jaccard_share: Any,
+    distance_share: Any,
+    half: bool,
+) -> None:  # pragma: no cover - compiled
+    total = np.empty(distances.shape[1], np.float32)
+    for r in range(start, stop):
+        q = first + r
+        total[:] = 0
+        overlap(
+            columns[offsets[q] : offsets[q + 1]],
+            values[offsets[q] : offsets[q + 1]],
+            gallery_offsets,
+            gallery_rows,
+            gallery_values,
+            half,
+            total,
+        )
+        row = distances[r]
+        mix(row, total, farthest[q], jaccard_share, distance_share, half, row)

@@ -1,0 +1,238 @@
+"""Nearest neighbours of every row among all rows, without an (N, N) matrix (SPEED.md 1).
+
+Squared Euclidean distances come in blocks of the upper triangle only: one matrix product serves
+the rows of one side and, transposed, those of the other. Blocks ascend, so every row meets its
+candidates in ascending index and a strict `<` lets the lowest index win ties.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from reid.retrieval.threads import over_rows
+
+BLOCK = 1024
+"""Rows of a distance block: 4 MiB of float32 each way stays near the cores."""
+
+NOISE = np.float32(4e-6)
+"""Squared distances below this share of the squared norms are rounding errors of the product:
+they count as zero, so that duplicates tie exactly."""
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest rows of each of N rows, itself among them, ties by lowest index.
+
+    index: (N, k) int32, nearest first. distance: (N, k) squared Euclidean.
+    farthest: (N,) squared distance of the farthest row.
+    """
+
+    index: NDArray[np.int32]
+    distance: Floats
+    farthest: Floats
+
+
+def nearest(
+    features: Floats, count: int, *, cross: Floats | None = None, threads: int
+) -> Neighbours:
+    """The `count` <= N nearest rows of each row of `features` (N, D).
+
+    cross: (Q, G) array with Q + G = N, filled with the distances from the first Q rows to the
+    others while they are at hand.
+    """
+    size = len(features)
+    norms = squared_norms(features)
+    lists = RunningLists.empty(size, count)
+    buffer = np.empty((min(BLOCK, size), min(BLOCK, size)), np.float32)
+    for top in range(0, size, BLOCK):
+        rows = slice(top, min(top + BLOCK, size))
+        for left in range(top, size, BLOCK):
+            columns = slice(left, min(left + BLOCK, size))
+            block = buffer.reshape(-1)[: _len(rows) * _len(columns)].reshape(_len(rows), -1)
+            np.matmul(features[rows], features[columns].T, out=block)
+            over_rows(
+                _to_distances, len(block), block, norms[rows], norms[columns], threads=threads
+            )
+            lists.offer(block, rows, first_column=left, threads=threads)
+            if left > top:
+                lists.offer_transposed(block, columns, first_row=top, threads=threads)
+            if cross is not None:
+                _copy_cross(block, rows, columns, cross)
+    return Neighbours(lists.index, lists.distance, lists.farthest)
+
+
+def nearest_of_matrix(distances: NDArray[Any], count: int, *, threads: int) -> Neighbours:
+    """As `nearest`, for given squared distances (N, N): column j holds the distances from j."""
+    size = len(distances)
+    lists = RunningLists.empty(size, count)
+    for top in range(0, size, BLOCK):
+        rows = slice(top, min(top + BLOCK, size))
+        block = np.ascontiguousarray(distances[:, rows].T, dtype=np.float32)
+        lists.offer(block, rows, threads=threads)
+    return Neighbours(lists.index, lists.distance, lists.farthest)
+
+
+def squared_norms(features: Floats) -> Floats:
+    """(N,) squared length of each row, with no (N, D) temporary."""
+    norms: Floats = np.einsum("nd,nd->n", features, features)
+    return norms
+
+
+def cross_distances(queries: Floats, gallery: Floats, out: Floats, *, threads: int) -> None:
+    """Squared Euclidean distances from (Q, D) to (G, D) into `out` (Q, G)."""
+    np.matmul(queries, gallery.T, out=out)
+    norms = (squared_norms(queries), squared_norms(gallery))
+    over_rows(_to_distances, len(out), out, *norms, threads=threads)
+
+
+@dataclass(frozen=True)
+class RunningLists:
+    """Sorted lists of the smallest entries of rows under construction.
+
+    limit: the last entry of each list; farthest: the largest entry that the row has met.
+    """
+
+    index: NDArray[np.int32]
+    distance: Floats
+    limit: Floats
+    farthest: Floats
+
+    @classmethod
+    def empty(cls, size: int, count: int) -> "RunningLists":
+        """`size` lists that will hold the `count` smallest."""
+        return cls(
+            np.full((size, count), -1, np.int32),
+            np.full((size, count), np.inf, np.float32),
+            np.full(size, np.inf, np.float32),
+            np.full(size, -np.inf, np.float32),
+        )
+
+    def part(self, rows: slice) -> tuple[NDArray[Any], ...]:
+        """Views of some of the lists, in the order the kernels take them."""
+        return (self.index[rows], self.distance[rows], self.limit[rows], self.farthest[rows])
+
+    def offer(self, block: Floats, rows: slice, *, first_column: int = 0, threads: int) -> None:
+        """Offer every entry of `block` to the list of its row; columns must come ascending."""
+        over_rows(_scan_rows, len(block), block, first_column, *self.part(rows), threads=threads)
+
+    def offer_transposed(
+        self, block: Floats, columns: slice, *, first_row: int, threads: int
+    ) -> None:
+        """Offer every entry of `block` to the list of its column."""
+        lists = self.part(columns)
+        over_rows(_scan_columns, block.shape[1], block, first_row, *lists, threads=threads)
+
+
+def _len(part: slice) -> int:
+    return int(part.stop - part.start)
+
+
+def _copy_cross(block: Floats, rows: slice, columns: slice, cross: Floats) -> None:
+    """Copy the query x gallery part of a block of the upper triangle into `cross`."""
+    queries = len(cross)
+    last_row = min(rows.stop, queries)
+    first_column = max(columns.start, queries)
+    if rows.start < last_row and first_column < columns.stop:
+        cross[rows.start : last_row, first_column - queries : columns.stop - queries] = block[
+            : last_row - rows.start, first_column - columns.start :
+        ]
+
+
+@njit(cache=True, nogil=True)
+def _to_distances(
+    start: int, stop: int, block: Any, row_norms: Any, column_norms: Any
+) -> None:  # pragma: no cover - compiled
+    """Turn inner products into squared distances, in place."""
+    for r in range(start, stop):
+        row = block[r]
+        norm = row_norms[r]
+        for j in range(row.size):
+            scale = norm + column_norms[j]
+            distance = scale - np.float32(2) * row[j]
+            row[j] = distance if distance > NOISE * scale else np.float32(0)
+
+
+@njit(cache=True, nogil=True)
+def _insert(
+    index: Any, distance: Any, candidate: int, value: float
+) -> None:  # pragma: no cover - compiled
+    """Insert into a sorted list that ends in something larger than `value`."""
+    place = index.size - 1
+    while place > 0 and distance[place - 1] > value:
+        distance[place] = distance[place - 1]
+        index[place] = index[place - 1]
+        place -= 1
+    distance[place] = value
+    index[place] = candidate
+
+
+@njit(cache=True, nogil=True)
+def _scan_rows(
+    start: int,
+    stop: int,
+    block: Any,
+    first_column: int,
+    index: Any,
+    distance: Any,
+    limit: Any,
+    farthest: Any,
+) -> None:  # pragma: no cover - compiled
+    """Offer every entry of rows `start..stop` to the list of its row."""
+    width = block.shape[1]
+    for r in range(start, stop):
+        row = block[r]
+        bound = limit[r]
+        largest = farthest[r]
+        for left in range(0, width, 64):
+            part = row[left : min(left + 64, width)]
+            # Few entries matter: a count of them vectorises, finding them does not.
+            hits = np.int32(0)
+            for j in range(part.size):
+                hits = np.int32(hits + np.int32((part[j] < bound) | (part[j] > largest)))
+            if hits:
+                for j in range(part.size):
+                    value = part[j]
+                    if value > largest:
+                        largest = value
+                    if value < bound:
+                        _insert(index[r], distance[r], first_column + left + j, value)
+                        bound = distance[r, -1]
+        limit[r] = bound
+        farthest[r] = largest
+
+
+@njit(cache=True, nogil=True)
+def _scan_columns(
+    start: int,
+    stop: int,
+    block: Any,
+    first_row: int,
+    index: Any,
+    distance: Any,
+    limit: Any,
+    farthest: Any,
+) -> None:  # pragma: no cover - compiled
+    """Offer every entry of columns `start..stop` to the list of its column."""
+    for left in range(start, stop, 64):
+        right = min(left + 64, stop)
+        bound = limit[left:right]
+        largest = farthest[left:right]
+        for r in range(block.shape[0]):
+            part = block[r, left:right]
+            hits = np.int32(0)
+            for j in range(part.size):
+                hits = np.int32(hits + np.int32((part[j] < bound[j]) | (part[j] > largest[j])))
+            if hits:
+                for j in range(part.size):
+                    value = part[j]
+                    if value > largest[j]:
+                        largest[j] = value
+                    if value < bound[j]:
+                        column = left + j
+                        _insert(index[column], distance[column], first_row + r, value)
+                        bound[j] = distance[column, -1]

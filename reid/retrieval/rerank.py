@@ -1,0 +1,287 @@
+"""k-reciprocal re-ranking (Zhong et al. 2017; Sec. 3.2.6; MODEL 4.7), exact and sparse.
+
+Never an (N, N) matrix: distances come in blocks (`neighbours`), the encoding is sparse
+(`encoding`), the Jaccard distance runs over an inverted index (`jaccard`). Memory is
+O(N k) and one copy of the features, beside the output.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args, overload
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from reid.errors import UserError
+from reid.retrieval import jaccard, neighbours
+from reid.retrieval.encoding import Form, PairDistances, encode
+from reid.retrieval.neighbours import BLOCK, NOISE, Floats, Neighbours
+from reid.retrieval.threads import available_cores, over_rows
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The first m gallery positions of each query, nearest first, ties by gallery order."""
+
+    index: NDArray[np.int32]  # (Q, m)
+    distance: Floats  # (Q, m)
+
+
+@overload
+def k_reciprocal(
+    query: NDArray[Any],
+    gallery: NDArray[Any],
+    *,
+    k1: int,
+    k2: int,
+    lambda_value: float,
+    normalize: bool = True,
+    form: Form = "float32",
+    top: None = None,
+    out: Floats | None = None,
+    threads: int | None = None,
+) -> Floats: ...
+
+
+@overload
+def k_reciprocal(
+    query: NDArray[Any],
+    gallery: NDArray[Any],
+    *,
+    k1: int,
+    k2: int,
+    lambda_value: float,
+    normalize: bool = True,
+    form: Form = "float32",
+    top: int,
+    threads: int | None = None,
+) -> Ranking: ...
+
+
+def k_reciprocal(
+    query: NDArray[Any],
+    gallery: NDArray[Any],
+    *,
+    k1: int,
+    k2: int,
+    lambda_value: float,
+    normalize: bool = True,
+    form: Form = "float32",
+    top: int | None = None,
+    out: Floats | None = None,
+    threads: int | None = None,
+) -> Floats | Ranking:
+    """Re-ranked distances (Q, G) float32 of query (Q, D) and gallery (G, D) features.
+
+    k1: neighbours of the reciprocal sets; k2: rows of the local query expansion, 1 for none;
+    lambda_value: weight of the original distance, divided by the query's largest.
+    normalize: False re-ranks features as they are, as the released code does.
+    form: variant of the field (`reid.retrieval.encoding.Form`).
+    top: return the first `top` of each ranking instead; the (Q, G) output is never stored.
+    out: float32 (Q, G) array to fill, for example a `numpy.memmap`.
+    Raises UserError on features that are not finite or differ in size, an empty side, or
+    parameters out of range.
+    """
+    check(k1, k2, lambda_value, form)
+    workers = threads or available_cores()
+    features = stack(query, gallery, normalize=normalize)
+    queries, positions = len(query), len(gallery)
+    if top is not None:
+        blocks = _blocks(features, queries, k1, k2, lambda_value, form, workers)
+        return _first(blocks, queries, positions, top, workers)
+    if out is None:
+        out = np.empty((queries, positions), np.float32)
+    elif out.shape != (queries, positions) or out.dtype != np.float32:
+        raise UserError(f"out must be float32 of shape {(queries, positions)}")
+    near = neighbours.nearest(features, _list_size(k1, features), cross=out, threads=workers)
+    pairs = pairs_of_features(features, near, threads=workers)
+    encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=workers)
+    jaccard.blend(encoding, out, lambda_value=lambda_value, form=form, threads=workers)
+    return out
+
+
+def k_reciprocal_blocks(
+    query: NDArray[Any],
+    gallery: NDArray[Any],
+    *,
+    k1: int,
+    k2: int,
+    lambda_value: float,
+    normalize: bool = True,
+    form: Form = "float32",
+    threads: int | None = None,
+) -> Iterator[Floats]:
+    """As `k_reciprocal`, yielding consecutive (rows, G) blocks of queries.
+
+    Each block is overwritten by the next: use or copy it first. Costs one more product of
+    queries and gallery than `k_reciprocal`, and no (Q, G) memory.
+    """
+    check(k1, k2, lambda_value, form)
+    features = stack(query, gallery, normalize=normalize)
+    workers = threads or available_cores()
+    return _blocks(features, len(query), k1, k2, lambda_value, form, workers)
+
+
+def k_reciprocal_of_matrix(
+    distances: NDArray[Any],
+    queries: int,
+    *,
+    k1: int,
+    k2: int,
+    lambda_value: float,
+    form: Form = "float32",
+    threads: int | None = None,
+) -> Floats:
+    """As `k_reciprocal`, for given squared distances (N, N) of `queries` queries and the gallery.
+
+    Exact to the last bit of the released code, in the arithmetic of `form`.
+    """
+    check(k1, k2, lambda_value, form)
+    matrix = np.asarray(distances, dtype=np.float32)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not 0 < queries < len(matrix):
+        raise UserError(f"distances of shape {matrix.shape} with {queries} queries are not (N, N)")
+    if not np.isfinite(matrix).all():
+        raise UserError("distances must be finite")
+    workers = threads or available_cores()
+    near = neighbours.nearest_of_matrix(matrix, _list_size(k1, matrix), threads=workers)
+
+    def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32]) -> Floats:
+        return matrix[columns, np.repeat(np.arange(len(matrix)), np.diff(offsets))]
+
+    encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=workers)
+    out = np.ascontiguousarray(matrix[queries:, :queries].T)
+    jaccard.blend(encoding, out, lambda_value=lambda_value, form=form, threads=workers)
+    return out
+
+
+def check(k1: int, k2: int, lambda_value: float, form: Form = "float32") -> None:
+    """Raise UserError unless the parameters are in range: 1 <= k2 <= k1, 0 <= lambda <= 1."""
+    if k1 < 1 or k2 < 1:
+        raise UserError(f"k1 ({k1}) and k2 ({k2}) must be at least 1")
+    if k2 > k1:
+        raise UserError(f"k2 ({k2}) must not exceed k1 ({k1})")
+    if not 0 <= lambda_value <= 1:
+        raise UserError(f"lambda_value must lie in [0, 1], got {lambda_value}")
+    if form not in get_args(Form):
+        raise UserError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
+
+
+def stack(query: NDArray[Any], gallery: NDArray[Any], *, normalize: bool) -> Floats:
+    """Queries, then gallery, in one float32 array, l2-normalised on demand.
+
+    Raises UserError when they are not matrices of one width, empty, or not finite.
+    """
+    for name, features in (("query", query), ("gallery", gallery)):
+        if np.ndim(features) != 2:
+            raise UserError(f"{name} features must be (rows, size), got shape {np.shape(features)}")
+        if len(features) == 0:
+            raise UserError(f"the {name} is empty: there is nothing to rank")
+    if query.shape[1] != gallery.shape[1]:
+        raise UserError(
+            f"query features have size {query.shape[1]}, gallery features {gallery.shape[1]}: "
+            "they come from different models"
+        )
+    features = np.empty((len(query) + len(gallery), query.shape[1]), np.float32)
+    features[: len(query)] = query
+    features[len(query) :] = gallery
+    norms = neighbours.squared_norms(features)
+    if not np.isfinite(norms).all():
+        raise UserError(f"features of row {int(np.isfinite(norms).argmin())} are not finite")
+    if normalize:
+        lengths = np.sqrt(norms)
+        features /= np.where(lengths > 0, lengths, 1)[:, None]
+    return features
+
+
+def pairs_of_features(features: Floats, near: Neighbours, *, threads: int) -> PairDistances:
+    """Squared distances of sparse pairs: from the lists where present, else by inner product."""
+    norms = neighbours.squared_norms(features)
+
+    def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32]) -> Floats:
+        out = np.empty(len(columns), np.float32)
+        known = (near.index, near.distance)
+        sparse = (offsets, columns, out)
+        over_rows(_pair_rows, len(features), features, norms, *known, *sparse, threads=threads)
+        return out
+
+    return pairs
+
+
+def _list_size(k1: int, rows: NDArray[Any]) -> int:
+    return min(k1 + 1, len(rows))
+
+
+def _blocks(
+    features: Floats,
+    queries: int,
+    k1: int,
+    k2: int,
+    lambda_value: float,
+    form: Form,
+    threads: int,
+) -> Iterator[Floats]:
+    near = neighbours.nearest(features, _list_size(k1, features), threads=threads)
+    pairs = pairs_of_features(features, near, threads=threads)
+    encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=threads)
+    gallery = features[queries:]
+    rows = min(queries, max(1, 2 * BLOCK * BLOCK // len(gallery)))
+    buffer = np.empty((rows, len(gallery)), np.float32)
+    for first in range(0, queries, rows):
+        block = buffer[: min(rows, queries - first)]
+        neighbours.cross_distances(
+            features[first : first + len(block)], gallery, block, threads=threads
+        )
+        jaccard.blend(
+            encoding, block, first=first, lambda_value=lambda_value, form=form, threads=threads
+        )
+        yield block
+
+
+def _first(
+    blocks: Iterator[Floats], queries: int, positions: int, top: int, threads: int
+) -> Ranking:
+    if top < 1:
+        raise UserError(f"top must be at least 1, got {top}")
+    best = neighbours.RunningLists.empty(queries, min(top, positions))
+    first = 0
+    for block in blocks:
+        best.offer(block, slice(first, first + len(block)), threads=threads)
+        first += len(block)
+    return Ranking(best.index, best.distance)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _dot(a: Any, b: Any) -> Any:  # pragma: no cover - compiled
+    total = np.float32(0)
+    for k in range(a.size):
+        total += a[k] * b[k]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _pair_rows(
+    start: int,
+    stop: int,
+    features: Any,
+    norms: Any,
+    index: Any,
+    distance: Any,
+    offsets: Any,
+    columns: Any,
+    out: Any,
+) -> None:  # pragma: no cover - compiled
+    known = np.full(norms.size, -1, np.int32)
+    for i in range(start, stop):
+        for place in range(index.shape[1]):
+            known[index[i, place]] = place
+        for p in range(offsets[i], offsets[i + 1]):
+            j = columns[p]
+            if known[j] >= 0:
+                out[p] = distance[i, known[j]]
+            else:
+                scale = norms[i] + norms[j]
+                value = scale - np.float32(2) * _dot(features[i], features[j])
+                out[p] = value if value > NOISE * scale else np.float32(0)
+        for place in range(index.shape[1]):
+            known[index[i, place]] = -1
