@@ -38,6 +38,7 @@ PLUMBING = frozenset(
         "reid.errors",
         "reid.files",
         "reid.fingerprint",
+        "reid.progress",
         "reid.provenance",
     }
 )
@@ -72,12 +73,11 @@ def index_settings(config: Config) -> dict[str, Any]:
 def stage1_settings(config: Config, training: str) -> dict[str, Any]:
     """Options of stage 1, which sees plain CLIP: trainings that agree in these share it."""
     options = config.trainings[training]
-    clean = options.stage1.view == "clean"
     return {
         "weights": _weights(config, options),
-        "clip": _dump(options.clip, exclude=None if clean else {"test_sampling"}),
+        "clip": _dump(options.clip, exclude={"test_sampling"}),
         "model": _dump(options.model, include={"stride", "positions"}),
-        "augment": None if clean else _dump(options.augment),
+        "augment": _dump(options.augment) if options.stage1.view == "augmented" else None,
         "stage1": _dump(options.stage1),
     }
 

@@ -1,10 +1,9 @@
+# rejected.csv and summary.json are no outputs: they must survive a failure, which they explain.
 rule index:
     input:
         rendered_dataset(),
     output:
         expand("results/{{dataset}}/index/{split}.parquet", split=("train", *PROTOCOLS)),
-        "results/{dataset}/index/rejected.csv",
-        "results/{dataset}/index/summary.json",
     log:
         "results/{dataset}/logs/index.log",
     benchmark:

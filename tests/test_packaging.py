@@ -1,0 +1,94 @@
+"""The three places that name dependencies say the same."""
+
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+REQUIRED = [Requirement(text) for text in PROJECT["dependencies"]]
+DEVELOPMENT = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    found = {}
+    for requirement in requirements:
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", f"{requirement} is not pinned exactly"
+        assert requirement.url is None
+        found[canonicalize_name(requirement.name)] = specifier.version
+    assert len(found) == len(requirements), "a package is pinned twice"
+    return found
+
+
+@pytest.mark.parametrize("requirement", REQUIRED + DEVELOPMENT, ids=lambda r: r.name)
+def test_every_dependency_is_pinned_within_its_range(requirement: Requirement) -> None:
+    assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
+
+
+@pytest.mark.parametrize("requirement", REQUIRED + DEVELOPMENT, ids=lambda r: r.name)
+def test_everything_that_is_installed_for_a_dependency_is_pinned(requirement: Requirement) -> None:
+    pinned = pins()
+    seen: set[str] = set()
+    waiting = [requirement]
+    while waiting:
+        current = waiting.pop()
+        name = canonicalize_name(current.name)
+        if name in seen:
+            continue
+        seen.add(name)
+        assert name in pinned, f"{name} is needed but not pinned"
+        for text in distribution(name).requires or ():
+            needed = Requirement(text)
+            extras = current.extras or {""}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in extras):
+                waiting.append(needed)
+
+
+@pytest.mark.parametrize(
+    "name",
+    "snakemake torch open_clip_torch submitit numpy scipy pandas pyyaml".split(),
+)
+def test_the_stack_the_users_asked_for_stays(name: str) -> None:
+    assert canonicalize_name(name) in {canonicalize_name(r.name) for r in REQUIRED}
+
+
+def test_conda_installs_the_same() -> None:
+    *packages, pip = ENVIRONMENT["dependencies"]
+    assert pip == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+    (python,) = [Requirement(p.replace("=", "~=", 1) + ".0") for p in packages if p != "pip"]
+    assert python.name == "python"
+    (minor,) = {specifier.version.removesuffix(".0") for specifier in python.specifier}
+    assert PROJECT["requires-python"] == f">={minor}"
+
+
+def test_the_workflow_names_the_conda_environment() -> None:
+    rules = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
+    names = {
+        following.strip()
+        for text in rules
+        for line, following in zip(text.splitlines(), text.splitlines()[1:], strict=False)
+        if line.strip() == "conda:"
+    }
+    assert names == {f'"{ENVIRONMENT["name"]}"'}
+
+
+def test_nothing_names_a_host_or_a_folder_of_one_machine() -> None:
+    for name in ("constraints.txt", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text, name
+        assert "--index-url" not in text, name
+        assert "/opt/" not in text, name
+
+
+def test_the_build_uses_the_pinned_setuptools() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
+    assert build["requires"] == [f"setuptools=={pins()['setuptools']}"]
