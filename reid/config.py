@@ -297,6 +297,12 @@ class Demo(Section):
     test_identities: Count = Field(16, description="other people, for the protocols")
     frames: Count = Field(8, description="frames of a tracklet")
     ground_tracklets: Count = Field(4, description="of one identity, over both sessions")
+    capture_points: Annotated[int, Field(ge=1, le=18)] = Field(
+        6, description="aerial tracklets of one identity and session, each at its own point"
+    )
+    changed_share: Share = Field(
+        0.5, description="share of people who change part of their clothes between sessions"
+    )
     captions: Count = Field(4000, description="rendered crops with captions for the tiny CLIPs")
     clip_epochs: Count = Field(8, description="epochs of pre-training of a tiny CLIP")
 
@@ -442,6 +448,13 @@ def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     if close:
         return f" (did you mean {close[0]}?)"
     return f" (known: {', '.join(known)})" if known else ""
+
+
+def chosen[Value](table: Mapping[str, Value], name: str, section: str) -> Value:
+    """The entry `name` of a section. Raises UserError with the nearest valid name."""
+    if name not in table:
+        raise UserError(f"{section}: no {name!r}{_nearest(name, table)}")
+    return table[name]
 
 
 def _known(name: str, table: Mapping[str, Any], key: str) -> None:

@@ -1,1 +1,1 @@
-"""The embedded benchmark: rendered people in the DetReIDX layout, and tiny CLIPs that know them."""
+"""The embedded benchmark: rendered people in the DetReIDX layout, and tiny CLIPs to start from."""
