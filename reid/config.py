@@ -9,7 +9,7 @@ trainings of the table are written in config/config.yaml as differences from it 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,6 +19,7 @@ from reid.files import read_yaml
 Protocol = Literal["A2G", "G2A", "A2A"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Value = TypeVar("Value")
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -267,6 +268,11 @@ class ReRanking(Section):
     k2: Count = Field(description="neighbours averaged in query expansion; at most k1")
     lambda_value: Share = Field(description="weight of the original distance")
     normalize: bool = Field(True, description="false re-ranks raw features, as released")
+    form: Literal["float32", "released", "unnormalised"] = Field(
+        "float32",
+        description="arithmetic: `released` keeps float16 as the released code does; "
+        "`unnormalised` does not divide by the farthest distance (cluster-contrast)",
+    )
 
     @model_validator(mode="after")
     def _k2_within_k1(self) -> Self:
@@ -450,7 +456,7 @@ def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     return f" (known: {', '.join(known)})" if known else ""
 
 
-def chosen[Value](table: Mapping[str, Value], name: str, section: str) -> Value:
+def chosen(table: Mapping[str, Value], name: str, section: str) -> Value:
     """The entry `name` of a section. Raises UserError with the nearest valid name."""
     if name not in table:
         raise UserError(f"{section}: no {name!r}{_nearest(name, table)}")
