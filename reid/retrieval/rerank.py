@@ -190,7 +190,7 @@ def stack(query: NDArray[Any], gallery: NDArray[Any], *, normalize: bool) -> Flo
         raise UserError(f"features of row {int(np.isfinite(norms).argmin())} are not finite")
     if normalize:
         lengths = np.sqrt(norms)
-        features /= np.where(lengths > 0, lengths, 1)[:, None]
+        features /= np.where(lengths > 0, lengths, np.float32(1))[:, None]
     return features
 
 

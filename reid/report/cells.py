@@ -1,0 +1,162 @@
+"""Measurements behind the table: which are there, which are missing or stale, their averages.
+
+A cell is one variant on one protocol with one seed. A cell whose file is missing, damaged, or
+older than its options or features is a gap with a reason, never a number.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reid.artefacts import Results
+from reid.config import Config, Variant
+from reid.errors import UserError
+from reid.files import read_json, sha256_of_file
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Metrics of one variant, seed and protocol, as shares (not per cent)."""
+
+    mean_ap: float
+    trapezoid: float
+    rank1: float
+    chance: float
+    without_rerank: float
+    valid_queries: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Why a cell has no number."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds and, from two seeds on, the sample standard deviation."""
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant with its cells by (seed, protocol)."""
+
+    name: str
+    variant: Variant
+    cells: Mapping[tuple[int, str], Cell | Gap]
+    seeds: tuple[int, ...]
+    protocols: tuple[str, ...]
+
+    def of(self, protocol: str, value: str = "mean_ap") -> Spread | None:
+        """One value of a protocol over the seeds that were run; None when none was."""
+        found = [
+            getattr(cell, value)
+            for seed in self.seeds
+            if isinstance(cell := self.cells[seed, protocol], Cell)
+        ]
+        return spread(found)
+
+    def macro(self, value: str = "mean_ap") -> Spread | None:
+        """Mean over protocols (Eq. 5) by seed, over the seeds that have every protocol."""
+        return spread(
+            [
+                statistics.fmean(getattr(cell, value) for cell in cells)
+                for cells in self._whole_seeds()
+            ]
+        )
+
+    def micro(self, value: str = "mean_ap") -> Spread | None:
+        """Mean over the queries of all protocols, by seed."""
+        return spread(
+            [
+                sum(getattr(cell, value) * cell.valid_queries for cell in cells)
+                / sum(cell.valid_queries for cell in cells)
+                for cells in self._whole_seeds()
+            ]
+        )
+
+    def gaps(self) -> dict[str, list[str]]:
+        """Reason -> the cells it explains ("A2G", or "A2G seed 2" with several seeds)."""
+        found: dict[str, list[str]] = {}
+        for (seed, protocol), cell in self.cells.items():
+            if isinstance(cell, Gap):
+                place = f"{protocol} seed {seed}" if len(self.seeds) > 1 else protocol
+                found.setdefault(cell.reason, []).append(place)
+        return found
+
+    def _whole_seeds(self) -> list[list[Cell]]:
+        whole = []
+        for seed in self.seeds:
+            row = [self.cells[seed, protocol] for protocol in self.protocols]
+            cells = [cell for cell in row if isinstance(cell, Cell)]
+            if len(cells) == len(row):
+                whole.append(cells)
+        return whole
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Mean and sample standard deviation; None for no value."""
+    if not values:
+        return None
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), deviation, len(values))
+
+
+def collect(config: Config) -> list[Row]:
+    """All variants of the configuration with what was measured of them."""
+    results = Results.of(config.dataset.name)
+    digests: dict[Path, str | None] = {}
+
+    def digest(path: Path) -> str | None:
+        if path not in digests:
+            digests[path] = sha256_of_file(path) if path.exists() else None
+        return digests[path]
+
+    def cell(name: str, variant: Variant, seed: int, protocol: str) -> Cell | Gap:
+        path = results.retrieval(name, seed, protocol)
+        if not path.exists():
+            return Gap("not run")
+        features = digest(results.features(variant.training, seed, protocol))
+        return _read_cell(path, variant, features)
+
+    return [
+        Row(
+            name,
+            variant,
+            {
+                (seed, protocol): cell(name, variant, seed, protocol)
+                for seed in config.seeds
+                for protocol in config.dataset.protocols
+            },
+            config.seeds,
+            config.dataset.protocols,
+        )
+        for name, variant in config.variants.items()
+    ]
+
+
+def _read_cell(path: Path, variant: Variant, features: str | None) -> Cell | Gap:
+    try:
+        content: dict[str, Any] = read_json(path)
+        options = variant.model_dump(mode="json", include={"training", "flip_tta", "rerank"})
+        if any(content[key] != value for key, value in options.items()):
+            return Gap("stale: run with other options")
+        if features is not None and content["features"]["sha256"] != features:
+            return Gap("stale: the features have changed since")
+        return Cell(
+            mean_ap=content["mAP"],
+            trapezoid=content["mAP_trapezoid"],
+            rank1=content["cmc"]["1"],
+            chance=content["chance_mAP"],
+            without_rerank=content["mAP_without_rerank"],
+            valid_queries=content["queries"] - content["queries_without_positive"],
+        )
+    except (UserError, KeyError, TypeError):
+        return Gap("unreadable: run `reid retrieve` again")

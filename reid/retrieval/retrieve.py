@@ -1,0 +1,130 @@
+"""Rank the gallery of a protocol for every query, and measure it (Sec. 3.2.5, 3.2.6, 4.1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from reid.artefacts import Results
+from reid.config import Config, ReRanking, chosen
+from reid.data.index import read_split
+from reid.data.layout import Tracklet
+from reid.errors import UserError
+from reid.files import sha256_of_file, write_json
+from reid.retrieval import features as feature_files
+from reid.retrieval.features import Floats, l2_normalised
+from reid.retrieval.metrics import Metrics, Scores, score
+from reid.retrieval.rerank import k_reciprocal
+
+RANKS = (1, 5, 10, 20)
+
+
+def run(config: Config, variant: str, seed: int, protocol: str) -> None:
+    """Write the metrics of one variant on one protocol as JSON, with the digest of its features.
+
+    Raises UserError on names the configuration does not know, features that do not fit the
+    index, and a protocol where no query has a positive.
+    """
+    options = chosen(config.variants, variant, "variants")
+    require_protocol(config, protocol)
+    results = Results.of(config.dataset.name)
+    tracklets = read_split(results.index(protocol))
+    source = results.features(options.training, seed, protocol)
+    features = feature_files.read(source, rows=len(tracklets), flip_tta=options.flip_tta)
+    queries, gallery = sides(tracklets)
+    split = len(queries)
+    if not gallery or not queries:
+        raise UserError(f"{results.index(protocol)}: {protocol} has no query or no gallery")
+
+    def scored(rerank: ReRanking | None) -> Scores:
+        distances = distances_of(features[:split], features[split:], rerank)
+        return score(distances, *labels(queries, gallery))
+
+    scores = scored(options.rerank)
+    metrics = scores.metrics()
+    if metrics.queries_without_positive == metrics.queries:
+        raise UserError(f"{protocol}: no query has a positive in the gallery, nothing to measure")
+    rerank = None if options.rerank is None else options.rerank.model_dump(mode="json")
+    plain = metrics if rerank is None else scored(None).metrics()
+    report = {
+        "variant": variant,
+        "training": options.training,
+        "seed": seed,
+        "protocol": protocol,
+        "flip_tta": options.flip_tta,
+        "rerank": rerank,
+        "features": {"path": source.as_posix(), "sha256": sha256_of_file(source)},
+        "queries": metrics.queries,
+        "queries_without_positive": metrics.queries_without_positive,
+        "gallery": len(gallery),
+        "query_identities": len({tracklet.identity for tracklet in queries}),
+        "gallery_identities": len({tracklet.identity for tracklet in gallery}),
+        **summary(scores, cameras=True),
+        "mAP_without_rerank": plain.mAP,
+        "without_junk_rule": summary(scores, cameras=False),
+        "per_query": per_query(queries, metrics),
+    }
+    write_json(results.retrieval(variant, seed, protocol), report)
+
+
+def distances_of(query: Floats, gallery: Floats, rerank: ReRanking | None) -> Floats:
+    """Distances (Q, G) of raw features: cosine on l2-normalised ones, or re-ranked."""
+    if rerank is not None:
+        return k_reciprocal(
+            query,
+            gallery,
+            k1=rerank.k1,
+            k2=rerank.k2,
+            lambda_value=rerank.lambda_value,
+            normalize=rerank.normalize,
+            form=rerank.form,
+        )
+    cosine: Floats = np.matmul(l2_normalised(query), l2_normalised(gallery).T)
+    return np.subtract(np.float32(1), cosine, out=cosine)
+
+
+def sides(tracklets: Sequence[Tracklet]) -> tuple[list[Tracklet], list[Tracklet]]:
+    """Queries and gallery of a protocol's index, whose queries come first."""
+    queries = [tracklet for tracklet in tracklets if tracklet.subset == "query"]
+    gallery = [tracklet for tracklet in tracklets if tracklet.subset == "gallery"]
+    if [*queries, *gallery] != list(tracklets):
+        raise UserError("the index does not list queries first, then the gallery: run `reid index`")
+    return queries, gallery
+
+
+def labels(queries: Sequence[Tracklet], gallery: Sequence[Tracklet]) -> tuple[list[int], ...]:
+    """Identities of queries and gallery, then their cameras: what `score` takes."""
+    return (
+        [tracklet.identity for tracklet in queries],
+        [tracklet.identity for tracklet in gallery],
+        [tracklet.camera for tracklet in queries],
+        [tracklet.camera for tracklet in gallery],
+    )
+
+
+def summary(scores: Scores, *, cameras: bool) -> dict[str, Any]:
+    """mAP by both rules, CMC, and the mAP of a random ranking, under one camera rule."""
+    metrics = scores.metrics(cameras=cameras)
+    trapezoid = scores.metrics(ap="trapezoid", cameras=cameras)
+    return {
+        "mAP": metrics.mAP,
+        "mAP_trapezoid": trapezoid.mAP,
+        "cmc": {str(k): metrics.rank(k) for k in RANKS},
+        "chance_mAP": metrics.chance,
+    }
+
+
+def per_query(queries: Sequence[Tracklet], metrics: Metrics) -> dict[str, list[Any]]:
+    """Average precision (None without a positive) and first rank of every query, by name."""
+    return {
+        "tracklet": [tracklet.name for tracklet in queries],
+        "ap": [None if np.isnan(ap) else float(ap) for ap in metrics.ap_per_query],
+        "first_rank": [int(first) or None for first in metrics.first_rank],
+    }
+
+
+def require_protocol(config: Config, protocol: str) -> None:
+    """Raise UserError unless `protocol` is one of the dataset's."""
+    if protocol not in config.dataset.protocols:
+        known = ", ".join(config.dataset.protocols)
+        raise UserError(f"dataset.protocols: no {protocol!r} (known: {known})")
