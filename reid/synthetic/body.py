@@ -20,7 +20,7 @@ PAINTS = ("plain", "striped", "pinstriped", "checked", "dotted", "two-tone", "op
 """How a surface is coloured from its two colours; render.py knows them by their position."""
 
 NO_LIMIT = 9.0
-"""Metres: beyond every part, so a clip or a cut there does nothing."""
+"""Metres: beyond every part, so a clip there does nothing."""
 
 FORWARD = np.array([0.0, 1.0, 0.0])
 UP = np.array([0.0, 0.0, 1.0])
@@ -34,8 +34,7 @@ class Body(NamedTuple):
     scale: Array  # (n, 3) stretch of the unit frame along these axes
     cone: Array  # (n, 3) distance of the spheres, radius of the first, of the second
     clip: Array  # (n, 2) what is kept of the axis, in the unit frame
-    cut: Array  # (n,) along the axis; below it the first material, from it on the second
-    material: Ints  # (n, 2) rows of the tables below
+    material: Ints  # (n,) rows of the tables below
     paint: Ints  # (m,) index into PAINTS
     colours: Array  # (m, 2, 3) linear RGB
     period: Array  # (m,) of the pattern
@@ -65,8 +64,7 @@ class _Part:
     scale: tuple[float, float, float]
     cone: tuple[float, float, float]
     clip: tuple[float, float]
-    cut: float
-    material: tuple[int, int]
+    material: int
 
 
 def frame(along: Array, front: Array) -> Array:
@@ -97,21 +95,16 @@ class Builder:
         radii: tuple[float, float],
         material: int,
         *,
-        beyond: tuple[float, int] | None = None,
         flat: tuple[float, float] = (1.0, 1.0),
         clip: tuple[float, float] = (-NO_LIMIT, NO_LIMIT),
         front: Array = FORWARD,
     ) -> None:
-        """A round cone; `flat` stretches it sideways and forward.
-
-        `beyond` = (metres from the start, another material) changes the material on the way.
-        """
+        """A round cone; `flat` stretches it sideways and forward, `clip` keeps a piece (metres)."""
         along = end - start
         length = math.sqrt(float(along @ along))
-        cut, other = (NO_LIMIT, material) if beyond is None else beyond
         axes = frame(along, front)
         scale = (*flat, 1.0)
-        self.parts.append(_Part(axes, start, scale, (length, *radii), clip, cut, (material, other)))
+        self.parts.append(_Part(axes, start, scale, (length, *radii), clip, material))
 
     def blob(
         self,
@@ -124,9 +117,7 @@ class Builder:
     ) -> None:
         """An ellipsoid; `clip` is in units of its radius along."""
         axes = np.eye(3) if axes is None else axes
-        self.parts.append(
-            _Part(axes, centre, radii, (0.0, 1.0, 1.0), clip, NO_LIMIT, (material, material))
-        )
+        self.parts.append(_Part(axes, centre, radii, (0.0, 1.0, 1.0), clip, material))
 
     def place(self, position: Array, heading: float) -> Body:
         """The body in the world: at `position` (3,), walking towards `heading` radians."""
@@ -139,7 +130,6 @@ class Builder:
             scale=np.array([part.scale for part in self.parts]),
             cone=np.array([part.cone for part in self.parts]),
             clip=np.array([part.clip for part in self.parts]),
-            cut=np.array([part.cut for part in self.parts]),
             material=np.array([part.material for part in self.parts], dtype=np.int64),
             paint=np.array([PAINTS.index(m.paint) for m in self.materials], dtype=np.int64),
             colours=np.asarray(colours**2.2),

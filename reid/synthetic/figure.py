@@ -1,6 +1,7 @@
 """A `Person` in an outfit, posed and dressed: from joints to the parts that are rendered."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,16 @@ from reid.synthetic.pose import HEEL_RADIUS, TOE_RADIUS, Arm, Leg, Pose, walk
 Array = NDArray[np.float64]
 
 
+class _Cloth(NamedTuple):
+    """Rows of the materials a body is made of."""
+
+    skin: int
+    trunk: int
+    sleeves: int
+    bottom: int
+    shoes: int
+
+
 def figure(person: Person, session: int, *, phase: float, position: Array, heading: float) -> Body:
     """The parts of `person` in session 0 or 1, walking, in world axes.
 
@@ -21,20 +32,31 @@ def figure(person: Person, session: int, *, phase: float, position: Array, headi
     pose = walk(person.stature, woman=person.woman, girth=person.girth, phase=phase)
     builder = Builder()
     outfit = person.outfits[session]
-    skin = builder.material(_flat(SKIN[person.skin]))
-    top = builder.material(_cloth(outfit.top, 0.1))
-    sleeves = builder.material(_cloth(_sleeve(outfit.top), 0.1))
-    bottom = builder.material(_cloth(outfit.bottom, 0.12))
-    shoes = builder.material(_cloth(outfit.shoes, 1.0))
-    _trunk(builder, person, outfit, pose, (top, sleeves), bottom, skin)
+    cloth = _Cloth(
+        skin=builder.material(_flat(SKIN[person.skin])),
+        trunk=builder.material(_cloth(outfit.top, 0.1)),
+        sleeves=builder.material(_cloth(_sleeve(outfit.top), 0.1)),
+        bottom=builder.material(_cloth(outfit.bottom, 0.12)),
+        shoes=builder.material(_cloth(outfit.shoes, 1.0)),
+    )
+    _trunk(builder, person, outfit, pose, cloth)
+    _drape(builder, person, outfit, pose, cloth)
     for leg in pose.legs:
-        _leg(builder, person, outfit, leg, bottom, skin, shoes)
+        _leg(builder, person, outfit, leg, cloth)
     for arm in pose.arms:
-        _arm(builder, person, outfit, arm, sleeves, skin)
-    _head(builder, person, outfit, pose, skin)
+        _arm(builder, person, outfit, arm, cloth)
+    _head(builder, person, outfit, pose, cloth.skin)
     if outfit.bag is not None:
         _bag(builder, person, outfit.bag, pose)
     return builder.place(position, heading)
+
+
+def _flat(rgb: Rgb) -> Material:
+    return Material("plain", rgb, rgb)
+
+
+def _cloth(garment: Garment, period: float) -> Material:
+    return Material(garment.pattern, COLOURS[garment.colour], COLOURS[garment.second], period)
 
 
 def _sleeve(top: Garment) -> Garment:
@@ -46,97 +68,94 @@ def _sleeve(top: Garment) -> Garment:
     return top
 
 
-def _flat(rgb: Rgb) -> Material:
-    return Material("plain", rgb, rgb)
-
-
-def _cloth(garment: Garment, period: float) -> Material:
-    return Material(garment.pattern, COLOURS[garment.colour], COLOURS[garment.second], period)
-
-
-def _trunk(
-    builder: Builder,
-    person: Person,
-    outfit: Outfit,
-    pose: Pose,
-    tops: tuple[int, int],
-    bottom: int,
-    skin: int,
-) -> None:
-    top, sleeves = tops
+def _trunk(builder: Builder, person: Person, outfit: Outfit, pose: Pose, cloth: _Cloth) -> None:
     s, g = person.stature, person.girth
-    waist = s * g * (0.074 if person.woman else 0.083)
-    chest = s * g * (0.085 if person.woman else 0.096)
-    loose = 0.006 if outfit.top.kind in ("jacket", "coat") else 0.0
-    hips = s * g * (0.098 if person.woman else 0.090)
-    builder.blob(pose.pelvis, (hips, 0.068 * s * g, 0.075 * s), bottom)
-    low = pose.pelvis + 0.035 * s * UP
-    builder.limb(low, pose.chest, (waist + loose, chest + loose), top, flat=(1.0, 0.70))
-    middle = pose.chest + 0.042 * s * UP
+    hips = s * g * (0.096 if person.woman else 0.088)
+    # A shirt is tucked in; anything else hangs over the hips.
+    waist = s * g * (0.076 if person.woman else 0.084) if outfit.top.kind == "shirt" else hips
+    chest = s * g * (0.086 if person.woman else 0.097)
+    loose = 0.004 * s if outfit.top.kind in ("jacket", "coat") else 0.0
+    seat = cloth.trunk if outfit.top.kind == "coat" else cloth.bottom
+    builder.blob(pose.pelvis, (hips, 0.068 * s * g, 0.075 * s), seat)
+    low = pose.pelvis + (0.04 if outfit.top.kind == "shirt" else 0.02) * s * UP
+    builder.limb(low, pose.chest, (waist + loose, chest + loose), cloth.trunk, flat=(1.0, 0.70))
+    middle = pose.chest + 0.040 * s * UP
     for arm in pose.arms:
-        shoulder = arm.shoulder - 0.010 * s * UP
-        builder.limb(middle, shoulder, (0.046 * s, 0.034 * s * g + loose), sleeves, front=UP)
-    builder.limb(middle, pose.neck, (0.060 * s, 0.036 * s), sleeves, flat=(1.3, 0.8))
-    builder.limb(pose.neck - 0.02 * s * UP, pose.head, (0.031 * s * g**0.5, 0.030 * s), skin)
+        shoulder = arm.shoulder - 0.012 * s * UP
+        builder.limb(middle, shoulder, (0.044 * s, 0.032 * s * g + loose), cloth.sleeves, front=UP)
+    builder.limb(middle, pose.neck, (0.058 * s, 0.036 * s), cloth.sleeves, flat=(1.3, 0.8))
+    neck = pose.neck - 0.02 * s * UP
+    builder.limb(neck, pose.head, (0.031 * s * g**0.5, 0.030 * s), cloth.skin)
     if person.woman:
-        for side in (-0.042, 0.042):
-            centre = pose.chest + s * np.array([side, 0.045 * g, -0.005])
-            builder.blob(centre, (0.040 * s, 0.028 * s, 0.036 * s), sleeves)
+        bust = pose.chest + s * np.array([0.0, 0.042 * g, -0.005])
+        builder.blob(bust, (0.074 * s * g, 0.034 * s * g, 0.040 * s), cloth.sleeves)
     if person.build == "heavy":
-        belly = pose.pelvis + s * np.array([0.0, 0.030, 0.085])
-        builder.blob(belly, (0.098 * s, 0.082 * s, 0.085 * s), sleeves)
-    hem = None
-    if outfit.top.kind == "coat":
-        hem = (top, 0.27, 0.60, 0.135)
-    elif outfit.bottom.kind == "skirt":
-        hem = (bottom, 0.31, 0.58, 0.125)
-    if hem is not None:
-        cloth, bottom_z, top_z, width = hem
-        # A hem swings with the knees.
-        sway = 0.25 * (pose.legs[0].knee[1] + pose.legs[1].knee[1])
-        start = np.array([0.0, 0.0, pose.pelvis[2] + (top_z - 0.53) * s])
-        end = np.array([0.0, sway, pose.pelvis[2] + (bottom_z - 0.53) * s])
-        length = float(np.linalg.norm(end - start))
-        builder.limb(
-            start,
-            end,
-            (0.080 * s * g, width * s * g**0.7),
-            cloth,
-            flat=(1.0, 0.95),
-            clip=(-0.06 * s, length),
-        )
+        belly = pose.pelvis + s * np.array([0.0, 0.026, 0.085])
+        builder.blob(belly, (0.100 * s, 0.082 * s, 0.090 * s), cloth.trunk)
 
 
-def _leg(
-    builder: Builder, person: Person, outfit: Outfit, leg: Leg, bottom: int, skin: int, shoes: int
-) -> None:
+def _drape(builder: Builder, person: Person, outfit: Outfit, pose: Pose, cloth: _Cloth) -> None:
+    """The skirt of a coat, and a skirt: they swing with the knees and drape over the thighs."""
     s, g = person.stature, person.girth
-    cloth = outfit.bottom.kind
-    thigh = 0.245 * s
-    bare = {"trousers": None, "shorts": (0.8 * thigh, skin), "skirt": (0.0, skin)}[cloth]
-    loose = 0.0 if cloth == "skirt" else 0.006 * s
-    knee = 0.031 * s * g + (0.009 * s if cloth == "shorts" else loose)
-    builder.limb(leg.hip, leg.knee, (0.049 * s * g + loose, knee), bottom, beyond=bare)
-    if cloth == "trousers":
-        builder.limb(leg.knee, leg.ankle, (0.031 * s * g + loose, 0.030 * s), bottom)
+    if outfit.top.kind == "coat":
+        material, hem, width = cloth.trunk, 0.24 * s, 0.118 * s * g**0.7
+    elif outfit.bottom.kind == "skirt":
+        material, hem, width = cloth.bottom, 0.20 * s, 0.122 * s * g**0.7
+    else:
+        return
+    knees = 0.5 * (pose.legs[0].knee + pose.legs[1].knee)
+    waist = pose.pelvis + 0.06 * s * UP
+    end = np.array([0.0, 0.5 * float(knees[1]), float(pose.pelvis[2]) - hem])
+    length = float(np.linalg.norm(end - waist))
+    builder.limb(
+        waist,
+        end,
+        (0.084 * s * g, width),
+        material,
+        flat=(1.0, 0.90),
+        clip=(-0.05 * s, length),
+    )
+    for leg in pose.legs:
+        fold = leg.hip + (hem / (0.245 * s)) * (leg.knee - leg.hip)
+        radii = (0.052 * s * g, 0.050 * s * g)
+        builder.limb(leg.hip, fold, radii, material, clip=(-1.0, hem))
+
+
+def _leg(builder: Builder, person: Person, outfit: Outfit, leg: Leg, cloth: _Cloth) -> None:
+    s, g = person.stature, person.girth
+    if outfit.bottom.kind == "trousers":
+        knee = 0.037 * s * g
+        builder.limb(leg.hip, leg.knee, (0.054 * s * g, knee), cloth.bottom)
+        builder.limb(leg.knee, leg.ankle, (knee, 0.030 * s), cloth.bottom)
     else:
         calf = leg.knee + 0.3 * (leg.ankle - leg.knee)
-        builder.limb(leg.knee, calf, (0.029 * s * g, 0.031 * s * g), skin)
-        builder.limb(calf, leg.ankle, (0.031 * s * g, 0.019 * s), skin)
-    builder.limb(leg.heel, leg.toe, (HEEL_RADIUS * s, TOE_RADIUS * s), shoes, flat=(1.15, 1.0))
-    builder.limb(leg.ankle, leg.heel, (0.024 * s, 0.023 * s), shoes)
+        builder.limb(leg.hip, leg.knee, (0.045 * s * g, 0.030 * s * g), cloth.skin)
+        builder.limb(leg.knee, calf, (0.029 * s * g, 0.031 * s * g), cloth.skin)
+        builder.limb(calf, leg.ankle, (0.031 * s * g, 0.019 * s), cloth.skin)
+    if outfit.bottom.kind == "shorts":
+        hem = leg.hip + 0.82 * (leg.knee - leg.hip)
+        length = float(np.linalg.norm(hem - leg.hip))
+        radii = (0.054 * s * g, 0.046 * s * g)
+        builder.limb(leg.hip, hem, radii, cloth.bottom, clip=(-1.0, length))
+    sole = (HEEL_RADIUS * s, TOE_RADIUS * s)
+    builder.limb(leg.heel, leg.toe, sole, cloth.shoes, flat=(1.15, 1.0))
+    builder.limb(leg.ankle, leg.heel, (0.024 * s, 0.023 * s), cloth.shoes)
 
 
-def _arm(builder: Builder, person: Person, outfit: Outfit, arm: Arm, top: int, skin: int) -> None:
+def _arm(builder: Builder, person: Person, outfit: Outfit, arm: Arm, cloth: _Cloth) -> None:
     s, g = person.stature, person.girth
-    short = outfit.top.kind == "t-shirt"
-    loose = (0.008 if outfit.top.kind in ("jacket", "coat") else 0.004) * s
-    sleeve = (0.115 * s, skin) if short else None
-    upper = (0.031 * s * g + loose, 0.024 * s * g + loose)
-    builder.limb(arm.shoulder, arm.elbow, upper, top, beyond=sleeve)
-    lower = (0.0235 * s * g, 0.0165 * s) if short else (0.0235 * s * g + loose, 0.022 * s)
-    builder.limb(arm.elbow, arm.wrist, lower, skin if short else top)
-    builder.limb(arm.wrist, arm.hand, (0.017 * s, 0.021 * s), skin, flat=(0.8, 1.0))
+    loose = (0.007 if outfit.top.kind in ("jacket", "coat") else 0.004) * s
+    upper = (0.030 * s * g + loose, 0.023 * s * g + loose)
+    if outfit.top.kind == "t-shirt":
+        hem = arm.shoulder + 0.68 * (arm.elbow - arm.shoulder)
+        length = float(np.linalg.norm(hem - arm.shoulder))
+        builder.limb(arm.shoulder, hem, upper, cloth.sleeves, clip=(-1.0, length))
+        builder.limb(arm.shoulder, arm.elbow, (0.028 * s * g, 0.023 * s * g), cloth.skin)
+        builder.limb(arm.elbow, arm.wrist, (0.023 * s * g, 0.0165 * s), cloth.skin)
+    else:
+        builder.limb(arm.shoulder, arm.elbow, upper, cloth.sleeves)
+        builder.limb(arm.elbow, arm.wrist, (upper[1], 0.022 * s), cloth.sleeves)
+    builder.limb(arm.wrist, arm.hand, (0.017 * s, 0.021 * s), cloth.skin, flat=(0.8, 1.0))
 
 
 def _head(builder: Builder, person: Person, outfit: Outfit, pose: Pose, skin: int) -> None:
@@ -200,8 +219,8 @@ def _bag(builder: Builder, person: Person, bag: Garment, pose: Pose) -> None:
     hip = pose.pelvis + s * np.array([0.112 * g, -0.02, -0.005])
     builder.blob(hip, (0.034 * s, 0.082 * s, 0.062 * s), cloth)
     shoulder = pose.arms[1].shoulder + s * np.array([0.045, 0.0, 0.032])
-    front = pose.chest + s * np.array([0.0, 0.076 * g, -0.07])
-    back = pose.chest + s * np.array([0.0, -0.072 * g, -0.07])
+    front = pose.chest + s * np.array([0.0, 0.086 * g, -0.07])
+    back = pose.chest + s * np.array([0.0, -0.080 * g, -0.07])
     for middle in (front, back):
         builder.limb(shoulder, middle, (0.011 * s, 0.011 * s), cloth)
         builder.limb(middle, hip + 0.03 * s * UP, (0.011 * s, 0.011 * s), cloth)

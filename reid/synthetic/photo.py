@@ -79,7 +79,8 @@ def photograph(
         (cut_top - reach) * samples : (cut_bottom + reach) * samples,
         (cut_left - reach) * samples : (cut_right + reach) * samples,
     ]
-    pixels = expose(np.ascontiguousarray(region), spread, samples) * exposure.gain
+    # Stray light in the lens lifts the blacks a little.
+    pixels = (expose(np.ascontiguousarray(region), spread, samples) + 0.006) * exposure.gain
     # Shot noise grows with the root of the signal; read noise does not.
     scale = np.sqrt(exposure.noise**2 + 0.00008 * np.maximum(pixels, 0.0))
     pixels = np.clip(pixels + scale * rng.standard_normal(pixels.shape), 0.0, None)

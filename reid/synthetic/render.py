@@ -63,7 +63,7 @@ def ray_cast(
     )  # fmt: skip
     colour = np.empty((rows, columns, 3))
     _shade(
-        body.axes, body.origin, body.scale, body.cone, body.cut, body.material,
+        body.axes, body.origin, body.scale, body.cone, body.material,
         body.paint, body.colours, body.period, camera.position, camera.rotation,
         left, top, step, depth, part, light.sun, light.sun_colour, light.sky_colour,
         ground, seed, colour,
@@ -89,7 +89,7 @@ def kernel(samples: int, sigma: float, motion: tuple[float, float]) -> Array:
 
     for tap in taps:
         spread += np.outer(profile(tap * motion[1]), profile(tap * motion[0]))
-    return spread / spread.sum()
+    return np.asarray(spread / spread.sum())
 
 
 @njit(cache=True, nogil=True)
@@ -209,10 +209,10 @@ def _cast(
             u1 = max(u1, x / z + spread_u)
             v0 = min(v0, y / z - spread_v)
             v1 = max(v1, y / z + spread_v)
-        j0 = max(0, int(math.floor((u0 - left) / step)))
-        j1 = min(columns, int(math.ceil((u1 - left) / step)) + 1)
-        i0 = max(0, int(math.floor((v0 - top) / step)))
-        i1 = min(rows, int(math.ceil((v1 - top) / step)) + 1)
+        j0 = max(0, math.floor((u0 - left) / step))
+        j1 = min(columns, math.ceil((u1 - left) / step) + 1)
+        i0 = max(0, math.floor((v0 - top) / step))
+        i1 = min(rows, math.ceil((v1 - top) / step) + 1)
         # Rays in the unit frame of the part: o + t (u, v, 1) turn.
         o = np.zeros(3)
         turn = np.zeros((3, 3))
@@ -249,7 +249,7 @@ def _hash(x: int, y: int, seed: int) -> float:
 @njit(cache=True, nogil=True)
 def _noise(x: float, y: float, seed: int) -> float:
     """Smooth value noise in [0, 1) with unit period."""
-    i, j = int(math.floor(x)), int(math.floor(y))
+    i, j = math.floor(x), math.floor(y)
     a, b = x - i, y - j
     a, b = a * a * (3.0 - 2.0 * a), b * b * (3.0 - 2.0 * b)
     near = _hash(i, j, seed) * (1.0 - a) + _hash(i + 1, j, seed) * a
@@ -302,7 +302,7 @@ def _ground(kind: int, x: float, y: float, seed: int, out: Array) -> None:
         size = 0.5
         row = math.floor(y / size)
         shifted = x + 0.25 * (row % 2)
-        tone = _hash(int(math.floor(shifted / size)), int(row), seed)
+        tone = _hash(math.floor(shifted / size), int(row), seed)
         level = 0.8 + 0.3 * tone + 0.12 * grain
         if (shifted / size) % 1.0 < 0.05 or (y / size) % 1.0 < 0.05:
             level *= 0.5
@@ -321,7 +321,7 @@ def _ground(kind: int, x: float, y: float, seed: int, out: Array) -> None:
 def _backdrop(azimuth: float, height: float, seed: int, out: Array) -> None:
     """Linear RGB where the ground ends: hedge, wall with windows, sky."""
     along = azimuth * BACKDROP
-    block = int(math.floor(along / 9.0))
+    block = math.floor(along / 9.0)
     kind = _hash(block, 7, seed)
     leaves = _noise(2.0 * along, 2.0 * height, seed) + 0.6 * _noise(7 * along, 7 * height, seed + 3)
     if height < 1.2 + 0.8 * leaves or (kind < 0.45 and height < 5.0 + 1.5 * leaves):
@@ -366,7 +366,7 @@ def _shadow(
 
 @njit(cache=True, nogil=True)
 def _shade(
-    axes: Array, origin: Array, scale: Array, cone: Array, cut: Array, material: Any,
+    axes: Array, origin: Array, scale: Array, cone: Array, material: Any,
     paint: Any, colours: Array, period: Array, eye: Array, rotation: Array,
     left: float, top: float, step: float, depth: Array, part: Any,
     sun: Array, sun_colour: Array, sky_colour: Array, ground: int, seed: int, out: Array,
@@ -414,7 +414,7 @@ def _shade(
             if k < 0:
                 t = -eye[2] / dz if dz < 0.0 else np.inf
                 x, y = eye[0] + t * dx, eye[1] + t * dy
-                if t < np.inf and x * x + y * y < BACKDROP * BACKDROP or eye[2] > 3.0:
+                if eye[2] > 3.0 or (t < np.inf and x * x + y * y < BACKDROP * BACKDROP):
                     _ground(ground, x, y, seed, base)
                     px = x * flat_x[0] + y * flat_x[1] - middle[0]
                     py = x * flat_y[0] + y * flat_y[1] - middle[1]
@@ -456,7 +456,7 @@ def _shade(
             if normal[0] * dx + normal[1] * dy + normal[2] * dz > 0.0:
                 normal *= -1.0
             z = q[2] * scale[k, 2]
-            m = material[k, 0] if z < cut[k] else material[k, 1]
+            m = material[k]
             mix = _mix(paint[m], q[0] * scale[k, 0], q[1] * scale[k, 1], z, q[1], q[2], period[m])
             lambert = max(0.0, normal[0] * sun[0] + normal[1] * sun[1] + normal[2] * sun[2])
             sky = 0.62 + 0.38 * normal[2]

@@ -46,7 +46,7 @@ def draw_take(rng: np.random.Generator, *, session: int, point: CapturePoint | N
             math.sin(altitude),
         ]
     )
-    strength = (1.0, 0.62)[session] * float(rng.uniform(0.85, 1.1))
+    strength = (1.25, 0.75)[session] * float(rng.uniform(0.85, 1.1))
     warm = ((1.0, 0.95, 0.86), (1.0, 0.90, 0.76))[session]
     sky = ((0.36, 0.41, 0.50), (0.46, 0.48, 0.52))[session]
     light = Light(sun, strength * np.array(warm), np.array(sky))
@@ -54,9 +54,9 @@ def draw_take(rng: np.random.Generator, *, session: int, point: CapturePoint | N
     exposure = Exposure(
         defocus=float(rng.uniform(0.35, 0.6)) if point is None else float(rng.uniform(0.4, 0.7)),
         shake=float(rng.uniform(0.1, 0.8)),
-        noise=float(rng.uniform(0.002, 0.006)) * (1.0 + far),
+        noise=float(rng.uniform(0.0006, 0.002)) * (1.0 + far),
         quality=int(rng.integers(80, 95)),
-        gain=float(rng.uniform(0.9, 1.1)) * (0.85, 1.05)[session],
+        gain=float(rng.uniform(0.9, 1.1)) * (0.9, 1.1)[session],
     )
     return Take(
         point=point,
