@@ -20,7 +20,7 @@ demo: $(INSTALLED) ## run the whole ablation on the embedded benchmark and print
 
 test: $(INSTALLED) ## run all tests
 	@echo "==> pytest: every test, two at a time"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED) ## check style, types and the workflow
 	$(BIN)/ruff check .

@@ -70,15 +70,11 @@ def test_conda_installs_the_same() -> None:
     assert PROJECT["requires-python"] == f">={minor}"
 
 
-def test_the_workflow_names_the_conda_environment() -> None:
-    rules = [path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk")]
-    names = {
-        following.strip()
-        for text in rules
-        for line, following in zip(text.splitlines(), text.splitlines()[1:], strict=False)
-        if line.strip() == "conda:"
-    }
-    assert names == {f'"{ENVIRONMENT["name"]}"'}
+def test_conda_environments_of_the_rules_have_the_same_python() -> None:
+    rules = yaml.safe_load((ROOT / "workflow" / "envs" / "reid.yaml").read_text())
+    assert rules["dependencies"] == [p for p in ENVIRONMENT["dependencies"] if isinstance(p, str)]
+    script = (ROOT / "workflow" / "envs" / "reid.post-deploy.sh").read_text()
+    assert "pip install -c constraints.txt -e ." in script
 
 
 def test_nothing_names_a_host_or_a_folder_of_one_machine() -> None:

@@ -9,7 +9,7 @@ rule index:
     benchmark:
         "results/{dataset}/benchmarks/index.tsv"
     conda:
-        "xfd-reid"
+        "../envs/reid.yaml"
     params:
         fingerprint=fingerprint("index"),
         stamp=dataset_stamp,

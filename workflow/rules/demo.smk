@@ -6,7 +6,7 @@ rule demo_data:
     benchmark:
         f"results/{DATASET}/benchmarks/demo_data.tsv"
     conda:
-        "xfd-reid"
+        "../envs/reid.yaml"
     params:
         fingerprint=fingerprint("demo_data"),
         config=frozen,
@@ -22,7 +22,7 @@ rule demo_weights:
     benchmark:
         f"results/{DATASET}/benchmarks/demo_weights/{{file}}.tsv"
     conda:
-        "xfd-reid"
+        "../envs/reid.yaml"
     params:
         fingerprint=fingerprint("demo_weights"),
         config=frozen,

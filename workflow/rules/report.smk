@@ -9,7 +9,7 @@ rule table:
         f"results/{DATASET}/benchmarks/table.tsv"
     localrule: True
     conda:
-        "xfd-reid"
+        "../envs/reid.yaml"
     params:
         fingerprint=fingerprint("table"),
         config=frozen,

@@ -10,7 +10,7 @@ rule extract:
     benchmark:
         "results/{dataset}/benchmarks/features/{training}/seed{seed}/{protocol}.tsv"
     conda:
-        "xfd-reid"
+        "../envs/reid.yaml"
     params:
         fingerprint=fingerprint("extract", "training"),
         config=frozen,
@@ -30,7 +30,7 @@ rule retrieve:
     benchmark:
         "results/{dataset}/benchmarks/retrieval/{variant}/seed{seed}/{protocol}.tsv"
     conda:
-        "xfd-reid"
+        "../envs/reid.yaml"
     params:
         fingerprint=fingerprint("retrieve", "variant"),
         config=frozen,

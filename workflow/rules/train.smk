@@ -11,7 +11,7 @@ rule stage1:
     wildcard_constraints:
         training="|".join(sorted(set(STAGE1_OWNERS.values()))),
     conda:
-        "xfd-reid"
+        "../envs/reid.yaml"
     params:
         fingerprint=fingerprint("stage1", "training"),
         config=frozen,
@@ -33,7 +33,7 @@ if STAGE1_SHARERS:
             training="|".join(STAGE1_SHARERS),
         localrule: True
         conda:
-            "xfd-reid"
+            "../envs/reid.yaml"
         shell:
             "exec cp {input} {output} >> {log} 2>&1"
 
@@ -51,7 +51,7 @@ rule stage2:
     benchmark:
         "results/{dataset}/benchmarks/train/{training}/seed{seed}/stage2.tsv"
     conda:
-        "xfd-reid"
+        "../envs/reid.yaml"
     params:
         fingerprint=fingerprint("stage2", "training"),
         config=frozen,
