@@ -1,4 +1,4 @@
-"""Seeded random CLIP weights of any geometry, from an implementation that is not ours."""
+"""Seeded random CLIP weights of any geometry, in the layout of an implementation not ours."""
 
 import math
 
@@ -16,10 +16,9 @@ TINY = Geometry(
 
 
 def open_clip_model(geometry: Geometry, image_size: int | tuple[int, int] | None = None) -> CLIP:
-    """An open_clip model of this geometry with seeded random weights, in eval mode."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = CLIP(
+    """An open_clip model of this geometry on the meta device: names and shapes, no numbers."""
+    with torch.device("meta"):
+        return CLIP(
             embed_dim=geometry.embed,
             vision_cfg=open_clip.CLIPVisionCfg(
                 layers=geometry.depth,
@@ -36,21 +35,43 @@ def open_clip_model(geometry: Geometry, image_size: int | tuple[int, int] | None
                 layers=geometry.text_depth,
             ),
             quick_gelu=True,
-        )
-        # open_clip starts norms at 1 and biases at 0, which would hide a missing one.
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.data += 0.1 * torch.randn_like(parameter)
-    return model.eval()
+        ).eval()
 
 
 def state_dict(geometry: Geometry) -> dict[str, Tensor]:
-    """The tensors of `open_clip_model`, in OpenAI's names."""
-    return {
-        name: tensor.clone()
-        for name, tensor in open_clip_model(geometry).state_dict().items()
-        if name != "attn_mask"
-    }
+    """Random tensors under the names and shapes of `open_clip_model`, which are OpenAI's.
+
+    Every scale and bias is off its usual 1 or 0, which would hide a missing one. Matrices are
+    overlapping views of one random block, row i shifted by a few hundred numbers: drawing 400
+    million numbers would take longer than the tests.
+    """
+    block = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0))
+    scaled: dict[float, Tensor] = {}
+    tensors = {}
+    for position, (name, shaped) in enumerate(open_clip_model(geometry).state_dict().items()):
+        std = _std(name, shaped.shape)
+        if std not in scaled:
+            scaled[std] = block * std
+        numbers = scaled[std]
+        rows = len(shaped) if shaped.dim() > 1 else 1
+        columns = shaped.numel() // rows
+        step = (len(numbers) - columns - 1000) // rows
+        shifted = numbers[position:].as_strided((rows, columns), (min(step, 9973), 1))
+        values = shifted.reshape(shaped.shape) if shaped.dim() != 2 else shifted
+        if geometry == TINY:  # may be written to files, which takes plain memory
+            values = values.contiguous()
+        if shaped.dim() == 1 and ".ln_" in f".{name}" and name.endswith("weight"):
+            values = values + 1
+        tensors[name] = values
+    return tensors
+
+
+def _std(name: str, shape: torch.Size) -> float:
+    if len(shape) < 2 or "embedding" in name:
+        return 0.1
+    if name.endswith(("proj", "text_projection")):
+        return float(shape[0] ** -0.5)
+    return float(math.prod(shape[1:]) ** -0.5)
 
 
 def random_weights(geometry: Geometry) -> Weights:
