@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reid.config import Clip
+from reid.data.decode import Decoder, decode_into
 from reid.data.layout import Tracklet
+from reid.data.resize import prepare
 from reid.data.sampler import Draw, sample_frames
 from reid.errors import UserError
 
@@ -87,8 +87,9 @@ class TrackletDataset(Dataset[Sample]):
     """Map-style dataset of clips; keys are `Draw`s, or plain positions (seed 0).
 
     The frames of a clip depend on the dataset's seed and the draw's seed only. `metadata=False`
-    hides altitude, distance and angle (`dataset.metadata`). Raises UserError naming the file
-    when a frame is missing or damaged: nothing is skipped and nothing invented.
+    hides altitude, distance and angle (`dataset.metadata`), `decoder` changes speed only. Raises
+    UserError naming the file when a frame is missing or damaged: nothing is skipped and nothing
+    invented.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class TrackletDataset(Dataset[Sample]):
         train: bool,
         seed: int = 0,
         metadata: bool = True,
+        decoder: Decoder = "fast",
     ) -> None:
         self.tracklets = tuple(tracklets)
         self.labels = dense_labels(self.tracklets)
@@ -108,9 +110,15 @@ class TrackletDataset(Dataset[Sample]):
         self._train = train
         self._seed = seed
         self._metadata = metadata
+        self._decoder: Decoder = decoder
 
     def __len__(self) -> int:
         return len(self.tracklets)
+
+    def prepare(self) -> None:
+        """Compute what loading processes share, before they are forked."""
+        if self._decoder == "fast":
+            prepare(self._clip.height, self._clip.width)
 
     def __getitem__(self, key: Draw | int) -> Sample:
         index, seed = (key.index, key.seed) if isinstance(key, Draw) else (key, 0)
@@ -122,14 +130,16 @@ class TrackletDataset(Dataset[Sample]):
             test=clip.test_sampling,
         )
         frames = torch.empty((clip.frames, 3, clip.height, clip.width), dtype=torch.uint8)
+        pixels = frames.numpy()
         heights = torch.empty(clip.frames, dtype=torch.float32)
         for slot, position in enumerate(positions):
             if slot and position == positions[slot - 1]:
                 frames[slot], heights[slot] = frames[slot - 1], heights[slot - 1]
                 continue
             path = self._root / tracklet.path / tracklet.frames[position]
-            pixels, heights[slot] = load_frame(path, clip.height, clip.width)
-            frames[slot] = torch.from_numpy(pixels).permute(2, 0, 1)
+            heights[slot] = decode_into(
+                _read(path), pixels[slot], decoder=self._decoder, name=str(path)
+            )
         known = (tracklet.altitude, tracklet.distance, tracklet.angle)
         return Sample(
             frames=frames,
@@ -142,25 +152,13 @@ class TrackletDataset(Dataset[Sample]):
         )
 
 
-def load_frame(path: Path, height: int, width: int) -> tuple[np.ndarray, int]:
-    """Decode a JPEG and resize it by Pillow's bicubic filter.
-
-    Returns uint8 (height, width, 3) RGB and the height of the image as stored. Raises UserError
-    naming the file when it is missing or damaged.
-    """
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
-        with Image.open(BytesIO(data), formats=("JPEG",)) as image:
-            rgb = image.convert("RGB")
+        return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing: bring it back or run `reid index` again") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "not a JPEG" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(
-            f"{path} is not a whole JPEG ({reason}): replace or delete it and run `reid index`"
-        ) from None
-    resized = rgb.resize((width, height), Image.Resampling.BICUBIC)
-    return np.array(resized), rgb.height
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -184,6 +182,8 @@ def loader(
     Leaves the global random state alone. Raises UserError for an unreadable frame, from
     whatever process, or when a loading process dies.
     """
+    if workers:
+        dataset.prepare()
     pages = DataLoader(
         _Guarded(dataset),
         batch_sampler=[list(batch) for batch in batches],
