@@ -4,15 +4,21 @@ Heavy modules are imported inside the verbs, so that `reid --help` is instant.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from reid import __version__, config
 from reid.config import Config
 from reid.errors import UserError
 
-Verb = Callable[[Config, argparse.Namespace], None]
+if TYPE_CHECKING:
+    from reid.train.session import Session
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Verb: TypeAlias = Callable[[Config, argparse.Namespace], None]
 
 
 def demo_data(settings: Config, arguments: argparse.Namespace) -> None:
@@ -43,14 +49,14 @@ def stage1(settings: Config, arguments: argparse.Namespace) -> None:
     """Train the identity text contexts on cached image features."""
     from reid.train import stage1 as stage
 
-    stage.run(settings, arguments.training, arguments.seed)
+    stage.run(settings, arguments.training, arguments.seed, _session(arguments))
 
 
 def stage2(settings: Config, arguments: argparse.Namespace) -> None:
     """Train adapters, prompts, pools and heads (and the last blocks, if unfrozen)."""
     from reid.train import stage2 as stage
 
-    stage.run(settings, arguments.training, arguments.seed)
+    stage.run(settings, arguments.training, arguments.seed, _session(arguments))
 
 
 def extract(settings: Config, arguments: argparse.Namespace) -> None:
@@ -74,6 +80,16 @@ def table(settings: Config, _: argparse.Namespace) -> None:
     tables.run(settings)
 
 
+def _session(arguments: argparse.Namespace) -> "Session":
+    from reid.train.interrupt import Interrupt
+    from reid.train.session import Session
+
+    minutes = arguments.time_limit
+    interrupt = Interrupt(time_limit=None if minutes is None else 60 * minutes)
+    interrupt.listen()
+    return Session(interrupt, os.environ, restart=arguments.restart)
+
+
 def _demo(settings: Config) -> config.Demo:
     if settings.demo is None:
         raise UserError("no `demo` section: add --config config/demo.yaml")
@@ -90,9 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"xfd-reid {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
-    def add(
-        name: str, verb: Verb, *, example: str, into: "argparse._SubParsersAction" = verbs
-    ) -> argparse.ArgumentParser:
+    def add(name: str, verb: Verb, *, example: str, into: Verbs = verbs) -> argparse.ArgumentParser:
         summary = (verb.__doc__ or "").splitlines()[0]
         child = into.add_parser(
             name, help=summary, description=summary, epilog=f"example: reid {example}"
@@ -129,6 +143,16 @@ def build_parser() -> argparse.ArgumentParser:
     extractor = add("extract", extract, example=f"extract {scaled} --protocol A2G")
     for child in (*trainers, extractor):
         child.add_argument("--training", required=True, help="key of `trainings`")
+    for child in trainers:
+        child.add_argument(
+            "--time-limit",
+            type=float,
+            metavar="MINUTES",
+            help="save and exit with 75 before this much time has passed",
+        )
+        child.add_argument(
+            "--restart", action="store_true", help="throw away the progress of an unfinished run"
+        )
     retriever = add(
         "retrieve",
         retrieve,
@@ -144,12 +168,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0, or 1 after a one-line error for the user."""
+    """Run one verb. Returns the exit code: 0, or that of the error it printed in one line.
+
+    1: bad input; 75: stopped in time, run it again to resume; 76: another trainer is at work.
+    """
+    # Before torch is imported: waiting threads that spin starve other jobs of the same node.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = build_parser().parse_args(argv)
     try:
         settings = config.load(arguments.configs)
         arguments.verb(settings, arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0

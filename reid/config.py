@@ -321,6 +321,19 @@ class Runtime(Section):
     )
     workers: Whole = Field(2, description="data-loading processes; 0 loads in the trainer")
     extract_batch: Count = Field(16, description="tracklets of an extraction batch (Table 3)")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of forward passes; auto is bf16 on a GPU that has it, else fp32"
+    )
+    micro_batch: Whole = Field(
+        0, description="tracklets embedded at a time in stage 2, same gradient; 0: the whole batch"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="recompute each block in the backward pass to save memory"
+    )
+    compile: bool = Field(False, description="torch.compile the blocks of the visual tower")
+    checkpoint_minutes: Positive = Field(10, description="between checkpoints within an epoch")
+    keep_checkpoints: Count = Field(2, description="checkpoints kept of each stage")
+    tensorboard: bool = Field(True, description="also write curves for TensorBoard")
 
 
 class Config(Section):

@@ -7,9 +7,12 @@ import time
 class Progress:
     """Prints done/total, rate and time left, at most once every `every` seconds."""
 
-    def __init__(self, label: str, total: int, unit: str, *, every: float = 10.0) -> None:
+    def __init__(
+        self, label: str, total: int, unit: str, *, done: int = 0, every: float = 10.0
+    ) -> None:
+        """`done` was done before, by a run that this one resumes: it does not count as speed."""
         self.label, self.total, self.unit, self.every = label, total, unit, every
-        self.done = 0
+        self.done = self._before = done
         self._started = self._printed = time.monotonic()
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -22,7 +25,7 @@ class Progress:
 
     def line(self, elapsed: float, note: str = "") -> str:
         """One line of progress after `elapsed` seconds."""
-        rate = self.done / elapsed if elapsed > 0 else 0.0
+        rate = (self.done - self._before) / elapsed if elapsed > 0 else 0.0
         left = duration((self.total - self.done) / rate) if rate else "?"
         text = (
             f"{self.label}: {self.done:,}/{self.total:,} {self.unit}, "

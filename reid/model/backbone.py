@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from reid.config import Adapters
 from reid.errors import UserError
@@ -48,6 +49,8 @@ class VisualTower(nn.Module):
         self.transformer = Transformer(d, geometry.depth)
         self.ln_post = nn.LayerNorm(d)
         self.proj = nn.Parameter(d**-0.5 * torch.randn(d, geometry.embed))
+        self.checkpointing = False
+        """Recompute blocks in the backward pass instead of keeping their activations."""
         for block in self.blocks:
             if adapters.spatial:
                 block.spatial = SpatialAdapter(d, adapters.width)
@@ -104,7 +107,12 @@ class VisualTower(nn.Module):
         *body, top = self.blocks
         banks = [*prompts, *[None] * (len(self.blocks) - len(prompts))]
         for block, bank in zip(body, banks, strict=False):
-            x = block(x, frames=frames, prompts=bank, adapt=adapt)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(
+                    block, x, frames=frames, prompts=bank, adapt=adapt, use_reentrant=False
+                )
+            else:
+                x = block(x, frames=frames, prompts=bank, adapt=adapt)
         last = x[:, 0]
         x = top(x, frames=frames, prompts=banks[-1], class_only=True, adapt=adapt)
         final = self.ln_post(x[:, 0])

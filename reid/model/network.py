@@ -91,6 +91,11 @@ class VideoReID(nn.Module):
         features = self.forward(clips, cameras, metadata, heights)
         return torch.cat([features.pooled, features.proj], dim=1)
 
+    def embedding_parameters(self) -> list[nn.Parameter]:
+        """Parameters that tracklet features depend on: all but those of the heads."""
+        heads = {id(p) for head in (self.head, self.head_proj) for p in head.parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in heads]
+
     def plain_clip(self, clips: Tensor) -> Tensor:
         """Z of plain CLIP: adapters and prompts off, mean over frames. (B, e), for stage 1."""
         count, frames = clips.shape[:2]

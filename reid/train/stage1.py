@@ -1,11 +1,11 @@
 """Stage 1: learn a text context for every identity against frozen image features (MODEL 4.5)."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from reid import fingerprint
 from reid.artefacts import Results
 from reid.config import Config, Stage1, Training
 from reid.data.augment import augment, normalise
@@ -13,6 +13,7 @@ from reid.data.dataset import TrackletDataset, loader
 from reid.data.layout import NUM_CAMERAS
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
+from reid.files import sha256_of_file
 from reid.model import network, text
 from reid.model.finetune import Group
 from reid.model.text import IdentityContexts, TextTower
@@ -22,24 +23,30 @@ from reid.progress import Progress
 from reid.train.common import (
     derive_seed,
     identities_of,
-    pick_device,
     save_tensors,
     tracklets_of,
 )
-from reid.train.engine import Outcome, Plan, fit
+from reid.train.engine import Engine, Outcome, Plan, autocast, fit
 from reid.train.losses import contrastive
+from reid.train.session import Session
 
 
-def run(config: Config, name: str, seed: int) -> None:
+def run(config: Config, name: str, seed: int, session: Session) -> None:
     """Train stage 1 of the training `name`; write `stage1.safetensors`.
 
     It holds the learned contexts and the text features of all identities, the bank of stage 2.
     """
+    folder = Results.of(config.dataset.name).run(name, seed)
+    with session.at_work("stage1", folder, config.runtime) as engine:
+        _train(config, name, seed, engine)
+
+
+def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
-    tracklets = tracklets_of(config.dataset.root, results.index("train"))
+    index = results.index("train")
+    tracklets = tracklets_of(config.dataset.root, index)
     weights = load_weights(config.backbones[training.backbone].weights)
-    device = pick_device(config.runtime.device)
     dataset = TrackletDataset(
         tracklets,
         config.dataset.root,
@@ -50,31 +57,34 @@ def run(config: Config, name: str, seed: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "stage 1"))
         tower, contexts = text.build(weights, classes=len(set(dataset.labels)))
-    tower, contexts = tower.to(device), contexts.to(device)
+    tower, contexts = tower.to(engine.device), contexts.to(engine.device)
     if training.stage1.epochs:
         images, labels = cache_images(
-            dataset, training, weights, seed=seed, device=device, workers=config.runtime.workers
+            dataset, training, weights, seed=seed, engine=engine, workers=config.runtime.workers
         )
-        train_contexts(
+        plan = context_plan(
+            f"stage 1 of {name}",
             contexts,
             tower,
             images,
             labels,
             options=training.stage1,
             seed=derive_seed(seed, "stage 1 batches"),
-            label=f"stage 1 of {name}",
-            journal=results.run(name, seed) / "stage1.jsonl",
         )
-    save_tensors(
-        results.stage(name, seed, 1),
-        {**contexts.state_dict(), "bank": text_bank(contexts, tower)},
-        {
-            "identities": identities_of(tracklets),
-            "backbone": weights.sha256,
+        facts = {
             "seed": seed,
-            "options": training.stage1.model_dump(mode="json"),
-        },
-    )
+            "settings": fingerprint.stage1_settings(config, name),
+            "code": fingerprint.code_hash(__name__),
+            "index": sha256_of_file(index),
+            "backbone": weights.sha256,
+        }
+        fit(plan, engine, folder=results.run(name, seed), stage="stage1", facts=facts)
+    if engine.world.leads:
+        save_tensors(
+            results.stage(name, seed, 1),
+            {**contexts.state_dict(), "bank": text_bank(contexts, tower)},
+            {"identities": identities_of(tracklets), "backbone": weights.sha256, "seed": seed},
+        )
 
 
 def cache_images(
@@ -83,7 +93,7 @@ def cache_images(
     weights: Weights,
     *,
     seed: int,
-    device: torch.device,
+    engine: Engine,
     workers: int,
 ) -> tuple[Tensor, Tensor]:
     """Plain-CLIP features of one view of the tracklets that one PK epoch draws.
@@ -107,24 +117,27 @@ def cache_images(
         weights=weights,
         image_size=(clip.height, clip.width),
     )
-    model.to(device).eval()
+    model.to(engine.device).eval()
     features, labels = [], []
     progress = Progress("image features of stage 1", len(batches), "batches")
     with torch.inference_mode():
         for batch in loader(dataset, batches, workers=workers):
-            frames = batch.frames.to(device)
+            engine.interrupt.check("stage 1, at its image features,")
+            frames = batch.frames.to(engine.device)
             if options.view == "augmented":
                 clips = augment(frames, options=training.augment, seeds=batch.seed)
             else:
                 clips = normalise(frames)
-            features.append(model.plain_clip(clips).float())
+            with autocast(engine.device, engine.precision):
+                features.append(model.plain_clip(clips).float())
             labels.append(batch.label)
             progress.advance()
     # Out of inference mode: the loss of stage 1 needs ordinary tensors.
-    return torch.cat(features).clone(), torch.cat(labels).to(device)
+    return torch.cat(features).clone(), torch.cat(labels).to(engine.device)
 
 
-def train_contexts(
+def context_plan(
+    label: str,
     contexts: IdentityContexts,
     tower: TextTower,
     images: Tensor,
@@ -132,10 +145,11 @@ def train_contexts(
     *,
     options: Stage1,
     seed: int,
-    label: str,
-    journal: Path,
-) -> None:
-    """Train `contexts` in place: SC(image, text) + SC(text, image) over random batches."""
+) -> Plan[Tensor, tuple[Tensor, Tensor]]:
+    """How to train `contexts`: SC(image, text) + SC(text, image) over random batches.
+
+    images (M, e) and their dense labels (M,) stay as they are.
+    """
     if len(images) < options.batch_size:
         raise UserError(
             f"stage1.batch_size is {options.batch_size} but there are only {len(images)} "
@@ -161,13 +175,22 @@ def train_contexts(
             terms={
                 "image_to_text": contrastive(image, texts, identity),
                 "text_to_image": contrastive(texts, image, identity),
-            },
-            watched={},
+            }
         )
 
     learned = Group("contexts", dict(contexts.named_parameters()), options.lr, options.weight_decay)
-    plan = Plan(label, options.epochs, [learned], options.schedule, batches, load, loss)
-    fit(plan, journal=journal)
+    return Plan(
+        label=label,
+        epochs=options.epochs,
+        groups=[learned],
+        schedule=options.schedule,
+        tensors=dict(contexts.named_parameters()),
+        batches=batches,
+        load=load,
+        loss=loss,
+        describe=lambda key: f"of image features {key.tolist()}",
+        frames=0,
+    )
 
 
 def text_bank(contexts: IdentityContexts, tower: TextTower, rows: int = 256) -> Tensor:

@@ -1,61 +1,93 @@
 """Stage 2: adapt the visual side to the identities (paper Sec. 3.1-3.2; MODEL 4.6)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from reid import fingerprint, provenance
 from reid.artefacts import Results
-from reid.config import Config, Training
+from reid.config import Config, Runtime, Training
 from reid.data.augment import augment
 from reid.data.dataset import Batch, TrackletDataset, loader
 from reid.data.layout import NUM_CAMERAS
 from reid.data.sampler import Draw, pk_batches
+from reid.files import sha256_of_file
 from reid.model import network
-from reid.model.finetune import describe, trainable_groups
-from reid.model.network import VideoReID
+from reid.model.finetune import Group, describe, trainable_groups
+from reid.model.network import Features, VideoReID
+from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
+from reid.train import memory
 from reid.train.common import (
     derive_seed,
     identities_of,
     load_tensors,
-    pick_device,
     require_equal,
     save_tensors,
     tracklets_of,
 )
-from reid.train.engine import Outcome, Plan, fit
+from reid.train.engine import Engine, Outcome, Plan, autocast, fit
 from reid.train.losses import stage2_loss
+from reid.train.pieces import embed_whole
+from reid.train.session import Session
 
 
-def run(config: Config, name: str, seed: int) -> None:
-    """Train stage 2 of the training `name`; write `stage2.safetensors`.
+@dataclass(frozen=True)
+class WholeBatch:
+    """The tracklets of a batch that this process embeds, and the labels of all of it."""
 
-    It holds what trained and the BN statistics; the frozen rest stays in the backbone's file,
-    named there by its hash.
+    own: Batch
+    labels: Tensor
+
+
+def run(config: Config, name: str, seed: int, session: Session) -> None:
+    """Train stage 2 of the training `name`; write `stage2.safetensors` and the run's manifest.
+
+    The weights hold what trained and the BN statistics; the frozen rest stays in the backbone's
+    file, named there by its hash.
     """
+    started = datetime.now(UTC)
+    results = Results.of(config.dataset.name)
+    with session.at_work("stage2", results.run(name, seed), config.runtime) as engine:
+        _train(config, name, seed, engine)
+        if not engine.world.leads:
+            return
+        settings = fingerprint.stage2_settings(config, name)
+        provenance.write(
+            results.manifest(name, seed),
+            stage="stage2",
+            seed=seed,
+            fingerprint=fingerprint.fingerprint("stage2", settings),
+            device=str(engine.device),
+            started=started,
+            inputs={
+                "index": results.index("train"),
+                "stage1": results.stage(name, seed, 1),
+            },
+            outputs={"stage2": results.stage(name, seed, 2)},
+        )
+
+
+def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
-    tracklets = tracklets_of(config.dataset.root, results.index("train"))
+    index, stage1 = results.index("train"), results.stage(name, seed, 1)
+    tracklets = tracklets_of(config.dataset.root, index)
     weights = load_weights(config.backbones[training.backbone].weights)
-    stage1 = results.stage(name, seed, 1)
     learned, facts = load_tensors(stage1)
     identities = identities_of(tracklets)
     made = {"identities": identities, "backbone": weights.sha256, "seed": seed}
     require_equal(stage1, facts, made)
-    device = pick_device(config.runtime.device)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "stage 2"))
-        model = network.build(
-            training.model,
-            num_classes=len(identities),
-            num_cameras=NUM_CAMERAS,
-            weights=weights,
-            image_size=(training.clip.height, training.clip.width),
-        ).to(device)
+    model = build_model(training, weights, identities=len(identities), seed=seed)
     groups = trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
-    print(describe(groups), flush=True)
+    model.to(engine.device).train()
+    prepare(model, config.runtime, training, engine)
+    if engine.world.leads:
+        print(describe(groups), flush=True)
     dataset = TrackletDataset(
         tracklets,
         config.dataset.root,
@@ -64,46 +96,149 @@ def run(config: Config, name: str, seed: int) -> None:
         seed=derive_seed(seed, "frames"),
         metadata=config.dataset.metadata,
     )
-    options = training.stage2
+    plan = visual_plan(
+        f"stage 2 of {name}",
+        model,
+        learned["bank"].to(engine.device),
+        dataset,
+        groups,
+        training=training,
+        runtime=config.runtime,
+        seed=derive_seed(seed, "stage 2 batches"),
+        engine=engine,
+    )
+    run_facts = {
+        "settings": fingerprint.stage2_settings(config, name),
+        "code": fingerprint.code_hash(__name__),
+        "index": sha256_of_file(index),
+        "stage1": sha256_of_file(stage1),
+        "backbone": weights.sha256,
+        "seed": seed,
+    }
+    fit(plan, engine, folder=results.run(name, seed), stage="stage2", facts=run_facts)
+    if engine.world.leads:
+        save_tensors(
+            results.stage(name, seed, 2),
+            trained_tensors(model),
+            {**made, "model": training.model.model_dump(mode="json")},
+        )
 
-    def batches(epoch: int) -> Sequence[Sequence[Draw]]:
+
+def build_model(training: Training, weights: Weights, *, identities: int, seed: int) -> VideoReID:
+    """The network of a training; what is new in it starts from `seed`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "stage 2"))
+        return network.build(
+            training.model,
+            num_classes=identities,
+            num_cameras=NUM_CAMERAS,
+            weights=weights,
+            image_size=(training.clip.height, training.clip.width),
+        )
+
+
+def prepare(model: VideoReID, runtime: Runtime, training: Training, engine: Engine) -> None:
+    """Apply the runtime's memory and speed options; refuse what the GPU cannot hold."""
+    model.visual.checkpointing = runtime.activation_checkpointing
+    if engine.device.type == "cuda":
+        need = memory.estimate(
+            model,
+            half=engine.precision != "fp32",
+            activation_checkpointing=runtime.activation_checkpointing,
+        )
+        share = training.stage2.batch_size // engine.world.size
+        memory.check(
+            need,
+            available=torch.cuda.mem_get_info(engine.device)[0],
+            tracklets=min(runtime.micro_batch or share, share),
+            frames=training.clip.frames,
+            batch=share,
+        )
+    if runtime.compile:
+        for block in model.visual.blocks:
+            block.compile()
+
+
+def visual_plan(
+    label: str,
+    model: VideoReID,
+    bank: Tensor,
+    dataset: TrackletDataset,
+    groups: Sequence[Group],
+    *,
+    training: Training,
+    runtime: Runtime,
+    seed: int,
+    engine: Engine,
+) -> Plan[list[Draw], WholeBatch]:
+    """How to train the visual side of `model` against the text features `bank` (C, e)."""
+    options = training.stage2
+    share = engine.world.share(options.batch_size)
+
+    def batches(epoch: int) -> list[list[Draw]]:
         return pk_batches(
             dataset.labels,
             batch_size=options.batch_size,
             instances=options.instances,
-            seed=derive_seed(seed, "stage 2 batches"),
+            seed=seed,
             epoch=epoch,
         )
 
-    def load(keys: Sequence[Sequence[Draw]]) -> Iterator[Batch]:
-        for batch in loader(dataset, keys, workers=config.runtime.workers):
-            yield batch.to(device)
+    def load(keys: Sequence[list[Draw]]) -> Iterator[WholeBatch]:
+        own = [key[share] for key in keys]
+        loaded = loader(dataset, own, workers=runtime.workers)
+        for key, batch in zip(keys, loaded, strict=True):
+            labels = torch.tensor([dataset.labels[draw.index] for draw in key])
+            yield WholeBatch(batch.to(engine.device), labels.to(engine.device))
 
-    bank = learned["bank"].to(device)
+    def loss(batch: WholeBatch) -> Outcome:
+        return batch_loss(
+            model, bank, batch, training, engine=engine, micro_batch=runtime.micro_batch
+        )
 
-    def loss(batch: Batch) -> Outcome:
-        return batch_loss(model, bank, batch, training)
-
-    model.train()
-    plan = Plan(f"stage 2 of {name}", options.epochs, groups, options.schedule, batches, load, loss)
-    fit(plan, journal=results.run(name, seed) / "stage2.jsonl")
-    save_tensors(
-        results.stage(name, seed, 2),
-        trained_tensors(model),
-        {**made, "model": training.model.model_dump(mode="json")},
+    return Plan(
+        label=label,
+        epochs=options.epochs,
+        groups=groups,
+        schedule=options.schedule,
+        tensors=trained_tensors(model),
+        batches=batches,
+        load=load,
+        loss=loss,
+        describe=lambda key: str([dataset.tracklets[draw.index].name for draw in key]),
+        frames=options.batch_size * training.clip.frames,
     )
 
 
-def batch_loss(model: VideoReID, bank: Tensor, batch: Batch, training: Training) -> Outcome:
-    """Augment a batch, run the model on it, and return the weighted terms of Eq. 1."""
-    clips = augment(batch.frames, options=training.augment, seeds=batch.seed)
+def batch_loss(
+    model: VideoReID,
+    bank: Tensor,
+    batch: WholeBatch,
+    training: Training,
+    *,
+    engine: Engine,
+    micro_batch: int = 0,
+) -> Outcome:
+    """Augment and embed a batch, `micro_batch` tracklets at a time; the terms of Eq. 1 on all."""
+    own = batch.own
+    clips = augment(own.frames, options=training.augment, seeds=own.seed)
     hidden = training.model.prompts.metadata_dropout
-    metadata = hide_metadata(batch.metadata, hidden, batch.seed)
-    features = model(clips, batch.camera, metadata, batch.heights)
-    result = stage2_loss(
-        features, model.classify(features), bank, batch.label, training.stage2.losses
+    metadata = hide_metadata(own.metadata, hidden, own.seed)
+
+    def embed(rows: slice) -> tuple[Tensor, ...]:
+        with autocast(engine.device, engine.precision):
+            found = model(clips[rows], own.camera[rows], metadata[rows], own.heights[rows])
+        return found.last.float(), found.pooled.float(), found.proj.float()
+
+    size = micro_batch or len(clips)
+    parts = [slice(start, start + size) for start in range(0, len(clips), size)]
+    embedded, carry_on = embed_whole(
+        embed, parts, world=engine.world, parameters=model.embedding_parameters()
     )
-    return Outcome(result.terms, {"accuracy": result.accuracy})
+    features = Features(*embedded)
+    logits = model.classify(features)
+    result = stage2_loss(features, logits, bank, batch.labels, training.stage2.losses)
+    return Outcome(result.terms, {"accuracy": result.accuracy}, carry_on)
 
 
 def hide_metadata(metadata: Tensor, probability: float, seeds: Sequence[int]) -> Tensor:

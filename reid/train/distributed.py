@@ -1,0 +1,98 @@
+"""Several processes that train one model (MODEL 4.6 on the batch as configured).
+
+Each process embeds its share of a batch; the features are gathered, and every process computes
+the same loss on the whole batch, so that triplets and contrastive terms see all tracklets.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from reid.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """The process group of this training; alone by default."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def share(self, total: int) -> slice:
+        """This process's part of a batch of `total` tracklets."""
+        if total % self.size:
+            raise UserError(
+                f"stage2.batch_size ({total}) must be a multiple of the {self.size} processes"
+            )
+        part = total // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows (n, C) of every process, in the order of ranks: (size * n, C). No gradient."""
+        if self.size == 1:
+            return rows
+        out = rows.new_empty(self.size * len(rows), *rows.shape[1:])
+        dist.all_gather_into_tensor(out, rows.contiguous())
+        return out
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up the gradients of all processes, in place."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether any process raises the flag."""
+        if self.size == 1:
+            return flag
+        vote = torch.tensor(float(flag), device=device)
+        dist.all_reduce(vote, dist.ReduceOp.MAX)
+        return bool(vote)
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join(environment: Mapping[str, str], *, cuda: bool) -> World:
+    """Join the process group that the launcher describes in `environment`, if it does.
+
+    torchrun sets RANK and WORLD_SIZE; under Slurm (`srun` with several tasks) submitit works them
+    out from the job. A process started alone is a world of one.
+    """
+    if int(environment.get("WORLD_SIZE", "1")) > 1 and "RANK" in environment:
+        world = World(
+            int(environment["RANK"]),
+            int(environment["WORLD_SIZE"]),
+            int(environment.get("LOCAL_RANK", "0")),
+        )
+    elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        described = TorchDistributedEnvironment().export()
+        world = World(described.rank, described.world_size, described.local_rank)
+    else:
+        return World()
+    dist.init_process_group("nccl" if cuda else "gloo", rank=world.rank, world_size=world.size)
+    return world
+
+
+def leave(world: World) -> None:
+    """Leave the process group."""
+    if world.size > 1:
+        dist.destroy_process_group()
