@@ -93,6 +93,14 @@ def stage2_settings(config: Config, training: str) -> dict[str, Any]:
     }
 
 
+def run_settings(config: Config, training: str) -> dict[str, Any]:
+    """Options of both stages: what the final weights of a run depend on, as its manifest has it."""
+    return {
+        "stage1": stage1_settings(config, training),
+        "stage2": stage2_settings(config, training),
+    }
+
+
 def extract_settings(config: Config, training: str) -> dict[str, Any]:
     """Options of feature extraction: the network, its input, and whether clips are mirrored."""
     options = config.trainings[training]

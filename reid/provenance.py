@@ -28,6 +28,7 @@ def write(
     stage: str,
     seed: int,
     fingerprint: str,
+    options: Mapping[str, Any],
     device: str,
     started: datetime,
     inputs: Mapping[str, Path],
@@ -35,7 +36,7 @@ def write(
 ) -> None:
     """Write the manifest of a finished run as JSON, atomically.
 
-    `started` is an aware time, `device` a torch device (`cpu`, `cuda:0`); inputs and outputs are
+    `options` is what the run was configured with (JSON-able), `started` an aware time, `device` a torch device (`cpu`, `cuda:0`); inputs and outputs are
     files that exist, and are listed with their SHA-256. What this machine does not have (git, a
     GPU, a Slurm job) is null.
     """
@@ -46,6 +47,7 @@ def write(
             "stage": stage,
             "seed": seed,
             "fingerprint": fingerprint,
+            "options": options,
             "command": sys.argv,
             "started": started.isoformat(timespec="seconds"),
             "finished": finished.isoformat(timespec="seconds"),

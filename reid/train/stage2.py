@@ -62,6 +62,7 @@ def run(config: Config, name: str, seed: int, session: Session) -> None:
             stage="stage2",
             seed=seed,
             fingerprint=fingerprint.fingerprint("stage2", settings),
+            options=fingerprint.run_settings(config, name),
             device=str(engine.device),
             started=started,
             inputs={
