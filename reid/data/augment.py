@@ -28,10 +28,13 @@ _CROP, _JITTER, _FLIP, _ERASE = range(1, 5)
 
 
 def normalise(frames: Tensor) -> Tensor:
-    """uint8 (..., 3, H, W) to float32: divide by 255, subtract ImageNet's mean, divide by std."""
+    """uint8 (..., 3, H, W) to float32: over 255, minus ImageNet's mean, over its deviation.
+
+    In two operations instead of three: within 5e-7 of those, far below a grey level (1.7e-2).
+    """
     mean = torch.tensor(MEAN, device=frames.device).view(3, 1, 1)
     std = torch.tensor(STD, device=frames.device).view(3, 1, 1)
-    return frames.to(torch.float32).div_(255).sub_(mean).div_(std)
+    return frames.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
 
 
 def augment(frames: Tensor, *, options: Augment, seeds: Sequence[int]) -> Tensor:

@@ -1,8 +1,8 @@
 """Colour jitter with its own factors for every frame of a batch, on any device.
 
 The arithmetic is that of torchvision's `adjust_*` on uint8 tensors (each operation ends in whole
-grey levels), but factors are tensors: one pass over the frames that have the same operation at the
-same place of their random order, instead of one call per frame.
+grey levels), with factors of its own for every frame. On the CPU a kernel per frame; elsewhere one
+pass over the frames that have the same operation at the same place of their random order.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from reid.config import ColorJitter
+from reid.data import jitter_cpu
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
@@ -39,13 +40,25 @@ def draw(options: ColorJitter, count: int, rng: np.random.Generator) -> Jitter:
 
 def apply(frames: Tensor, parameters: Jitter, options: ColorJitter) -> Tensor:
     """Jittered copy of uint8 frames (N, 3, H, W); operations of strength 0 are left out."""
-    active = (
-        options.brightness > 0,
-        options.contrast > 0,
-        options.saturation > 0,
-        options.hue > 0,
+    active = np.array(
+        [
+            options.brightness > 0,
+            options.contrast > 0,
+            options.saturation > 0,
+            options.hue > 0,
+        ]
     )
-    frames = frames.clone()
+    frames = frames.clone(memory_format=torch.contiguous_format)
+    if frames.device.type == "cpu":
+        pixels = frames.numpy().reshape(len(frames), 3, -1)
+        jitter_cpu.apply(pixels, parameters.orders, parameters.factors, active)
+    else:
+        apply_batched(frames, parameters, active)
+    return frames
+
+
+def apply_batched(frames: Tensor, parameters: Jitter, active: np.ndarray) -> None:
+    """`apply`, in place, in operations of whole batches of frames."""
     for place in range(4):
         for operation, adjust in enumerate((_brightness, _contrast, _saturation, _hue)):
             mine = np.flatnonzero(parameters.orders[:, place] == operation)
@@ -54,7 +67,6 @@ def apply(frames: Tensor, parameters: Jitter, options: ColorJitter) -> Tensor:
             rows = torch.from_numpy(mine).to(frames.device)
             factors = torch.from_numpy(parameters.factors[mine, operation]).to(frames.device)
             frames[rows] = adjust(frames[rows], factors.view(-1, 1, 1, 1))
-    return frames
 
 
 def _brightness(frames: Tensor, factors: Tensor) -> Tensor:

@@ -198,11 +198,19 @@ def pillow_oracle(frame, order, factors):
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
+def batched(frames, drawn, options):
+    """What runs on a GPU."""
+    output = frames.clone()
+    jitter.apply_batched(output, drawn, np.ones(4, bool))
+    return output
+
+
+@pytest.mark.parametrize("apply", [jitter.apply, batched])
 @pytest.mark.parametrize("options", [PAPER, STRONG])
-def test_jitter_is_torchvisions_frame_by_frame(options):
+def test_jitter_is_torchvisions_frame_by_frame(options, apply):
     frames = clips(1, 48).flatten(0, 1)
     drawn = jitter.draw(options, 48, np.random.default_rng(1))
-    output = jitter.apply(frames, drawn, options)
+    output = apply(frames, drawn, options)
     expected = torch.stack(
         [
             torchvision_oracle(*case)
