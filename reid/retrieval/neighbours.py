@@ -1,8 +1,8 @@
 """Nearest neighbours of every row among all rows, without an (N, N) matrix (SPEED.md 1).
 
 Squared Euclidean distances come in blocks of the upper triangle only: one matrix product serves
-the rows of one side and, transposed, those of the other. Blocks ascend, so every row meets its
-candidates in ascending index and a strict `<` lets the lowest index win ties.
+the rows of one side and, transposed, those of the other. Blocks come in any order, whatever core
+is free takes the next one; ties go to the lowest index by comparison, not by order of arrival.
 """
 
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from reid.retrieval.threads import over_rows
+from reid.retrieval.threads import one_thread_per_product, over_pairs, over_rows
 
-BLOCK = 1024
-"""Rows of a distance block: 4 MiB of float32 each way stays near the cores."""
+BLOCK = 512
+"""Rows of a distance block: 1 MiB of float32, which stays in the cache of a core."""
 
 NOISE = np.float32(4e-6)
 """Squared distances below this share of the squared norms are rounding errors of the product:
@@ -48,21 +48,23 @@ def nearest(
     size = len(features)
     norms = squared_norms(features)
     lists = RunningLists.empty(size, count)
-    buffer = np.empty((min(BLOCK, size), min(BLOCK, size)), np.float32)
-    for top in range(0, size, BLOCK):
-        rows = slice(top, min(top + BLOCK, size))
-        for left in range(top, size, BLOCK):
-            columns = slice(left, min(left + BLOCK, size))
-            block = buffer.reshape(-1)[: _len(rows) * _len(columns)].reshape(_len(rows), -1)
-            np.matmul(features[rows], features[columns].T, out=block)
-            over_rows(
-                _to_distances, len(block), block, norms[rows], norms[columns], threads=threads
-            )
-            lists.offer(block, rows, first_column=left, threads=threads)
-            if left > top:
-                lists.offer_transposed(block, columns, first_row=top, threads=threads)
-            if cross is not None:
-                _copy_cross(block, rows, columns, cross)
+    parts = [slice(top, min(top + BLOCK, size)) for top in range(0, size, BLOCK)]
+    buffers = np.empty((threads, BLOCK * BLOCK), np.float32)
+
+    def work(worker: int, a: int, b: int) -> None:
+        rows, columns = parts[a], parts[b]
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        block = buffers[worker, : shape[0] * shape[1]].reshape(shape)
+        np.matmul(features[rows], features[columns].T, out=block)
+        _to_distances(0, len(block), block, norms[rows], norms[columns])
+        _scan_rows(0, shape[0], block, columns.start, *lists.part(rows))
+        if a < b:
+            _scan_columns(0, shape[1], block, rows.start, *lists.part(columns))
+        if cross is not None:
+            _copy_cross(block, rows, columns, cross)
+
+    with one_thread_per_product():
+        over_pairs(work, len(parts), threads=threads)
     return Neighbours(lists.index, lists.distance, lists.farthest)
 
 
@@ -117,19 +119,8 @@ class RunningLists:
         return (self.index[rows], self.distance[rows], self.limit[rows], self.farthest[rows])
 
     def offer(self, block: Floats, rows: slice, *, first_column: int = 0, threads: int) -> None:
-        """Offer every entry of `block` to the list of its row; columns must come ascending."""
+        """Offer every entry of `block` to the list of its row."""
         over_rows(_scan_rows, len(block), block, first_column, *self.part(rows), threads=threads)
-
-    def offer_transposed(
-        self, block: Floats, columns: slice, *, first_row: int, threads: int
-    ) -> None:
-        """Offer every entry of `block` to the list of its column."""
-        lists = self.part(columns)
-        over_rows(_scan_columns, block.shape[1], block, first_row, *lists, threads=threads)
-
-
-def _len(part: slice) -> int:
-    return int(part.stop - part.start)
 
 
 def _copy_cross(block: Floats, rows: slice, columns: slice, cross: Floats) -> None:
@@ -161,9 +152,14 @@ def _to_distances(
 def _insert(
     index: Any, distance: Any, candidate: int, value: float
 ) -> None:  # pragma: no cover - compiled
-    """Insert into a sorted list that ends in something larger than `value`."""
+    """Insert into a sorted list, in place of its last entry, unless that comes first."""
     place = index.size - 1
-    while place > 0 and distance[place - 1] > value:
+    if value == distance[place] and candidate > index[place]:
+        return
+    while place > 0 and (
+        value < distance[place - 1]
+        or (value == distance[place - 1] and candidate < index[place - 1])
+    ):
         distance[place] = distance[place - 1]
         index[place] = index[place - 1]
         place -= 1
@@ -193,13 +189,13 @@ def _scan_rows(
             # Few entries matter: a count of them vectorises, finding them does not.
             hits = np.int32(0)
             for j in range(part.size):
-                hits = np.int32(hits + np.int32((part[j] < bound) | (part[j] > largest)))
+                hits = np.int32(hits + np.int32((part[j] <= bound) | (part[j] > largest)))
             if hits:
                 for j in range(part.size):
                     value = part[j]
                     if value > largest:
                         largest = value
-                    if value < bound:
+                    if value <= bound:
                         _insert(index[r], distance[r], first_column + left + j, value)
                         bound = distance[r, -1]
         limit[r] = bound
@@ -226,13 +222,13 @@ def _scan_columns(
             part = block[r, left:right]
             hits = np.int32(0)
             for j in range(part.size):
-                hits = np.int32(hits + np.int32((part[j] < bound[j]) | (part[j] > largest[j])))
+                hits = np.int32(hits + np.int32((part[j] <= bound[j]) | (part[j] > largest[j])))
             if hits:
                 for j in range(part.size):
                     value = part[j]
                     if value > largest[j]:
                         largest[j] = value
-                    if value < bound[j]:
+                    if value <= bound[j]:
                         column = left + j
                         _insert(index[column], distance[column], first_row + r, value)
                         bound[j] = distance[column, -1]

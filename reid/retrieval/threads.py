@@ -1,25 +1,25 @@
-"""Run a compiled kernel on ranges of its rows, one range per core.
+"""Run compiled kernels and matrix products on all cores, by plain threads.
 
-Kernels release the interpreter lock, so plain threads suffice: no OpenMP runtime fights with
-that of the matrix products, and compilation stays short and cacheable.
+Kernels and products release the interpreter lock. So no OpenMP runtime fights with that of the
+matrix products, whose own threads wait in loops that cost the others their core, and compilation
+stays short and cacheable.
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
+from threading import Condition
 from typing import Any
+
+from threadpoolctl import ThreadpoolController
 
 
 def available_cores() -> int:
     """Cores this process may run on (its affinity mask, which Slurm and taskset set)."""
     return len(os.sched_getaffinity(0))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="reid")
 
 
 def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any, threads: int) -> None:
@@ -28,13 +28,73 @@ def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any, threads: 
     Exceptions of the kernel are raised here, after every range has ended.
     """
     parts = max(1, min(threads, rows))
-    bounds = [rows * part // parts for part in range(parts + 1)]
     if parts == 1:
         kernel(0, rows, *arguments)
         return
-    running = [
-        _pool(parts).submit(kernel, start, stop, *arguments) for start, stop in pairwise(bounds)
-    ]
+    bounds = [rows * part // parts for part in range(parts + 1)]
+    pool = _pool(parts)
+    _finish([pool.submit(kernel, start, stop, *arguments) for start, stop in pairwise(bounds)])
+
+
+def over_pairs(work: Callable[[int, int, int], None], size: int, *, threads: int) -> None:
+    """Call `work(worker, a, b)` for all 0 <= a <= b < size, each once, in no certain order.
+
+    Two calls that run at the same time never share an a or b, so that `work` may write what
+    belongs to either; `worker` < `threads` numbers the thread. The first exception is raised
+    here, after the calls that were running have ended.
+    """
+    waiting = [(a, b) for a in range(size) for b in range(a, size)]
+    busy: set[int] = set()
+    change = Condition()
+
+    def take() -> tuple[int, int] | None:
+        with change:
+            while waiting:
+                for place, pair in enumerate(waiting):
+                    if busy.isdisjoint(pair):
+                        busy.update(pair)
+                        return waiting.pop(place)
+                change.wait()
+            return None
+
+    def run(worker: int) -> None:
+        while pair := take():
+            try:
+                work(worker, *pair)
+            except BaseException:
+                waiting.clear()
+                raise
+            finally:
+                with change:
+                    busy.difference_update(pair)
+                    change.notify_all()
+
+    workers = max(1, min(threads, (size + 1) // 2))
+    if workers == 1:
+        run(0)
+        return
+    pool = _pool(workers)
+    _finish([pool.submit(run, worker) for worker in range(workers)])
+
+
+@contextmanager
+def one_thread_per_product() -> Iterator[None]:
+    """Matrix products inside use one thread each, for callers that bring their own threads."""
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="reid")
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _finish(running: list[Future[None]]) -> None:
     for part in running:
         part.exception()
     for part in running:
