@@ -10,7 +10,7 @@ from PIL import Image
 
 from reid.synthetic.body import Body
 from reid.synthetic.camera import Camera
-from reid.synthetic.render import Light, Window, expose, kernel, ray_cast
+from reid.synthetic.render import Light, Window, cast, crop, expose, kernel, shade
 
 Array = NDArray[np.float64]
 
@@ -57,30 +57,37 @@ def photograph(
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """The crop (H, W, 3) of the person, sRGB: blur, noise and a detector's imprecise box."""
-    motion = (float(rng.normal(0, exposure.shake)), float(rng.normal(0, exposure.shake)))
+    # A shake smears the picture evenly along a line: per axis, a variance of length^2 / 12.
+    shake = rng.normal(0.0, exposure.shake, size=2)
     left, top, right, bottom = extent(body, camera)
     samples = samples_per_pixel(max(right - left, bottom - top))
-    spread = kernel(samples, exposure.defocus, motion)
-    reach = (len(spread) // samples - 1) // 2
-    margin = reach + 2 + math.ceil(ROOM * max(right - left, bottom - top))
+    blur_x, blur_y = np.sqrt(exposure.defocus**2 + shake**2 / 12.0)
+    kernel_x, kernel_y = kernel(samples, float(blur_x)), kernel(samples, float(blur_y))
+    reach_x, reach_y = (len(k) // samples // 2 for k in (kernel_x, kernel_y))
+    margin = max(reach_x, reach_y) + 2 + math.ceil(ROOM * max(right - left, bottom - top))
     x0, y0 = math.floor(left) - margin, math.floor(top) - margin
     x1, y1 = math.ceil(right) + margin, math.ceil(bottom) + margin
     window = Window(x0, y0, x1 - x0, y1 - y0, samples)
-    picture = ray_cast(body, camera, window, light, ground, texture)
-    rows, columns = (np.flatnonzero((picture.part >= 0).any(axis=axis)) for axis in (1, 0))
+    hits = cast(body, camera, window)
+    rows, columns = (np.flatnonzero((hits.part >= 0).any(axis=axis)) for axis in (1, 0))
     box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / samples
     width, height = box[2] - box[0], box[3] - box[1]
     # Detectors leave some room, and never the same.
     room = rng.uniform(0.0, ROOM, size=4) * np.array([width, height, width, height])
     room += rng.uniform(0.0, 0.6, size=4)
-    cut_left, cut_top = (np.floor(box[:2] - room[:2])).astype(int)
-    cut_right, cut_bottom = (np.ceil(box[2:] + room[2:])).astype(int)
-    region = picture.colour[
-        (cut_top - reach) * samples : (cut_bottom + reach) * samples,
-        (cut_left - reach) * samples : (cut_right + reach) * samples,
-    ]
+    cut_left, cut_top = np.floor(box[:2] - room[:2]).astype(int).tolist()
+    cut_right, cut_bottom = np.ceil(box[2:] + room[2:]).astype(int).tolist()
+    hits, window = crop(
+        hits,
+        window,
+        left=cut_left - reach_x,
+        top=cut_top - reach_y,
+        right=cut_right + reach_x,
+        bottom=cut_bottom + reach_y,
+    )
+    region = shade(body, camera, window, hits, light, ground, texture)
     # Stray light in the lens lifts the blacks a little.
-    pixels = (expose(np.ascontiguousarray(region), spread, samples) + 0.006) * exposure.gain
+    pixels = (expose(region, kernel_y, kernel_x, samples) + 0.006) * exposure.gain
     # Shot noise grows with the root of the signal; read noise does not.
     scale = np.sqrt(exposure.noise**2 + 0.00008 * np.maximum(pixels, 0.0))
     pixels = np.clip(pixels + scale * rng.standard_normal(pixels.shape), 0.0, None)

@@ -38,84 +38,93 @@ class Window(NamedTuple):
     samples: int
 
 
-class Picture(NamedTuple):
-    """What the lens sees: linear RGB and the part that is hit (-1 none), per sample."""
+class Hits(NamedTuple):
+    """What the rays of a window meet first."""
 
-    colour: Array  # (height * samples, width * samples, 3)
-    part: NDArray[np.int16]  # (height * samples, width * samples)
+    depth: Array  # (height * samples, width * samples) metres along the optical axis, inf: none
+    part: NDArray[np.int16]  # the same shape, -1: none
 
 
-def ray_cast(
-    body: Body, camera: Camera, window: Window, light: Light, ground: int, seed: int
-) -> Picture:
-    """Cast `samples` x `samples` rays per pixel of the window.
+def cast(body: Body, camera: Camera, window: Window) -> Hits:
+    """Cast `samples` x `samples` rays per pixel of the window."""
+    shape = (window.height * window.samples, window.width * window.samples)
+    hits = Hits(np.full(shape, np.inf), np.full(shape, -1, dtype=np.int16))
+    _cast(
+        body.axes, body.origin, body.scale, body.cone, body.clip,
+        camera.position, camera.rotation, *_grid(camera, window), hits.depth, hits.part,
+    )  # fmt: skip
+    return hits
+
+
+def crop(
+    hits: Hits, window: Window, *, left: int, top: int, right: int, bottom: int
+) -> tuple[Hits, Window]:
+    """The pixels [left, right) x [top, bottom) of a window, counted from its corner."""
+    s = window.samples
+    inside = (slice(top * s, bottom * s), slice(left * s, right * s))
+    smaller = Window(window.left + left, window.top + top, right - left, bottom - top, s)
+    return Hits(hits.depth[inside], hits.part[inside]), smaller
+
+
+def shade(
+    body: Body, camera: Camera, window: Window, hits: Hits, light: Light, ground: int, seed: int
+) -> Array:
+    """Linear RGB (height * samples, width * samples, 3) of what the rays met.
 
     `ground` indexes GROUNDS; `seed` varies its texture and the backdrop.
     """
-    rows, columns = window.height * window.samples, window.width * window.samples
-    depth = np.full((rows, columns), np.inf)
-    part = np.full((rows, columns), -1, dtype=np.int16)
-    step = 1.0 / (window.samples * camera.focal)
-    left, top = window.left / camera.focal, window.top / camera.focal
-    _cast(
-        body.axes, body.origin, body.scale, body.cone, body.clip,
-        camera.position, camera.rotation, left, top, step, depth, part,
-    )  # fmt: skip
-    colour = np.empty((rows, columns, 3))
+    colour = np.empty((*hits.depth.shape, 3))
     _shade(
-        body.axes, body.origin, body.scale, body.cone, body.material,
-        body.paint, body.colours, body.period, camera.position, camera.rotation,
-        left, top, step, depth, part, light.sun, light.sun_colour, light.sky_colour,
-        ground, seed, colour,
+        body.axes, body.origin, body.scale, body.cone, body.material, body.paint, body.colours,
+        body.period, camera.position, camera.rotation, *_grid(camera, window), hits.depth,
+        hits.part, light.sun, light.sun_colour, light.sky_colour, ground, seed, colour,
     )  # fmt: skip
-    return Picture(colour, part)
+    return colour
 
 
-def kernel(samples: int, sigma: float, motion: tuple[float, float]) -> Array:
-    """The point spread of lens, shutter and pixel, (k, k) over samples, with sum 1.
+def _grid(camera: Camera, window: Window) -> tuple[float, float, float]:
+    """Left, top and step of the samples at depth 1."""
+    step = 1.0 / (window.samples * camera.focal)
+    return window.left / camera.focal, window.top / camera.focal, step
 
-    `sigma` is the defocus in pixels, `motion` how far (right, down) the image moves, in pixels.
+
+def kernel(samples: int, sigma: float) -> Array:
+    """Point spread of lens, shutter and pixel along one axis, (k,) over samples, with sum 1.
+
+    `sigma` is the blur in pixels. k is an odd number of pixels, so a kernel has a middle one.
     """
-    reach = math.ceil(3.0 * sigma + 0.5 * math.hypot(*motion))
+    reach = math.ceil(2.5 * sigma)
     offsets = (np.arange((2 * reach + 1) * samples) + 0.5) / samples - reach - 0.5
-    spread = np.zeros((len(offsets), len(offsets)))
-    taps = np.linspace(-0.5, 0.5, 9)
     # A pixel integrates over its area: average the Gaussian over a grid of its samples.
     grid = (np.arange(samples) + 0.5) / samples - 0.5
-
-    def profile(shift: float) -> Array:
-        distance = offsets[:, None] - grid - shift
-        return np.asarray(np.exp(-0.5 * (distance / sigma) ** 2).sum(axis=1))
-
-    for tap in taps:
-        spread += np.outer(profile(tap * motion[1]), profile(tap * motion[0]))
+    spread = np.exp(-0.5 * ((offsets[:, None] - grid) / sigma) ** 2).sum(axis=1)
     return np.asarray(spread / spread.sum())
 
 
 @njit(cache=True, nogil=True)
-def expose(samples: Array, point_spread: Array, stride: int) -> Array:
-    """Pixels of a sensor: samples (H * stride, W * stride, 3) weighted by `point_spread`.
+def expose(samples: Array, down: Array, right: Array, stride: int) -> Array:
+    """Pixels of a sensor: samples weighted by the kernels of both axes, `stride` to a pixel.
 
-    Returns (H - 2 * reach, W - 2 * reach, 3), reach the pixels that the spread overlaps.
+    samples (H * stride, W * stride, 3) become (H - 2a, W - 2b, 3), a and b the pixels that the
+    kernels reach beyond their middle one.
     """
-    size = point_spread.shape[0]
-    reach = (size // stride - 1) // 2
-    height = samples.shape[0] // stride - 2 * reach
-    width = samples.shape[1] // stride - 2 * reach
+    tall, wide = len(down), len(right)
+    height = (samples.shape[0] - tall) // stride + 1
+    width = (samples.shape[1] - wide) // stride + 1
+    rows = np.zeros((height, samples.shape[1], 3))
+    for i in range(height):
+        for a in range(tall):
+            weight = down[a]
+            for j in range(samples.shape[1]):
+                for c in range(3):
+                    rows[i, j, c] += weight * samples[i * stride + a, j, c]
     out = np.zeros((height, width, 3))
     for i in range(height):
         for j in range(width):
-            red = green = blue = 0.0
-            for a in range(size):
-                for b in range(size):
-                    weight = point_spread[a, b]
-                    pixel = samples[i * stride + a, j * stride + b]
-                    red += weight * pixel[0]
-                    green += weight * pixel[1]
-                    blue += weight * pixel[2]
-            out[i, j, 0] = red
-            out[i, j, 1] = green
-            out[i, j, 2] = blue
+            for b in range(wide):
+                weight = right[b]
+                for c in range(3):
+                    out[i, j, c] += weight * rows[i, j * stride + b, c]
     return out
 
 
