@@ -7,7 +7,8 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor
 
-from reid.model.weights import Geometry, Weights
+from reid.model.geometry import VIT_B16, Geometry
+from reid.model.weights import Weights
 
 TINY = Geometry(
     width=128, depth=3, patch=16, grid=8, embed=64, text_width=64, text_depth=2, context=77,
@@ -58,8 +59,8 @@ def state_dict(geometry: Geometry) -> dict[str, Tensor]:
         step = (len(numbers) - columns - 1000) // rows
         shifted = numbers[position:].as_strided((rows, columns), (min(step, 9973), 1))
         values = shifted.reshape(shaped.shape) if shaped.dim() != 2 else shifted
-        if geometry == TINY:  # may be written to files, which takes plain memory
-            values = values.contiguous()
+        if geometry.width < VIT_B16.width:  # may be written to a file, which takes plain memory
+            values = values.clone(memory_format=torch.contiguous_format)
         if shaped.dim() == 1 and ".ln_" in f".{name}" and name.endswith("weight"):
             values = values + 1
         tensors[name] = values

@@ -11,7 +11,8 @@ from reid.config import Adapters
 from reid.errors import UserError
 from reid.model.adapters import SpatialAdapter, TemporalAdapter
 from reid.model.block import Block, Transformer
-from reid.model.weights import Geometry, resize_positions
+from reid.model.geometry import Geometry
+from reid.model.weights import resize_positions
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from reid.config import Model
 from reid.errors import UserError
 from reid.model.backbone import FrameFeatures, VisualTower
+from reid.model.geometry import Geometry
 from reid.model.neck import Head
 from reid.model.pooling import TemporalPool, frame_quality
 from reid.model.prompts import ConditionalPrompts
-from reid.model.weights import Geometry, Weights
+from reid.model.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from reid.errors import UserError
 from reid.model.block import Transformer
-from reid.model.weights import Geometry, Weights
+from reid.model.geometry import Geometry
+from reid.model.weights import Weights
 
 # "P P P P P P P P X X X X P P P P P P P P ." as CLIP's tokenizer writes it; the context is
 # padded with zeros to 77, but attention is causal, so nothing after the end token is read.

@@ -7,51 +7,23 @@ three metadata entries, and OpenAI's TorchScript archive. Pickled files are read
 
 import hashlib
 import math
-import pickle
-import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from reid.errors import UserError
 from reid.files import sha256_of_file
+from reid.model.geometry import Geometry, geometry_of
 
 OPEN_CLIP_PREFIX = "open_clip:"
 _METADATA = ("input_resolution", "context_length", "vocab_size")
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Sizes of both towers, read from the shapes of the weights (MODEL section 4)."""
-
-    width: int
-    depth: int
-    patch: int
-    grid: int
-    embed: int
-    text_width: int
-    text_depth: int
-    context: int
-    vocabulary: int
-
-    @property
-    def heads(self) -> int:
-        """Attention heads of the visual tower: CLIP's are 64 wide."""
-        return self.width // 64
-
-    @property
-    def text_heads(self) -> int:
-        """Attention heads of the text tower."""
-        return self.text_width // 64
-
-
-VIT_B16 = Geometry(768, 12, 16, 14, 512, 512, 12, 77, 49408)
-VIT_L14 = Geometry(1024, 24, 14, 16, 768, 768, 12, 77, 49408)
 
 
 @dataclass(frozen=True)
@@ -71,61 +43,38 @@ def load(spec: str) -> Weights:
     """
     if spec.startswith(OPEN_CLIP_PREFIX):
         tensors = _from_open_clip(spec)
-        digest = _digest(tensors)
+        digest = _digest(_plain(tensors))
     else:
-        path = Path(spec)
-        if not path.is_file():
-            raise UserError(
-                f"weights {path} do not exist: put the CLIP file there or change `backbones` "
-                "(README: data and weights)"
-            )
+        path = _existing(spec)
         tensors = _read(path)
         digest = sha256_of_file(path)
     plain = _plain(tensors)
-    return Weights(plain, geometry_of(plain, spec), spec, digest)
+    geometry = geometry_of(plain, spec)
+    broken = [name for name, tensor in plain.items() if not tensor.isfinite().all()]
+    if broken:
+        raise UserError(f"{spec}: numbers that are not finite in {', '.join(broken[:3])}")
+    return Weights(plain, geometry, spec, digest)
 
 
-def geometry_of(tensors: Mapping[str, Tensor], source: str) -> Geometry:
-    """Read the sizes of both towers from the shapes. Raises UserError naming what is wrong."""
+def read_geometry(spec: str) -> Geometry:
+    """The sizes of both towers of a local file, without reading its numbers where the file allows.
 
-    def shape(name: str, dimensions: int) -> torch.Size:
-        if name not in tensors:
-            raise UserError(f"{source}: no tensor {name!r}: expected CLIP ViT weights")
-        if tensors[name].dim() != dimensions:
-            raise UserError(
-                f"{source}: {name} has shape {tuple(tensors[name].shape)}: "
-                f"expected {dimensions} dimensions as in CLIP"
-            )
-        return tensors[name].shape
+    Raises UserError as `load` does, but for numbers that are not finite.
+    """
+    if spec.startswith(OPEN_CLIP_PREFIX):
+        return load(spec).geometry
+    path = _existing(spec)
+    return geometry_of(_plain(_read(path, device="meta")), spec)
 
-    width, _, patch, _ = shape("visual.conv1.weight", 4)
-    positions = shape("visual.positional_embedding", 2)[0] - 1
-    grid = math.isqrt(positions)
-    if grid * grid != positions:
-        raise UserError(f"{source}: {positions} visual positions are no square grid")
-    context, text_width = shape("positional_embedding", 2)
-    geometry = Geometry(
-        width=width,
-        depth=_blocks(tensors, "visual.transformer.resblocks."),
-        patch=patch,
-        grid=grid,
-        embed=shape("visual.proj", 2)[1],
-        text_width=text_width,
-        text_depth=_blocks(tensors, "transformer.resblocks."),
-        context=context,
-        vocabulary=shape("token_embedding.weight", 2)[0],
-    )
-    if width % 64 or text_width % 64:
+
+def _existing(spec: str) -> Path:
+    path = Path(spec)
+    if not path.is_file():
         raise UserError(
-            f"{source}: widths {width} (visual) and {text_width} (text) "
-            "must be multiples of 64, the width of a CLIP attention head"
+            f"weights {path} do not exist: put the CLIP file there or change `backbones` "
+            "(README: data and weights)"
         )
-    if shape("text_projection", 2) != (text_width, geometry.embed):
-        raise UserError(
-            f"{source}: text_projection has shape {tuple(tensors['text_projection'].shape)}: "
-            f"expected {(text_width, geometry.embed)} to match the visual tower"
-        )
-    return geometry
+    return path
 
 
 def resize_positions(table: Tensor, rows: int, columns: int, mode: str) -> Tensor:
@@ -143,32 +92,42 @@ def resize_positions(table: Tensor, rows: int, columns: int, mode: str) -> Tenso
     return torch.cat([table[:1], resized.flatten(2)[0].T])
 
 
-def _read(path: Path) -> Mapping[str, object]:
+def _read(path: Path, device: str = "cpu") -> Mapping[Any, object]:
+    """The mapping a file holds. On the `meta` device shapes only, where the format allows it."""
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _safetensors(path, device)
         if _is_torchscript(path):
             return dict(torch.jit.load(path, map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        loaded = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        # A damaged file surfaces as any exception of the unpickler, zipfile or torch.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: not a readable weights file ({reason})") from None
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
     return loaded
 
 
+def _safetensors(path: Path, device: str) -> dict[Any, object]:
+    if device != "meta":
+        return dict(load_file(path))
+    with safe_open(path, framework="pt") as opened:
+        return {
+            name: torch.empty(opened.get_slice(name).get_shape(), device="meta")
+            for name in opened.keys()  # noqa: SIM118 - not a dict
+        }
+
+
 def _is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive: a zip with a `constants.pkl` and code."""
-    import zipfile
-
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _from_open_clip(spec: str) -> Mapping[str, object]:
+def _from_open_clip(spec: str) -> Mapping[Any, object]:
     import open_clip
 
     try:
@@ -186,27 +145,19 @@ def _from_open_clip(spec: str) -> Mapping[str, object]:
         ) from None
 
 
-def _plain(loaded: Mapping[str, object]) -> dict[str, Tensor]:
-    inner = loaded.get("state_dict", loaded)
-    if not isinstance(inner, Mapping):
-        inner = loaded
-    return {
-        name.removeprefix("module."): tensor.float()
-        for name, tensor in inner.items()
-        if isinstance(tensor, Tensor) and name.removeprefix("module.") not in _METADATA
+def _plain(loaded: Mapping[Any, object]) -> dict[str, Tensor]:
+    inner = loaded.get("state_dict")
+    named = {
+        name.removeprefix("module."): tensor
+        for name, tensor in (inner if isinstance(inner, Mapping) else loaded).items()
+        if isinstance(name, str) and isinstance(tensor, Tensor)
     }
+    return {name: tensor.float() for name, tensor in named.items() if name not in _METADATA}
 
 
-def _blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    pattern = re.compile(re.escape(prefix) + r"(\d+)\.")
-    return len({match[1] for name in tensors if (match := pattern.match(name))})
-
-
-def _digest(tensors: Mapping[str, object]) -> str:
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        value = tensors[name]
-        if isinstance(value, Tensor):
-            digest.update(name.encode())
-            digest.update(value.contiguous().numpy().tobytes())
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()

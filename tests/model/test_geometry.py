@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from reid.config import FineTune, Model, Pooling, Prompts, Stage2
 from reid.model import network, text
 from reid.model.finetune import trainable_groups
+from reid.model.geometry import VIT_B16, VIT_L14, Geometry
 from reid.model.network import VideoReID
 from reid.model.text import IdentityContexts, TextTower
-from reid.model.weights import VIT_B16, VIT_L14, Geometry
 from reid.train.losses import stage2_loss
 from tests.clips import random_weights
 

@@ -6,7 +6,8 @@ import torch
 
 from reid.config import Adapters, Model, Prompts
 from reid.model import network, text
-from reid.model.weights import VIT_B16, VIT_L14, Geometry, resize_positions
+from reid.model.geometry import VIT_B16, VIT_L14, Geometry
+from reid.model.weights import resize_positions
 from tests.clips import TINY, open_clip_model, random_weights, state_dict
 
 PLAIN = Model(prompts=Prompts(length=0), adapters=Adapters(spatial=False, temporal=False))
