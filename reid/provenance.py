@@ -36,9 +36,9 @@ def write(
 ) -> None:
     """Write the manifest of a finished run as JSON, atomically.
 
-    `options` is what the run was configured with (JSON-able), `started` an aware time, `device` a torch device (`cpu`, `cuda:0`); inputs and outputs are
-    files that exist, and are listed with their SHA-256. What this machine does not have (git, a
-    GPU, a Slurm job) is null.
+    `options` is what the run was configured with (JSON-able), `started` an aware time, `device`
+    a torch device (`cpu`, `cuda:0`). Inputs and outputs are files that exist; they are listed
+    with their SHA-256. What this machine does not have (git, a GPU, a Slurm job) is null.
     """
     finished = datetime.now(UTC)
     write_json(

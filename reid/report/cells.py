@@ -7,6 +7,7 @@ older than its options or features is a gap with a reason, never a number.
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from reid.artefacts import Results
 from reid.config import Config, Variant
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file
+from reid.fingerprint import run_settings
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Row:
     cells: Mapping[tuple[int, str], Cell | Gap]
     seeds: tuple[int, ...]
     protocols: tuple[str, ...]
+    manifests: tuple[Path, ...] = ()
+    """What made the weights behind the cells, one a seed that was trained."""
 
     def of(self, protocol: str, value: str = "mean_ap") -> Spread | None:
         """One value of a protocol over the seeds that were run; None when none was."""
@@ -119,10 +123,17 @@ def collect(config: Config) -> list[Row]:
             digests[path] = sha256_of_file(path) if path.exists() else None
         return digests[path]
 
+    @cache
+    def is_outdated(training: str, seed: int) -> bool:
+        path = results.manifest(training, seed)
+        return path.exists() and read_json(path)["options"] != run_settings(config, training)
+
     def cell(name: str, variant: Variant, seed: int, protocol: str) -> Cell | Gap:
         path = results.retrieval(name, seed, protocol)
         if not path.exists():
             return Gap("not run")
+        if is_outdated(variant.training, seed):
+            return Gap("stale: the training has other options now")
         features = digest(results.features(variant.training, seed, protocol))
         return _read_cell(path, variant, features)
 
@@ -137,6 +148,11 @@ def collect(config: Config) -> list[Row]:
             },
             config.seeds,
             config.dataset.protocols,
+            tuple(
+                path
+                for seed in config.seeds
+                if (path := results.manifest(variant.training, seed)).exists()
+            ),
         )
         for name, variant in config.variants.items()
     ]

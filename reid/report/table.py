@@ -137,7 +137,7 @@ def as_csv(rows: Sequence[Row]) -> str:
         f"{place}_{value}{end}" for value in values for place in places for end in ("", "_std")
     ]
     head = ["variant", "label", "training", "reference", "seeds", "paper"]
-    writer.writerow([*head, *names, *(f"{protocol}_chance" for protocol in protocols)])
+    writer.writerow([*head, *names, *(f"{protocol}_chance" for protocol in protocols), "manifests"])
     for row in rows:
         spreads = [
             spread
@@ -160,6 +160,7 @@ def as_csv(rows: Sequence[Row]) -> str:
                 "" if row.variant.paper is None else row.variant.paper,
                 *(text for spread in spreads for text in _full(spread)),
                 *(_full(spread)[0] for spread in chances),
+                " ".join(path.as_posix() for path in row.manifests),
             ]
         )
     return text.getvalue()
