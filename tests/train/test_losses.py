@@ -1,0 +1,194 @@
+"""Losses against slow float64 loops, and against pytorch-metric-learning where it has them."""
+
+import math
+
+import pytest
+import torch
+from pytorch_metric_learning.distances import CosineSimilarity, DotProductSimilarity
+from pytorch_metric_learning.losses import SupConLoss, TripletMarginLoss
+from pytorch_metric_learning.miners import BatchHardMiner
+from pytorch_metric_learning.reducers import MeanReducer
+from torch import Tensor
+
+from reid.config import Losses
+from reid.model.network import Features
+from reid.train.losses import batch_hard_triplet, contrastive, stage2_loss
+
+Rows = list[list[float]]
+
+
+def dot(u: list[float], v: list[float]) -> float:
+    return sum(a * b for a, b in zip(u, v, strict=True))
+
+
+def log_softmax(scores: list[float]) -> list[float]:
+    top = max(scores)
+    total = top + math.log(sum(math.exp(score - top) for score in scores))
+    return [score - total for score in scores]
+
+
+def slow_contrastive(u: Rows, v: Rows, labels: list[int]) -> float:
+    """-mean_i mean_{j: y_j = y_i} log softmax_j(u_i . v_j) (MODEL 4.5)."""
+    losses = []
+    for i, row in enumerate(u):
+        likelihood = log_softmax([dot(row, other) for other in v])
+        same = [likelihood[j] for j in range(len(v)) if labels[j] == labels[i]]
+        losses.append(-sum(same) / len(same))
+    return sum(losses) / len(losses)
+
+
+def slow_triplet(u: Rows, labels: list[int], margin: float) -> float:
+    """Batch-hard with D = -cos; the row itself is a positive; +1 without negatives (MODEL 4.6)."""
+    losses = []
+    for i, row in enumerate(u):
+        distances = [-dot(row, other) / math.sqrt(dot(row, row) * dot(other, other)) for other in u]
+        positive = max(distances[j] for j in range(len(u)) if labels[j] == labels[i])
+        others = [distances[j] for j in range(len(u)) if labels[j] != labels[i]]
+        losses.append(max(0.0, positive - min(others, default=1.0) + margin))
+    return sum(losses) / len(losses)
+
+
+def slow_cross_entropy(scores: Rows, labels: list[int], smoothing: float) -> float:
+    """Target 1 - s + s / C on the label and s / C elsewhere."""
+    losses = []
+    for row, label in zip(scores, labels, strict=True):
+        likelihood = log_softmax(row)
+        spread = sum(likelihood) / len(row)
+        losses.append(-(1 - smoothing) * likelihood[label] - smoothing * spread)
+    return sum(losses) / len(losses)
+
+
+def draw(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+LABELS = {
+    "pairs": [0, 0, 1, 1, 2, 2],
+    "uneven": [4, 1, 1, 1, 0, 4],
+    "singles": [5, 4, 3, 2, 1, 0],
+    "one identity": [3, 3, 3, 3, 3, 3],
+}
+labelled = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+
+
+@labelled
+def test_contrastive_is_the_slow_loop(labels: list[int]) -> None:
+    u, v = draw(6, 8, seed=1), draw(6, 8, seed=2)
+    mine = contrastive(u, v, torch.tensor(labels))
+    slow = slow_contrastive(u.double().tolist(), v.double().tolist(), labels)
+    assert mine.item() == pytest.approx(slow, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pairs", "uneven", "singles"])  # SupCon wants negatives
+def test_contrastive_is_supcon_of_metric_learning(name: str) -> None:
+    labels = LABELS[name]
+    u, v, y = draw(6, 8, seed=3), draw(6, 8, seed=4), torch.tensor(labels)
+    raw = DotProductSimilarity(normalize_embeddings=False)
+    supcon = SupConLoss(temperature=1.0, distance=raw, reducer=MeanReducer())
+    # Its own labels again would mean its own rows again, and skip each row's own partner.
+    theirs = supcon(u, y, ref_emb=v, ref_labels=y.clone())
+    torch.testing.assert_close(contrastive(u, v, y), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_contrastive_is_not_symmetric_and_has_its_floor() -> None:
+    u, v, y = draw(4, 8, seed=5), draw(4, 8, seed=6), torch.tensor([0, 0, 1, 1])
+    assert not torch.isclose(contrastive(u, v, y), contrastive(v, u, y))
+    ideal = 30 * torch.eye(2)[y]
+    assert contrastive(ideal, ideal, y).item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+@labelled
+@pytest.mark.parametrize("margin", [0.0, 0.3, 1.5])
+def test_triplet_is_the_slow_loop(labels: list[int], margin: float) -> None:
+    u = draw(6, 8, seed=7, scale=3.0)
+    mine = batch_hard_triplet(u, torch.tensor(labels), margin)
+    assert mine.item() == pytest.approx(
+        slow_triplet(u.double().tolist(), labels, margin), rel=1e-5, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("labels", [LABELS["pairs"], [0, 0, 0, 1, 1, 1]])
+def test_triplet_is_batch_hard_of_metric_learning(labels: list[int]) -> None:
+    u, y = draw(6, 8, seed=8), torch.tensor(labels)
+    hardest = BatchHardMiner(distance=CosineSimilarity())(u, y)
+    loss = TripletMarginLoss(margin=0.3, distance=CosineSimilarity(), reducer=MeanReducer())
+    torch.testing.assert_close(batch_hard_triplet(u, y, 0.3), loss(u, y, hardest))
+
+
+def stage2_inputs() -> tuple[Features, tuple[Tensor, Tensor], Tensor, Tensor]:
+    features = Features(
+        last=draw(6, 12, seed=10), pooled=draw(6, 12, seed=11), proj=draw(6, 8, seed=12)
+    )
+    logits = draw(6, 5, seed=13), draw(6, 5, seed=14)
+    return features, logits, draw(5, 8, seed=15), torch.tensor([0, 0, 4, 4, 2, 2])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_stage2_has_all_eight_terms(smoothing: float) -> None:
+    """Two CE, three triplets, the text-bank CE and both contrastive terms (MODEL 4.6)."""
+    features, logits, bank, labels = stage2_inputs()
+    weights = Losses(label_smoothing=smoothing)
+    result = stage2_loss(features, logits, bank, labels, weights)
+    y = labels.tolist()
+    texts = bank.double().tolist()
+    proj = features.proj.double().tolist()
+    mine = [texts[label] for label in y]
+    to_bank = [[dot(row, text) for text in texts] for row in proj]
+    every_feature = (features.last, features.pooled, features.proj)
+    slow = {
+        "identity": 0.25
+        * sum(slow_cross_entropy(scores.double().tolist(), y, smoothing) for scores in logits),
+        "triplet": sum(slow_triplet(u.double().tolist(), y, 0.3) for u in every_feature),
+        "text_bank": slow_cross_entropy(to_bank, y, smoothing),
+        "image_to_text": slow_contrastive(proj, mine, y),
+        "text_to_image": slow_contrastive(mine, proj, y),
+    }
+    assert {name: term.item() for name, term in result.terms.items()} == {
+        name: pytest.approx(value, rel=1e-5) for name, value in slow.items()
+    }
+    assert result.total.item() == pytest.approx(sum(slow.values()), rel=1e-5)
+    right = sum(row.index(max(row)) == label for row, label in zip(to_bank, y, strict=True))
+    assert result.accuracy.item() == pytest.approx(right / 6)
+
+
+def test_gradients_are_those_of_the_slow_loops() -> None:
+    """Central differences in float64 of the slow total, at every number of Z."""
+    features, logits, bank, labels = stage2_inputs()
+    proj = features.proj.clone().requires_grad_()
+    learned = Features(features.last, features.pooled, proj)
+    stage2_loss(learned, logits, bank, labels, Losses()).total.backward()
+    y, texts = labels.tolist(), bank.double().tolist()
+    mine = [texts[label] for label in y]
+
+    def slow(z: Rows) -> float:
+        to_bank = [[dot(row, text) for text in texts] for row in z]
+        return (
+            slow_triplet(z, y, 0.3)
+            + slow_cross_entropy(to_bank, y, 0.1)
+            + slow_contrastive(z, mine, y)
+            + slow_contrastive(mine, z, y)
+        )
+
+    assert proj.grad is not None
+    step = 1e-6
+    for row in range(6):
+        for column in range(8):
+            sides = []
+            for sign in (1, -1):
+                z = features.proj.double().tolist()
+                z[row][column] += sign * step
+                sides.append(slow(z))
+            slope = (sides[0] - sides[1]) / (2 * step)
+            assert proj.grad[row, column].item() == pytest.approx(slope, rel=1e-3, abs=1e-5)
+
+
+def test_half_precision_features_give_float32_losses() -> None:
+    features, logits, bank, labels = stage2_inputs()
+    half = Features(features.last.bfloat16(), features.pooled.bfloat16(), features.proj.bfloat16())
+    same = Features(half.last.float(), half.pooled.float(), half.proj.float())
+    low = tuple(scores.bfloat16() for scores in logits)
+    high = tuple(scores.float() for scores in low)
+    mixed = stage2_loss(half, low, bank, labels, Losses())  # type: ignore[arg-type]
+    full = stage2_loss(same, high, bank, labels, Losses())  # type: ignore[arg-type]
+    assert mixed.total.dtype == torch.float32
+    torch.testing.assert_close(mixed.total, full.total, rtol=0, atol=0)
