@@ -4,7 +4,6 @@ The verbs are stood in for, so that the whole DAG runs in seconds; Snakemake, th
 configuration, the command lines and the fingerprints are the real ones.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ WHOLE = {
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A clone with data and weights put where config.yaml has them; nothing has run."""
-    workspace = Workspace.create(tmp_path_factory.mktemp("fresh") / "clone", stand_in=True)
+    workspace = Workspace.copy(tmp_path_factory.mktemp("fresh") / "clone")
     make_tree(workspace.path / "data" / "DetReIDX")
     weights = workspace.path / "weights"
     weights.mkdir()
@@ -37,10 +36,10 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def done(fresh: Workspace) -> Iterator[Workspace]:
+def done(fresh: Workspace) -> Workspace:
     """The same after a whole run."""
     fresh.snakemake()
-    yield fresh
+    return fresh
 
 
 class TestFresh:

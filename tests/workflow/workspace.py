@@ -1,4 +1,4 @@
-"""A copy of the project in an empty folder, in which Snakemake is really run."""
+"""A folder in which Snakemake is really run, on the project or on a copy of it."""
 
 import os
 import re
@@ -52,26 +52,32 @@ class Job:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The project in `path`; Snakemake runs there as a user would run it."""
+    """A folder in which the commands of a project are run."""
 
     path: Path
+    project: Path = ROOT
 
     @classmethod
-    def create(cls, path: Path, *, stand_in: bool) -> "Workspace":
+    def copy(cls, path: Path) -> "Workspace":
+        """A copy of the project in which the verbs are stood in for."""
         ignore = shutil.ignore_patterns("__pycache__")
         for folder in ("reid", "workflow", "config"):
             shutil.copytree(ROOT / folder, path / folder, ignore=ignore)
         shutil.copy(ROOT / "README.md", path)
-        if stand_in:
-            (path / "reid" / "__main__.py").write_text(STAND_IN)
-        return cls(path)
+        (path / "reid" / "__main__.py").write_text(STAND_IN)
+        return cls(path, project=path)
+
+    @property
+    def snakefile(self) -> Path:
+        """The workflow of the project."""
+        return self.project / "workflow" / "Snakefile"
 
     def command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run a module with this copy of the project; nothing is raised."""
+        """Run a module; nothing is raised."""
         return subprocess.run(
             [sys.executable, "-m", *map(str, arguments)],
             cwd=self.path,
-            env={**os.environ, "PYTHONPATH": str(self.path), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(self.project), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -79,13 +85,13 @@ class Workspace:
 
     def snakemake(self, *arguments: str | Path) -> str:
         """Run Snakemake and return what it printed. Fails the test when Snakemake fails."""
-        done = self.command("snakemake", *arguments)
+        done = self.command("snakemake", "--snakefile", self.snakefile, *arguments)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     def refused(self, *arguments: str | Path) -> str:
         """What Snakemake prints when it must fail."""
-        done = self.command("snakemake", *arguments)
+        done = self.command("snakemake", "--snakefile", self.snakefile, *arguments)
         assert done.returncode != 0, done.stdout
         return done.stdout
 

@@ -1,0 +1,120 @@
+"""One small experiment through the real verbs: from frames to the table, and back again."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from reid.files import sha256_of_file
+from tests.clips import TINY, state_dict
+from tests.trees import make_tree
+from tests.workflow.workspace import Workspace
+
+OPTIONS = ("--configfile", "mini.yaml", "--replace-workflow-config")
+TABLES = Path("results/mini/tables")
+
+
+def contents(folder: Path) -> dict[str, int]:
+    return {p.relative_to(folder).as_posix(): p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+
+def rows(workspace: Workspace) -> dict[str, dict[str, str]]:
+    """Rows of the table by variant."""
+    with (workspace.path / TABLES / "ablation.csv").open(newline="") as opened:
+        return {row["variant"]: row for row in csv.DictReader(opened)}
+
+
+def tabulate(workspace: Workspace) -> str:
+    """What `reid table` prints."""
+    printed = workspace.command("reid", "table", "--config", "mini.yaml")
+    assert printed.returncode == 0, printed.stdout
+    return printed.stdout
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("line"))
+    make_tree(workspace.path / "data", train=2, test=2, tracklets=1, frames=2)
+    save_file(
+        {k: v.clone() for k, v in state_dict(TINY).items()}, workspace.path / "tiny.safetensors"
+    )
+    shutil.copy(Path(__file__).with_name("mini.yaml"), workspace.path)
+    before = contents(workspace.path / "data")
+    workspace.snakemake(*OPTIONS)
+    assert contents(workspace.path / "data") == before, "the dataset was written to"
+    return workspace
+
+
+def test_the_whole_line_ran(done: Workspace) -> None:
+    assert set(rows(done)) == {"plain", "reranked", "pooled", "untrained"}
+    for suffix in ("csv", "md", "tex"):
+        assert (done.path / TABLES / f"ablation.{suffix}").stat().st_size > 0
+
+
+def test_fault_21_a_second_run_does_nothing(done: Workspace) -> None:
+    assert "Nothing to be done" in done.snakemake(*OPTIONS)
+
+
+def test_fault_22_every_cell_traces_to_the_manifest_of_its_run(done: Workspace) -> None:
+    for variant, row in rows(done).items():
+        training = {"reranked": "plain"}.get(variant, variant)
+        assert row["manifests"] == f"results/mini/train/{training}/seed1/manifest.json"
+        manifest = json.loads((done.path / row["manifests"]).read_text())
+        assert manifest["seed"] == 1
+        assert len(manifest["fingerprint"]) == 16
+        assert manifest["options"]["stage2"]["stage2"]["batch_size"] == 4
+        assert manifest["wall_seconds"] > 0
+        assert {"git", "slurm", "gpu", "host", "packages"} <= manifest.keys()
+        weights = manifest["outputs"]["stage2"]
+        assert sha256_of_file(done.path / weights["path"]) == weights["sha256"]
+
+
+def test_fault_22_a_missing_row_is_a_gap_in_the_table(done: Workspace) -> None:
+    metrics = done.path / "results/mini/retrieval/reranked/seed1/A2A.json"
+    kept = metrics.read_text()
+    whole = rows(done)
+    assert float(whole["reranked"]["A2A_mean_ap"]) > 0
+    metrics.unlink()
+    try:
+        printed = tabulate(done)
+        assert "re-ranked, A2A: not run" in printed
+        assert rows(done)["reranked"]["A2A_mean_ap"] == ""
+        assert rows(done)["plain"] == whole["plain"]
+    finally:
+        metrics.write_text(kept)
+
+
+@pytest.mark.parametrize(
+    ("option", "other", "row", "reason"),
+    [
+        ("k1: 3", "k1: 2", "re-ranked", "stale: run with other options"),
+        ("width: 64", "width: 128", "plain", "stale: the training has other options now"),
+    ],
+)
+def test_fault_22_a_number_made_with_other_options_is_not_shown(
+    done: Workspace, option: str, other: str, row: str, reason: str
+) -> None:
+    with done.edited("mini.yaml", option, other):
+        printed = tabulate(done)
+    assert f"{row}, A2A: {reason}" in printed
+    (shown,) = (found for found in rows(done).values() if found["label"] == row)
+    assert shown["A2A_mean_ap"] == ""
+
+
+def test_fault_23_a_tracklet_changed_after_indexing_stops_training_at_once(
+    done: Workspace,
+) -> None:
+    tracklet = next((done.path / "data" / "train").glob("*/*"))
+    frame = next(tracklet.iterdir())
+    extra = frame.with_name(frame.name.replace("_0000", "_0009"))
+    shutil.copy(frame, extra)
+    printed = done.command(
+        *["reid", "train", "stage2", "--config", "mini.yaml", "--training", "plain", "--seed", "1"]
+    )
+    assert printed.returncode == 1
+    assert printed.stdout.startswith("error: ")
+    assert tracklet.name in printed.stdout
+    assert "reid index" in printed.stdout
