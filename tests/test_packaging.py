@@ -55,7 +55,7 @@ def test_everything_that_is_installed_for_a_dependency_is_pinned(requirement: Re
 
 @pytest.mark.parametrize(
     "name",
-    "snakemake torch open_clip_torch submitit numpy scipy pandas pyyaml".split(),
+    ["snakemake", "torch", "open_clip_torch", "submitit", "numpy", "scipy", "pandas", "pyyaml"],
 )
 def test_the_stack_the_users_asked_for_stays(name: str) -> None:
     assert canonicalize_name(name) in {canonicalize_name(r.name) for r in REQUIRED}
