@@ -50,6 +50,10 @@ class Dataset(Section):
     max_unmatched_query_share: Share = Field(
         0.0, description="share of queries that may lack a positive before `index` fails"
     )
+    check_sizes: bool = Field(
+        True,
+        description="`index` looks at every file to find empty ones; false: lists folders only",
+    )
     allow_shared_identities: bool = Field(
         False, description="the test set reuses identity numbers of training for other people"
     )
@@ -74,6 +78,9 @@ class Prompts(Section):
     distance_bins: Count = Field(18, description="uniform bins on [0, 120] m")
     metadata_dropout: Share = Field(
         0.1, description="share of training clips whose metadata is hidden (interpretation)"
+    )
+    train: bool = Field(
+        True, description="false freezes the prompts at their start, as the released code does"
     )
 
     @model_validator(mode="after")
@@ -101,6 +108,9 @@ class Pooling(Section):
     )
     quality: bool = Field(
         False, description="QATW: learned bias by log crop height (interpretation)"
+    )
+    train: bool = Field(
+        True, description="false freezes attention at its start, as the released code does"
     )
 
     @model_validator(mode="after")

@@ -39,6 +39,7 @@ CAPTURE_POINTS = (
 """The 18 aerial capture points (altitude m, horizontal distance m, angle degrees)."""
 
 _GROUND_FIELDS, _AERIAL_FIELDS = 7, 24
+_MOST_DIGITS = 9  # a frame number fits into 32 bits
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _INTEGER = re.compile(r"\d+", re.ASCII)
 _SESSIONS = {"1": 1, "S1": 1, "2": 2, "S2": 2}
@@ -67,7 +68,7 @@ class Tracklet:
     angle: float
     """Degrees; NaN on the ground."""
     frames: Sequence[str]
-    """File names, sorted."""
+    """File names, by frame number within what precedes it."""
     modified: int = 0
     """Modification time of the folder when indexed, ns since the epoch."""
 
@@ -112,15 +113,34 @@ def parse_identity(name: str) -> int:
     return int(name)
 
 
-def parse_frame(name: str, identity: int) -> Scene:
-    """Read a frame's file name (module docstring); `identity` is that of its person folder.
+class FileName(NamedTuple):
+    """A frame's file name in three parts: all of a scene share the first and the last."""
 
-    Raises GrammarError with the reason when the name is of neither form.
-    """
+    head: str
+    """Up to the last underscore."""
+    digits: str
+    """Frame number as written."""
+    suffix: str
+    """`.jpg` as written."""
+
+
+def split_name(name: str) -> FileName:
+    """Cut off the frame number. Raises GrammarError with the reason when there is none."""
     stem, dot, suffix = name.rpartition(".")
     if not dot or suffix.lower() not in ("jpg", "jpeg"):
         raise GrammarError("not a .jpg file")
-    fields = stem.split("_")
+    head, _, digits = stem.rpartition("_")
+    if not _INTEGER.fullmatch(digits) or len(digits) > _MOST_DIGITS:
+        raise GrammarError(f"frame number {digits!r} is not an integer of at most 9 digits")
+    return FileName(head, digits, dot + suffix)
+
+
+def parse_scene(head: str, identity: int) -> Scene:
+    """Read a file name up to its frame number; `identity` is that of its person folder.
+
+    Raises GrammarError with the reason when the name is of neither form.
+    """
+    fields = [*head.split("_"), "frame"]
     if len(fields) not in (_GROUND_FIELDS, _AERIAL_FIELDS):
         raise GrammarError(
             f"unknown file name: {len(fields)} fields between underscores, expected "
@@ -130,8 +150,6 @@ def parse_frame(name: str, identity: int) -> Scene:
         raise GrammarError("unknown file name: an empty field between underscores")
     if not _INTEGER.fullmatch(fields[0]) or int(fields[0]) != identity:
         raise GrammarError(f"identity {fields[0]!r} of the file is not that of its person folder")
-    if not _INTEGER.fullmatch(fields[-1]):
-        raise GrammarError(f"frame number {fields[-1]!r} is not an integer")
     if len(fields) == _GROUND_FIELDS:
         return Scene("ground", None, None, None, None)
     altitude, distance, angle = (

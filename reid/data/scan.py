@@ -7,8 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from reid.data.layout import GrammarError, Scene, Subset, Tracklet, parse_frame, parse_identity
+import numpy as np
+
+from reid.data.layout import (
+    GrammarError,
+    Scene,
+    Subset,
+    Tracklet,
+    parse_identity,
+    parse_scene,
+    split_name,
+)
+from reid.data.names import FrameNames, Run
 from reid.errors import UserError
+from reid.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,18 @@ class Found:
     rejected: tuple[Rejected, ...] = ()
 
 
-def scan_subset(root: Path, folder: str, subset: Subset, pool: ThreadPoolExecutor) -> Found:
+@dataclass(frozen=True)
+class Walk:
+    """How to walk a subset's folder."""
+
+    folder: str
+    """Relative to the dataset root."""
+    subset: Subset
+    check_sizes: bool = True
+    """Look at every file to find empty ones; False lists folders only."""
+
+
+def scan_subset(root: Path, walk: Walk, pool: ThreadPoolExecutor, *, quiet: bool = True) -> Found:
     """All tracklets under `root/folder/PID/TRACKLET`, by identity, then by folder name.
 
     Files at unexpected places, of unknown names, empty, or at odds with the rest of their
@@ -37,8 +60,8 @@ def scan_subset(root: Path, folder: str, subset: Subset, pool: ThreadPoolExecuto
     """
     people: dict[int, str] = {}
     strays: list[Rejected] = []
-    for entry in _entries(root / folder):
-        place = f"{folder}/{entry.name}"
+    for entry in _entries(root / walk.folder):
+        place = f"{walk.folder}/{entry.name}"
         if not entry.is_dir():
             strays.append(_reject(place, "file outside a tracklet folder"))
             continue
@@ -53,15 +76,21 @@ def scan_subset(root: Path, folder: str, subset: Subset, pool: ThreadPoolExecuto
                 "rename or merge them"
             )
         people[identity] = place
-    order = sorted(people)
-    found = list(pool.map(lambda i: _scan_person(root, people[i], i, subset), order))
+    found: list[Found] = []
+    frames = 0
+    progress = Progress(f"index of {walk.folder}", len(people), "people")
+    for one in pool.map(lambda i: _scan_person(root, people[i], i, walk), sorted(people)):
+        found.append(one)
+        frames += sum(len(tracklet.frames) for tracklet in one.tracklets)
+        if not quiet:
+            progress.advance(note=f"{frames:,} frames")
     return Found(
         tuple(tracklet for one in found for tracklet in one.tracklets),
         (*strays, *(rejected for one in found for rejected in one.rejected)),
     )
 
 
-def _scan_person(root: Path, folder: str, identity: int, subset: Subset) -> Found:
+def _scan_person(root: Path, folder: str, identity: int, walk: Walk) -> Found:
     tracklets: list[Tracklet] = []
     rejected: list[Rejected] = []
     entries = _entries(root / folder)
@@ -74,7 +103,7 @@ def _scan_person(root: Path, folder: str, identity: int, subset: Subset) -> Foun
         elif not _is_text(entry.name):
             rejected += _reject_below(root, place, "folder name is not UTF-8")
         else:
-            tracklet, bad = _scan_tracklet(root, place, identity, subset)
+            tracklet, bad = _scan_tracklet(root, place, identity, walk)
             rejected += bad
             if tracklet is not None:
                 tracklets.append(tracklet)
@@ -82,57 +111,86 @@ def _scan_person(root: Path, folder: str, identity: int, subset: Subset) -> Foun
 
 
 def _scan_tracklet(
-    root: Path, folder: str, identity: int, subset: Subset
+    root: Path, folder: str, identity: int, walk: Walk
 ) -> tuple[Tracklet | None, list[Rejected]]:
     # Taken before the listing: a change in between then shows as a stale index, not as none.
     modified = (root / folder).stat().st_mtime_ns
     scenes: dict[str, Scene] = {}
+    runs: dict[tuple[str, int, str], list[int]] = {}
     rejected: list[Rejected] = []
-    entries = _entries(root / folder)
-    if not entries:
+    names = _names(root / folder)
+    if not names:
         return None, [_reject(folder, "empty tracklet")]
-    for entry in entries:
-        place = f"{folder}/{entry.name}"
-        if entry.is_dir():
-            rejected += _reject_below(root, place, "folder inside a tracklet folder")
-            continue
+    empty = _empty_files(root / folder, names) if walk.check_sizes else {}
+    for name in names:
         try:
-            scenes[entry.name] = _frame(entry, identity)
+            head, digits, suffix = split_name(name)
+            if head not in scenes:
+                scenes[head] = parse_scene(head, identity)
+            if name in empty:
+                raise GrammarError(empty[name])
         except GrammarError as error:
-            rejected.append(_reject(place, str(error)))
-    if not scenes:
+            rejected += _reject_entry(root, f"{folder}/{name}", str(error))
+        else:
+            runs.setdefault((head, len(digits), suffix), []).append(int(digits))
+    if not runs:
         return None, rejected
-    scene = Counter(scenes.values()).most_common(1)[0][0]
+    votes: Counter[Scene] = Counter()
+    for (head, _, _), numbers in runs.items():
+        votes[scenes[head]] += len(numbers)
+    scene = votes.most_common(1)[0][0]
+    good = FrameNames(_run(key, runs[key]) for key in sorted(runs) if scenes[key[0]] == scene)
+    bad = FrameNames(_run(key, runs[key]) for key in sorted(runs) if scenes[key[0]] != scene)
     odd = "view, height, distance, angle or session differs from the rest of its tracklet"
-    rejected += [_reject(f"{folder}/{name}", odd) for name, own in scenes.items() if own != scene]
+    rejected += [_reject(f"{folder}/{name}", odd) for name in bad]
     tracklet = Tracklet(
         identity=identity,
         name=PurePosixPath(folder).name,
         path=folder,
-        subset=subset,
+        subset=walk.subset,
         view=scene.view,
         camera=scene.camera,
         session=scene.session,
         altitude=_or_nan(scene.altitude),
         distance=_or_nan(scene.distance),
         angle=_or_nan(scene.angle),
-        frames=tuple(name for name, own in scenes.items() if own == scene),
+        frames=good,
         modified=modified,
     )
     return tracklet, rejected
 
 
-def _frame(entry: os.DirEntry[str], identity: int) -> Scene:
-    if not _is_text(entry.name):
-        raise GrammarError("file name is not UTF-8")
-    scene = parse_frame(entry.name, identity)
+def _run(key: tuple[str, int, str], numbers: list[int]) -> Run:
+    return Run(*key, np.sort(np.array(numbers, dtype=np.int32)))
+
+
+def _empty_files(folder: Path, names: list[str]) -> dict[str, str]:
+    """Names of files without content, or that cannot be looked at, with the reason."""
+    found = {}
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        size = entry.stat().st_size
+        for name in names:
+            try:
+                if os.stat(name, dir_fd=descriptor).st_size == 0:
+                    found[name] = "zero bytes"
+            except OSError as error:
+                found[name] = f"cannot be read: {error.strerror}"
+    finally:
+        os.close(descriptor)
+    return found
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - names only, and faster
     except OSError as error:
-        raise GrammarError(f"cannot be read: {error.strerror}") from None
-    if size == 0:
-        raise GrammarError("zero bytes")
-    return scene
+        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
+
+
+def _reject_entry(root: Path, path: str, reason: str) -> list[Rejected]:
+    if (root / path).is_dir():
+        return list(_reject_below(root, path, "folder inside a tracklet folder"))
+    return [_reject(path, reason if _is_text(path) else "file name is not UTF-8")]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from reid.config import Dataset
-from reid.data import index
+from reid.data import checks, index
 from reid.errors import UserError
 from tests.trees import frame_name, make_tree, write_frame, write_tracklet
 
@@ -22,7 +22,8 @@ def reasons(built):
 
 
 def check(built, root, **options):
-    index.check(built, Dataset(root=root, **options), report=root / "rejected.csv")
+    options = Dataset(root=root, **options)
+    checks.check(built.splits, built.rejected, options, report=root / "rejected.csv")
 
 
 def test_every_tracklet_with_its_metadata(tree):
@@ -118,6 +119,38 @@ def test_unusable_files_are_rejected_with_their_reason(tree):
     assert not found
 
 
+def test_empty_files_stay_when_sizes_are_not_looked_at(tree):
+    (tree / "train" / "0001" / "0001_0100" / frame_name(1, 90, camera=1, point=2)).touch()
+    assert len(index.build(tree).rejected) == 1
+    assert not index.build(tree, check_sizes=False).rejected
+
+
+def test_the_minority_of_a_tracklet_is_rejected_even_when_it_comes_first(tree):
+    folder = tree / "train" / "0001" / "0001_0100"
+    (folder / frame_name(1, 0, camera=1, point=1, spelling="S")).write_bytes(b"x")
+    built = index.build(tree)
+    tracklet = next(t for t in built.splits["train"] if t.name == "0001_0100")
+    assert len(tracklet.frames) == 3
+    assert tracklet.altitude == 11.5
+    assert len(built.rejected) == 1
+
+
+def test_frames_are_in_the_order_of_their_numbers(tree):
+    folder = tree / "train" / "0001" / "0001_0777"
+    head = frame_name(1, 0, camera=0).rpartition("_")[0]
+    for number in ("10", "9", "2", "011"):
+        write_frame(folder / f"{head}_{number}.jpg", seed=0)
+    tracklet = next(t for t in index.build(tree).splits["train"] if t.name == "0001_0777")
+    assert [name.rpartition("_")[2] for name in tracklet.frames] == [
+        *("2.jpg", "9.jpg", "10.jpg", "011.jpg")
+    ]
+
+
+def test_progress_tells_people_and_frames(tree, capsys):
+    index.build(tree, quiet=False)
+    assert "index of train: 2/2 people" in capsys.readouterr().out
+
+
 def test_names_that_are_not_utf8_are_rejected_and_written(tree, tmp_path):
     bad = os.fsencode(tree / "train" / "0001" / "0001_0100") + b"/\xff.jpg"
     with open(bad, "wb") as opened:  # noqa: PTH123 - a path of bytes
@@ -136,7 +169,7 @@ def test_share_of_rejected_files_has_a_limit(tree):
     (tree / "train" / "0001" / "0001_0100" / "notes.txt").write_text("x")
     built = index.build(tree)
     frames = sum(len(t.frames) for split in built.splits.values() for t in split)
-    assert built.rejected_share == pytest.approx(1 / (frames + 1))
+    assert checks.rejected_share(built.splits, built.rejected) == pytest.approx(1 / (frames + 1))
     check(built, tree, max_rejected_share=0.1)
     with pytest.raises(UserError, match=r"notes\.txt: not a \.jpg.*rejected\.csv.*max_rejected"):
         check(built, tree)
@@ -179,7 +212,7 @@ def test_two_folders_of_one_identity_are_an_error(tree):
 def test_identities_in_train_and_test_are_an_error_unless_allowed(tree):
     shutil.copytree(tree / "train" / "0002", tree / "case1_aerial_to_ground" / "gallery" / "0002")
     built = index.build(tree)
-    assert index.summarise(built)["identities_in_train_and_test"] == [2]
+    assert checks.summarise(built.splits, built.rejected)["identities_in_train_and_test"] == [2]
     with pytest.raises(UserError, match=r"1 identities .* 2"):
         check(built, tree)
     check(built, tree, allow_shared_identities=True)
@@ -191,8 +224,8 @@ def test_query_without_a_positive_is_an_error_above_its_limit(tree):
     # Same identity, same camera: junk under the standard rule, so still no positive.
     write_tracklet(gallery / "0004" / "0004_0190", 4, camera=1)
     built = index.build(tree)
-    assert [t.identity for t in index.unmatched_queries(built.splits["A2A"])] == [4]
-    assert not index.unmatched_queries(built.splits["A2G"])
+    assert [t.identity for t in checks.unmatched_queries(built.splits["A2A"])] == [4]
+    assert not checks.unmatched_queries(built.splits["A2G"])
     with pytest.raises(UserError, match=r"A2A: 1 of 2 queries .*query/0004/0004_0100"):
         check(built, tree)
     check(built, tree, max_unmatched_query_share=0.5)

@@ -1,0 +1,122 @@
+"""What an index says about its dataset, and whether that is good enough to go on."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reid.config import Dataset
+from reid.data.layout import PROTOCOL_FOLDERS, Tracklet
+from reid.data.scan import Rejected
+from reid.errors import UserError
+
+Splits = Mapping[str, Sequence[Tracklet]]
+
+
+def rejected_share(splits: Splits, rejected: Sequence[Rejected]) -> float:
+    """Rejected files (and empty folders) over all files seen; 0 without any."""
+    kept = sum(len(tracklet.frames) for tracklets in splits.values() for tracklet in tracklets)
+    return len(rejected) / max(1, kept + len(rejected))
+
+
+def unmatched_queries(tracklets: Iterable[Tracklet]) -> tuple[Tracklet, ...]:
+    """Queries of a protocol without a positive: same identity from another camera.
+
+    Gallery tracklets of the query's identity and camera are junk in the evaluation.
+    """
+    tracklets = tuple(tracklets)
+    seen: dict[int, set[int]] = {}
+    for tracklet in tracklets:
+        if tracklet.subset == "gallery":
+            seen.setdefault(tracklet.identity, set()).add(tracklet.camera)
+    return tuple(
+        tracklet
+        for tracklet in tracklets
+        if tracklet.subset == "query" and not seen.get(tracklet.identity, set()) - {tracklet.camera}
+    )
+
+
+def shared_identities(splits: Splits) -> tuple[int, ...]:
+    """Identities that are both in training and in a protocol, ascending."""
+    train = {tracklet.identity for tracklet in splits["train"]}
+    test = {t.identity for split in splits if split != "train" for t in splits[split]}
+    return tuple(sorted(train & test))
+
+
+def summarise(splits: Splits, rejected: Sequence[Rejected]) -> dict[str, Any]:
+    """Counts and checks as JSON-able values: what `summary.json` holds."""
+    summary: dict[str, Any] = {}
+    for split, tracklets in splits.items():
+        subsets = dict.fromkeys(t.subset for t in tracklets)
+        summary[split] = {
+            subset: _counts([t for t in tracklets if t.subset == subset]) for subset in subsets
+        }
+        if split != "train":
+            summary[split]["unmatched_queries"] = len(unmatched_queries(tracklets))
+    reasons = Counter(one.reason for one in rejected)
+    return {
+        "splits": summary,
+        "rejected": {"files": len(rejected), "share": rejected_share(splits, rejected)}
+        | {"reasons": dict(reasons.most_common())},
+        "identities_in_train_and_test": list(shared_identities(splits)),
+    }
+
+
+def _counts(tracklets: Sequence[Tracklet]) -> dict[str, Any]:
+    lengths = [len(tracklet.frames) for tracklet in tracklets]
+    aerial = [tracklet for tracklet in tracklets if tracklet.view == "aerial"]
+    return {
+        "identities": len({tracklet.identity for tracklet in tracklets}),
+        "tracklets": len(tracklets),
+        "frames": sum(lengths),
+        "frames_per_tracklet": {
+            "least": min(lengths, default=0),
+            "mean": sum(lengths) / max(1, len(lengths)),
+            "most": max(lengths, default=0),
+        },
+        "tracklets_by_camera": {
+            name: sum(tracklet.camera == camera for tracklet in tracklets)
+            for camera, name in enumerate(("ground", "aerial_session1", "aerial_session2"))
+        },
+        "share_with_metadata": sum(t.has_metadata for t in tracklets) / max(1, len(tracklets)),
+        "aerial_outside_capture_points": sum(t.capture_point is None for t in aerial),
+    }
+
+
+def check(splits: Splits, rejected: Sequence[Rejected], options: Dataset, *, report: Path) -> None:
+    """Hold an index against the limits of the configuration; `report` is named in errors.
+
+    Raises UserError for too many rejected files, a split without tracklets, identities both in
+    training and test, or too many queries without a positive.
+    """
+    share = rejected_share(splits, rejected)
+    if share > options.max_rejected_share:
+        first = rejected[0]
+        raise UserError(
+            f"{len(rejected)} files ({share:.3%}) of {options.root} are "
+            f"unusable, the first is {first.path}: {first.reason}; all are in {report}: repair "
+            f"them or raise dataset.max_rejected_share ({options.max_rejected_share:g})"
+        )
+    for split, tracklets in splits.items():
+        found = {tracklet.subset for tracklet in tracklets}
+        for subset in ("train",) if split == "train" else ("query", "gallery"):
+            if subset not in found:
+                where = "train/" if split == "train" else f"{PROTOCOL_FOLDERS[split]}/{subset}"
+                raise UserError(f"{options.root / where} holds no tracklet: expected PID/TRACKLET/")
+    shared = shared_identities(splits)
+    if shared and not options.allow_shared_identities:
+        raise UserError(
+            f"{len(shared)} identities are both in train/ and in a test protocol, the first is "
+            f"{shared[0]}: scores would be of people seen in training; move them to one side, or "
+            "set dataset.allow_shared_identities if the numbers were given anew"
+        )
+    for split, tracklets in splits.items():
+        queries = [tracklet for tracklet in tracklets if tracklet.subset == "query"]
+        unmatched = unmatched_queries(tracklets)
+        if len(unmatched) > options.max_unmatched_query_share * len(queries):
+            raise UserError(
+                f"protocol {split}: {len(unmatched)} of {len(queries)} queries have no positive "
+                f"(their identity from another camera) in the gallery, the first is "
+                f"{unmatched[0].path}: add the gallery tracklets or raise "
+                f"dataset.max_unmatched_query_share ({options.max_unmatched_query_share:g})"
+            )

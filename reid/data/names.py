@@ -1,0 +1,74 @@
+"""File names of a tracklet's frames at four bytes each: what differs is their number."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import overload
+
+import numpy as np
+
+_NAME = re.compile(r"(.*)_(\d{1,9})(\.\w+)", re.ASCII | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Names `head_NUMBERsuffix` with the number padded by zeros to `width` digits."""
+
+    head: str
+    width: int
+    suffix: str
+    numbers: np.ndarray
+    """int32."""
+
+
+class FrameNames(Sequence[str]):
+    """A sequence of names that are made when asked for; equal to any sequence of the same."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self.runs = tuple(runs)
+        self._ends = tuple(accumulate(len(run.numbers) for run in self.runs))
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> "FrameNames":
+        """Any names that end in `_NUMBER.suffix`, in their order. Raises ValueError for others."""
+        if isinstance(names, cls):
+            return names
+        parts = []
+        for name in names:
+            match = _NAME.fullmatch(name)
+            if match is None:
+                raise ValueError(f"{name!r} does not end in _NUMBER and a suffix")
+            parts.append(match.groups())
+        return cls(
+            Run(head, width, suffix, np.array([int(digits) for _, digits, _ in own], np.int32))
+            for (head, width, suffix), own in groupby(parts, lambda p: (p[0], len(p[1]), p[2]))
+        )
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, key: int) -> str: ...
+    @overload
+    def __getitem__(self, key: slice) -> Sequence[str]: ...
+    def __getitem__(self, key: int | slice) -> str | Sequence[str]:
+        if isinstance(key, slice):
+            return [self[position] for position in range(*key.indices(len(self)))]
+        position = key + len(self) if key < 0 else key
+        if not 0 <= position < len(self):
+            raise IndexError(f"frame {key} of {len(self)}")
+        place = bisect_right(self._ends, position)
+        run = self.runs[place]
+        number = run.numbers[position - self._ends[place]]  # counted from the end of the run
+        return f"{run.head}_{number:0{run.width}d}{run.suffix}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"FrameNames({list(self)})"

@@ -1,0 +1,82 @@
+"""Tracklets of one split as a Parquet file: a row each, frame names by what differs."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reid.data.layout import Tracklet
+from reid.data.names import FrameNames, Run
+from reid.errors import UserError
+from reid.files import replacing
+
+_RUN = pa.struct(
+    [
+        ("head", pa.string()),
+        ("width", pa.int8()),
+        ("suffix", pa.string()),
+        ("numbers", pa.list_(pa.int32())),
+    ]
+)
+"""File names `head_NUMBERsuffix`, the number padded to `width` digits (reid.data.names)."""
+
+_COLUMNS: dict[str, pa.DataType] = {
+    "identity": pa.int64(),
+    "name": pa.string(),
+    "path": pa.string(),
+    "subset": pa.string(),
+    "view": pa.string(),
+    "camera": pa.int8(),
+    "session": pa.int8(),
+    "altitude": pa.float64(),
+    "distance": pa.float64(),
+    "angle": pa.float64(),
+    "frames": pa.list_(_RUN),
+    "modified": pa.int64(),
+}
+SCHEMA = pa.schema(_COLUMNS)
+
+
+def write_split(path: Path, tracklets: Sequence[Tracklet]) -> None:
+    """Write tracklets to a Parquet file, atomically."""
+    columns = {name: [getattr(t, name) for t in tracklets] for name in SCHEMA.names}
+    columns["frames"] = [
+        [vars(run) for run in FrameNames.of(tracklet.frames).runs] for tracklet in tracklets
+    ]
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns, schema=SCHEMA), temporary)
+
+
+def read_split(path: Path) -> tuple[Tracklet, ...]:
+    """Tracklets of one split's Parquet file. Raises UserError when missing or damaged."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run `reid index`") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not an index ({reason}): run `reid index` again") from None
+    if not table.schema.equals(SCHEMA):
+        raise UserError(f"{path} has other columns than an index: run `reid index` again")
+    columns: dict[str, list[Any]] = table.drop_columns("frames").to_pydict()
+    columns["frames"] = _names(table.column("frames").combine_chunks())
+    return tuple(
+        Tracklet(**dict(zip(columns, row, strict=True)))
+        for row in zip(*columns.values(), strict=True)
+    )
+
+
+def _names(column: Any) -> list[FrameNames]:
+    """Frame names by tracklet, from a column of lists of `_RUN`; all share one array of numbers."""
+    runs = column.flatten()
+    numbers = runs.field("numbers")
+    ends = np.cumsum(numbers.value_lengths().to_numpy())
+    parts = np.split(numbers.flatten().to_numpy(), ends[:-1])
+    heads, widths, suffixes = (runs.field(f).to_pylist() for f in ("head", "width", "suffix"))
+    made = [Run(*run) for run in zip(heads, widths, suffixes, parts, strict=False)]
+    limits = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())])
+    return [FrameNames(made[start:end]) for start, end in pairwise(limits)]
