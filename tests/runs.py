@@ -1,0 +1,153 @@
+"""Real training runs in processes of their own, to be killed and resumed.
+
+A run is forked from this process, where torch is already imported, so that killing one fifty
+times takes seconds. Nothing here has used torch's threads before the fork.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import reid.data.index
+import reid.retrieval.extract
+import reid.train.stage1
+import reid.train.stage2  # noqa: F401 - imported before the fork, for speed
+from reid.cli import main
+from tests.clips import TINY, state_dict
+from tests.trees import make_tree
+
+SIZE = {"frames": 2, "height": 32, "width": 32}
+TRAINING = {
+    "backbone": "tiny",
+    "clip": SIZE,
+    "model": {"prompts": {"depth": 2, "length": 1}, "adapters": {"width": 64}},
+    "augment": {"color_jitter": {"brightness": 0.1, "hue": 0.05}, "pad": 2},
+    "stage1": {"epochs": 2, "batch_size": 4, "instances": 2},
+    "stage2": {"epochs": 3, "batch_size": 4, "instances": 2},
+}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A folder with a tiny dataset, tiny CLIP weights and a configuration."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        """The run folder of the one training."""
+        return self.folder / "results" / "tiny" / "train" / "small" / "seed1"
+
+    def configure(self, training: Mapping[str, Any] = TRAINING, **runtime: Any) -> None:
+        """Write the configuration."""
+        defaults = {"workers": 0, "device": "cpu", "tensorboard": False}
+        content = {
+            "dataset": {"name": "tiny", "root": "data"},
+            "backbones": {"tiny": {"weights": "tiny.safetensors"}},
+            "trainings": {"small": dict(training)},
+            "variants": {"row": {"training": "small", "label": "row"}},
+            "runtime": {**defaults, **runtime},
+        }
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(content))
+
+    def start(
+        self,
+        *verb: str,
+        environment: Mapping[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> int:
+        """Fork a process that runs `reid VERB...` here; returns its process id.
+
+        `before` runs in it first: the place to inject a fault. Its output goes to `log`.
+        """
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 99
+        try:
+            os.chdir(self.folder)
+            log = os.open("log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            sys.stdout = os.fdopen(1, "w", buffering=1)
+            sys.stderr = os.fdopen(2, "w", buffering=1)
+            os.environ.update(environment or {})
+            torch.set_num_threads(1)
+            if before is not None:
+                before()
+            code = main([*verb, "--config", "config.yaml"])
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+    def finish(self, *verb: str, **options: Any) -> int:
+        """Run `reid VERB...` to its end; returns the exit code, negative for a signal."""
+        return wait(self.start(*verb, **options))
+
+    def log(self) -> str:
+        """Everything that runs here have printed."""
+        return (self.folder / "log").read_text()
+
+
+def make_lab(folder: Path) -> Lab:
+    """A fresh lab, indexed."""
+    make_tree(folder / "data", train=4, test=2, tracklets=2, frames=4)
+    tensors = {name: tensor.clone() for name, tensor in state_dict(TINY).items()}
+    save_file(tensors, folder / "tiny.safetensors")
+    lab = Lab(folder)
+    lab.configure()
+    assert lab.finish("index") == 0, lab.log()
+    return lab
+
+
+STAGE1 = ("train", "stage1", "--training", "small", "--seed", "1")
+STAGE2 = ("train", "stage2", "--training", "small", "--seed", "1")
+
+
+def wait(pid: int) -> int:
+    """Wait for a process; returns its exit code, or minus the signal that killed it."""
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def kill_after(pid: int, seconds: float, number: int = signal.SIGKILL) -> int:
+    """Send a signal after some time, unless the process ends before; returns its exit code."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, number)
+    return wait(pid)
+
+
+def remains(run: Path, stage: str = "stage2") -> dict[str, Any]:
+    """What must be bit-equal however a run went: weights, metrics, and the last checkpoint."""
+    last = max((run / "checkpoints" / stage).glob("*.pt"))
+    files = {path.name: path.read_bytes() for path in sorted(run.glob(f"{stage}.*"))}
+    files.pop(f"{stage}.speed.jsonl")  # times differ
+    state = torch.load(last, weights_only=True)
+    del state["random"]  # of the process; training draws nothing from it
+    return {**files, last.name: _plain(state)}
+
+
+def _plain(value: Any) -> Any:
+    """Tensors as bytes, so that two states can be compared by ==."""
+    if isinstance(value, torch.Tensor):
+        return (tuple(value.shape), str(value.dtype), value.numpy().tobytes())
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,303 @@
+"""FAULTS 1-9, 11, 12 and 25: runs that are killed, disturbed and resumed. Real processes."""
+
+import errno
+import json
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.runs import STAGE1, STAGE2, TRAINING, Lab, kill_after, remains, wait
+
+Fault = Callable[..., Callable[[], None]]
+
+
+def is_checkpoint(source: Path, *_: Any) -> bool:
+    return ".pt." in Path(source).name
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fault_01_killed_at_random_ends_bit_equal(
+    lab: Lab, expected: dict[str, Any], workers: int
+) -> None:
+    lab.configure(workers=workers, checkpoint_minutes=1e-4)
+    rng = random.Random(workers)
+    kills = 0
+    while kills < 5:
+        code = kill_after(lab.start(*STAGE2), rng.uniform(0.1, 2.0))
+        kills += code == -signal.SIGKILL
+        assert code in (0, -signal.SIGKILL), lab.log()
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert remains(lab.run) == expected
+
+
+@pytest.mark.parametrize("call", [1, 4, 5, 9], ids=["first", "mid-epoch", "epoch-end", "later"])
+def test_fault_01_killed_at_a_step_ends_bit_equal(
+    lab: Lab, expected: dict[str, Any], kill_at: Fault, call: int
+) -> None:
+    fault = kill_at(torch.optim.Adam, "step", call)
+    assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_fault_01_killed_in_stage_1_and_between_stages(
+    lab: Lab, finished: Lab, kill_at: Fault
+) -> None:
+    (lab.run / "stage1.safetensors").unlink()
+    done = lab.run / "checkpoints" / "stage1"
+    for path in (*done.iterdir(), lab.run / "stage1.jsonl"):
+        path.unlink()
+    assert lab.finish(*STAGE1, before=kill_at(torch.optim.Adam, "step", 8)) == -signal.SIGKILL
+    # Trained, but killed as the weights are written: the checkpoint knows it all.
+    import reid.train.stage1
+
+    assert lab.finish(*STAGE1, before=kill_at(reid.train.stage1, "save_tensors", 1)) == -9
+    assert not (lab.run / "stage1.safetensors").exists()
+    assert lab.finish(*STAGE1) == 0, lab.log()
+    assert remains(lab.run, "stage1") == remains(finished.run, "stage1")
+
+
+def test_fault_02_sigterm_saves_and_exits_75(lab: Lab, expected: dict[str, Any]) -> None:
+    pid = lab.start(*STAGE2, before=slow_steps)
+    wait_for(lambda: journal_of(lab).exists())
+    os.kill(pid, signal.SIGTERM)
+    asked = time.monotonic()
+    time.sleep(0.01)
+    os.kill(pid, signal.SIGTERM)  # a second one is harmless
+    assert wait(pid) == 75, lab.log()
+    assert time.monotonic() - asked < 20
+    assert not (lab.run / "stage2.safetensors").exists()
+    assert "received SIGTERM" in lab.log()
+    assert "Run the same command again to resume" in lab.log()
+    assert lab.finish(*STAGE2) == 0
+    assert "resuming before epoch" in lab.log()
+    assert remains(lab.run) == expected
+    events = [json.loads(line) for line in (lab.run / "attempts.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events if e["stage"] == "stage2"][-4:] == [
+        "start", "stopped", "start", "done",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", ["before rename", "before marker", "before trimming"])
+def test_fault_03_killed_while_a_checkpoint_is_written(
+    lab: Lab, expected: dict[str, Any], kill_at: Fault, moment: str
+) -> None:
+    import reid.train.checkpoint as checkpoint
+
+    fault = {
+        "before rename": kill_at(Path, "replace", 2, where=is_checkpoint),
+        "before marker": kill_at(checkpoint, "write_json", 2),
+        "before trimming": kill_at(checkpoint.Checkpoints, "_trim", 2),
+    }[moment]
+    assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    resumed = 2 if moment == "before trimming" else 1
+    assert f"resuming before epoch {resumed + 1}, step 1" in lab.log()
+    folder = lab.run / "checkpoints" / "stage2"
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".pt", ".pt"]
+    assert remains(lab.run) == expected
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_fault_04_damaged_checkpoint_falls_back(
+    lab: Lab, expected: dict[str, Any], kill_at: Fault, damage: str
+) -> None:
+    interrupt_after_two_epochs(lab, kill_at)
+    newest = max((lab.run / "checkpoints" / "stage2").glob("*.pt"))
+    harm(newest, damage)
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert f"checkpoint {newest.stem} is damaged" in lab.log()
+    assert "resuming before epoch 2, step 1" in lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_fault_04_all_damaged_never_starts_from_zero(lab: Lab, kill_at: Fault) -> None:
+    interrupt_after_two_epochs(lab, kill_at)
+    for path in (lab.run / "checkpoints" / "stage2").glob("*.pt"):
+        harm(path, "truncated")
+    assert lab.finish(*STAGE2) == 1
+    assert "all 2 checkpoints" in lab.log()
+    assert lab.finish(*STAGE2, "--restart") == 0, lab.log()
+
+
+def test_fault_05_disk_full_keeps_the_checkpoint_before(lab: Lab, expected: dict[str, Any]) -> None:
+    def fill_disk() -> None:
+        original, calls = Path.write_bytes, 0
+
+        def write_bytes(path: Path, content: Any) -> int:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                original(path, content[: len(content) // 2])
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            return original(path, content)
+
+        Path.write_bytes = write_bytes  # type: ignore[method-assign]
+
+    assert lab.finish(*STAGE2, before=fill_disk) == 1
+    assert "No space left on device" in lab.log()
+    assert "checkpoints/stage2" in lab.log()
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert "resuming before epoch 2, step 1" in lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_fault_06_other_settings_are_refused_with_a_diff(lab: Lab, kill_at: Fault) -> None:
+    interrupt_after_two_epochs(lab, kill_at)
+    changed = {**TRAINING, "stage2": {**TRAINING["stage2"], "losses": {"triplet": 0.5}}}
+    lab.configure(changed)
+    assert lab.finish(*STAGE2) == 1
+    assert "settings.stage2.losses.triplet: 1.0 -> 0.5" in lab.log()
+
+
+def test_fault_06_other_code_or_index_is_refused(lab: Lab, kill_at: Fault) -> None:
+    interrupt_after_two_epochs(lab, kill_at)
+    marker = max((lab.run / "checkpoints" / "stage2").glob("*.json"))
+    whole = json.loads(marker.read_text())
+    for fact in ("code", "index"):
+        other = {**whole, "facts": {**whole["facts"], fact: "of another day"}}
+        marker.write_text(json.dumps(other))
+        assert lab.finish(*STAGE2) == 1
+        assert f'{fact}: "of another day" -> ' in lab.log()
+
+
+def test_fault_06_runtime_may_change(lab: Lab, expected: dict[str, Any], kill_at: Fault) -> None:
+    lab.configure(workers=2)
+    interrupt_after_two_epochs(lab, kill_at)
+    lab.configure(workers=0, keep_checkpoints=1, checkpoint_minutes=1)
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_fault_08_stage_2_refuses_foreign_stage_1_weights(lab: Lab) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = lab.run / "stage1.safetensors"
+    tensors = load_file(path)
+    facts = {"identities": "[1, 2]", "backbone": '"other"', "seed": "1"}
+    save_file(tensors, path, metadata=facts)
+    assert lab.finish(*STAGE2) == 1
+    assert "stage1.safetensors was made with identities [1, 2]" in lab.log()
+    path.write_bytes(path.read_bytes()[:100])
+    assert lab.finish(*STAGE2) == 1
+    assert "stage1.safetensors is damaged" in lab.log()
+
+
+def test_fault_09_nan_stops_and_keeps_the_last_good_checkpoint(lab: Lab) -> None:
+    def poison() -> None:
+        import reid.train.stage2 as stage2
+
+        original, calls = stage2.stage2_loss, 0
+
+        def loss(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            result = original(*arguments)
+            if calls == 8:
+                result.terms["triplet"] = result.terms["triplet"] * float("nan")
+            return result
+
+        stage2.stage2_loss = loss
+
+    assert lab.finish(*STAGE2, before=poison) == 1
+    steps = steps_per_epoch(lab)
+    where = f"epoch {7 // steps + 1}, step {7 % steps + 1}, batch ['000"
+    assert "the loss is nan (terms {'loss': nan" in lab.log()
+    assert where in lab.log()
+    assert not (lab.run / "stage2.safetensors").exists()
+    assert (lab.run / "checkpoints" / "stage2" / "00001-0000000.json").exists()
+
+
+def test_fault_11_second_trainer_exits_76(lab: Lab, expected: dict[str, Any]) -> None:
+    first = lab.start(*STAGE2, before=slow_steps)
+    wait_for(lambda: (lab.run / "lease.json").exists())
+    assert lab.finish(*STAGE2, environment={"SLURM_JOB_ID": "8"}) == 76
+    assert f"in use by process {first} on {socket.gethostname()}" in lab.log()
+    assert wait(first) == 0
+    assert not (lab.run / "lease.json").exists()
+    assert remains(lab.run) == expected
+
+
+@pytest.mark.parametrize("holder", ["dead process", "silent host", "same job"])
+def test_fault_11_lease_of_the_dead_is_taken_over(lab: Lab, holder: str) -> None:
+    lease = {"token": "t", "job": "7", "host": "elsewhere", "pid": 1}
+    if holder == "dead process":
+        lease |= {"host": socket.gethostname(), "pid": 2**22 - 1}
+    path = lab.run / "lease.json"
+    path.write_text(json.dumps(lease))
+    if holder == "silent host":
+        old = time.time() - 600
+        os.utime(path, (old, old))
+    environment = {"SLURM_JOB_ID": "7" if holder == "same job" else "9"}
+    assert lab.finish(*STAGE2, environment=environment) == 0, lab.log()
+
+
+def test_fault_12_time_limit_saves_before_it_is_reached(lab: Lab, expected: dict[str, Any]) -> None:
+    began = time.monotonic()
+    assert lab.finish(*STAGE2, "--time-limit", "0.03", before=slow_steps) == 75, lab.log()
+    assert time.monotonic() - began < 10
+    assert "the time limit of 2 s is near" in lab.log()
+    assert lab.finish(*STAGE2) == 0
+    assert "resuming before epoch" in lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_fault_25_the_same_seed_gives_the_same_numbers(lab: Lab, expected: dict[str, Any]) -> None:
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_checkpoints_hold_only_what_trains(finished: Lab) -> None:
+    last = max((finished.run / "checkpoints" / "stage2").glob("*.pt"))
+    state = torch.load(last, weights_only=True)
+    moments = [m for each in state["optimizer"]["state"].values() for m in each.values()]
+    trainable = sum(m.numel() for m in moments if m.dim()) // 2
+    held = sum(tensor.numel() for tensor in (*state["tensors"].values(), *moments))
+    assert held * 4 <= 3.1 * 4 * trainable
+
+
+def slow_steps() -> None:
+    original = torch.optim.Adam.step
+
+    def step(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.15)
+        return original(*arguments, **options)
+
+    torch.optim.Adam.step = step  # type: ignore[method-assign]
+
+
+def interrupt_after_two_epochs(lab: Lab, kill_at: Fault) -> None:
+    steps = steps_per_epoch(lab)
+    fault = kill_at(torch.optim.Adam, "step", 2 * steps + 2)
+    assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
+    assert len(list((lab.run / "checkpoints" / "stage2").glob("*.json"))) == 2
+
+
+def steps_per_epoch(lab: Lab) -> int:
+    return 4 * 6 // TRAINING["stage2"]["batch_size"]  # 4 identities of 6 tracklets
+
+
+def journal_of(lab: Lab) -> Path:
+    return lab.run / "stage2.jsonl"
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def harm(path: Path, damage: str) -> None:
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
