@@ -39,7 +39,7 @@ CAPTURE_POINTS = (
 """The 18 aerial capture points (altitude m, horizontal distance m, angle degrees)."""
 
 _GROUND_FIELDS, _AERIAL_FIELDS = 7, 24
-_MOST_DIGITS = 9  # a frame number fits into 32 bits
+_SUFFIXES = (".jpg", ".jpeg")
 _NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _INTEGER = re.compile(r"\d+", re.ASCII)
 _SESSIONS = {"1": 1, "S1": 1, "2": 2, "S2": 2}
@@ -113,33 +113,21 @@ def parse_identity(name: str) -> int:
     return int(name)
 
 
-class FileName(NamedTuple):
-    """A frame's file name in three parts: all of a scene share the first and the last."""
-
-    head: str
-    """Up to the last underscore."""
-    digits: str
-    """Frame number as written."""
-    suffix: str
-    """`.jpg` as written."""
+def why_not_a_frame(name: str) -> str:
+    """The reason why a file name does not end in `_NUMBER.jpg`."""
+    if not name.lower().endswith(_SUFFIXES):
+        return "not a .jpg file"
+    return "unknown file name: no frame number of at most 9 digits at its end"
 
 
-def split_name(name: str) -> FileName:
-    """Cut off the frame number. Raises GrammarError with the reason when there is none."""
-    stem, dot, suffix = name.rpartition(".")
-    if not dot or suffix.lower() not in ("jpg", "jpeg"):
-        raise GrammarError("not a .jpg file")
-    head, _, digits = stem.rpartition("_")
-    if not _INTEGER.fullmatch(digits) or len(digits) > _MOST_DIGITS:
-        raise GrammarError(f"frame number {digits!r} is not an integer of at most 9 digits")
-    return FileName(head, digits, dot + suffix)
+def parse_scene(head: str, suffix: str, identity: int) -> Scene:
+    """Read a file name without its frame number: `head` before it, `suffix` from the dot on.
 
-
-def parse_scene(head: str, identity: int) -> Scene:
-    """Read a file name up to its frame number; `identity` is that of its person folder.
-
-    Raises GrammarError with the reason when the name is of neither form.
+    `identity` is that of its person folder. Raises GrammarError with the reason when the name
+    is of neither form.
     """
+    if suffix.lower() not in _SUFFIXES:
+        raise GrammarError("not a .jpg file")
     fields = [*head.split("_"), "frame"]
     if len(fields) not in (_GROUND_FIELDS, _AERIAL_FIELDS):
         raise GrammarError(

@@ -1,13 +1,12 @@
 """Walk a dataset in the DetReIDX layout: tracklets, and every file that is not part of one."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-
-import numpy as np
 
 from reid.data.layout import (
     GrammarError,
@@ -16,9 +15,9 @@ from reid.data.layout import (
     Tracklet,
     parse_identity,
     parse_scene,
-    split_name,
+    why_not_a_frame,
 )
-from reid.data.names import FrameNames, Run
+from reid.data.names import FrameNames, Run, group
 from reid.errors import UserError
 from reid.progress import Progress
 
@@ -115,34 +114,31 @@ def _scan_tracklet(
 ) -> tuple[Tracklet | None, list[Rejected]]:
     # Taken before the listing: a change in between then shows as a stale index, not as none.
     modified = (root / folder).stat().st_mtime_ns
-    scenes: dict[str, Scene] = {}
-    runs: dict[tuple[str, int, str], list[int]] = {}
-    rejected: list[Rejected] = []
     names = _names(root / folder)
     if not names:
         return None, [_reject(folder, "empty tracklet")]
-    empty = _empty_files(root / folder, names) if walk.check_sizes else {}
-    for name in names:
-        try:
-            head, digits, suffix = split_name(name)
-            if head not in scenes:
-                scenes[head] = parse_scene(head, identity)
-            if name in empty:
-                raise GrammarError(empty[name])
-        except GrammarError as error:
-            rejected += _reject_entry(root, f"{folder}/{name}", str(error))
-        else:
-            runs.setdefault((head, len(digits), suffix), []).append(int(digits))
-    if not runs:
-        return None, rejected
+    bad = _unusable(root / folder, names) if walk.check_sizes else {}
+    runs, others = group(names if not bad else [name for name in names if name not in bad])
+    for name in others:
+        bad[name] = why_not_a_frame(name)
+    scenes: list[tuple[Scene, Run]] = []
     votes: Counter[Scene] = Counter()
-    for (head, _, _), numbers in runs.items():
-        votes[scenes[head]] += len(numbers)
-    scene = votes.most_common(1)[0][0]
-    good = FrameNames(_run(key, runs[key]) for key in sorted(runs) if scenes[key[0]] == scene)
-    bad = FrameNames(_run(key, runs[key]) for key in sorted(runs) if scenes[key[0]] != scene)
-    odd = "view, height, distance, angle or session differs from the rest of its tracklet"
-    rejected += [_reject(f"{folder}/{name}", odd) for name in bad]
+    for run in runs:
+        try:
+            seen = parse_scene(run.head, run.suffix, identity)
+        except GrammarError as error:
+            bad |= dict.fromkeys(FrameNames([run]), str(error))
+        else:
+            scenes.append((seen, run))
+            votes[seen] += len(run.numbers)
+    scene = max(votes, key=votes.__getitem__, default=None)
+    odd = FrameNames(run for own, run in scenes if own != scene)
+    bad |= dict.fromkeys(
+        odd, "view, height, distance, angle or session differs from the rest of its tracklet"
+    )
+    rejected = [one for name in bad for one in _reject_entry(root, f"{folder}/{name}", bad[name])]
+    if scene is None:
+        return None, rejected
     tracklet = Tracklet(
         identity=identity,
         name=PurePosixPath(folder).name,
@@ -154,27 +150,27 @@ def _scan_tracklet(
         altitude=_or_nan(scene.altitude),
         distance=_or_nan(scene.distance),
         angle=_or_nan(scene.angle),
-        frames=good,
+        frames=FrameNames(run for own, run in scenes if own == scene),
         modified=modified,
     )
     return tracklet, rejected
 
 
-def _run(key: tuple[str, int, str], numbers: list[int]) -> Run:
-    return Run(*key, np.sort(np.array(numbers, dtype=np.int32)))
-
-
-def _empty_files(folder: Path, names: list[str]) -> dict[str, str]:
-    """Names of files without content, or that cannot be looked at, with the reason."""
+def _unusable(folder: Path, names: list[str]) -> dict[str, str]:
+    """Names of what has no content, is no file or cannot be looked at, with the reason."""
     found = {}
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for name in names:
             try:
-                if os.stat(name, dir_fd=descriptor).st_size == 0:
-                    found[name] = "zero bytes"
+                status = os.stat(name, dir_fd=descriptor)
             except OSError as error:
                 found[name] = f"cannot be read: {error.strerror}"
+            else:
+                if status.st_size == 0:
+                    found[name] = "zero bytes"
+                elif not stat.S_ISREG(status.st_mode):
+                    found[name] = "not a file"
     finally:
         os.close(descriptor)
     return found

@@ -11,8 +11,9 @@ from reid.data.layout import (
     Tracklet,
     parse_identity,
     parse_scene,
-    split_name,
+    why_not_a_frame,
 )
+from reid.data.names import group
 from tests.trees import frame_name
 
 GROUND = "0012_0_3_2_1_F_00007.jpg"
@@ -20,7 +21,10 @@ AERIAL = "0012_23_10_2024_09_18_5.8_10_30_3_0_1_1_0_-1_-1_6_0_0_6_152_178_S2_000
 
 
 def parse_frame(name, identity):
-    return parse_scene(split_name(name).head, identity)
+    runs, others = group([name])
+    if others:
+        raise GrammarError(why_not_a_frame(name))
+    return parse_scene(runs[0].head, runs[0].suffix, identity)
 
 
 def test_ground_name_has_no_metadata():
@@ -46,10 +50,10 @@ def test_aerial_name_in_both_session_spellings(spelled, session):
         ("0012_0_3__1_F_00007.jpg", "empty field"),
         ("0013_0_3_2_1_F_00007.jpg", "identity '0013'"),
         ("x_0_3_2_1_F_00007.jpg", "identity 'x'"),
-        ("0012_0_3_2_1_F_7a.jpg", "frame number '7a'"),
-        ("0012_0_3_2_1_F_.jpg", "frame number ''"),
-        ("0012_0_3_2_1_F_0123456789.jpg", "at most 9 digits"),
-        ("\u0661.jpg", "frame number"),
+        ("0012_0_3_2_1_F_7a.jpg", "no frame number"),
+        ("0012_0_3_2_1_F_.jpg", "no frame number"),
+        ("0012_0_3_2_1_F_0123456789.jpg", "no frame number of at most 9 digits"),
+        ("\u0661.jpg", "no frame number"),
         (AERIAL.replace("5.8", "high"), "height 'high'"),
         (AERIAL.replace("5.8", "nan"), "height 'nan'"),
         (AERIAL.replace("5.8", "-5.8"), "height '-5.8'"),

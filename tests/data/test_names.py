@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid.data.names import FrameNames
+from reid.data.names import FrameNames, group
 
 names = st.builds(
     lambda head, number, width, suffix: f"{head}_{number:0{width}d}{suffix}",
@@ -45,3 +45,26 @@ def test_four_bytes_a_frame():
     made = FrameNames.of([f"0001_0_3_2_1_F_{i:05d}.jpg" for i in range(1000)])
     assert len(made.runs) == 1
     assert made.runs[0].numbers.nbytes == 4000
+
+
+@given(st.lists(names | st.sampled_from(["x.jpg", "a_1", "é_1.jpg", ".DS_Store"]), unique=True))
+def test_groups_are_sorted_runs_and_the_rest(listed):
+    runs, others = group(listed)
+    assert others == [name for name in listed if name in ("x.jpg", "a_1", ".DS_Store")]
+    assert sorted([*FrameNames(runs), *others]) == sorted(listed)
+    keys = [(run.head, run.width, run.suffix) for run in runs]
+    assert keys == sorted(set(keys))
+    assert all(run.numbers.tolist() == sorted(run.numbers.tolist()) for run in runs)
+
+
+@given(
+    st.lists(st.integers(0, 99999), unique=True, min_size=1),
+    st.sampled_from(["a_00001.JPG", "a_0000x.jpg", "b_00001.jpg", "a_1.jpg", "é_00001.jpg"]),
+)
+def test_one_odd_name_among_uniform_ones_is_kept_apart(numbers, odd):
+    listed = [f"a_{number:05d}.jpg" for number in numbers]
+    runs, others = group(listed)
+    assert (runs[0].numbers.tolist(), len(runs), others) == (sorted(numbers), 1, [])
+    runs, others = group([*listed, odd])
+    assert len(runs) + len(others) == 2
+    assert sorted([*FrameNames(runs), *others]) == sorted([*listed, odd])
