@@ -6,7 +6,7 @@ Heavy modules are imported inside the verbs, so that `reid --help` is instant.
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -59,6 +59,15 @@ def stage2(settings: Config, arguments: argparse.Namespace) -> None:
     stage.run(settings, arguments.training, arguments.seed, _session(arguments))
 
 
+def params(settings: Config, arguments: argparse.Namespace) -> None:
+    """Print what a training trains: groups, parameters, learning rates, weight decay."""
+    from reid.train import params as parameters
+
+    parameters.run(
+        settings, arguments.training, geometry=arguments.geometry, classes=arguments.classes
+    )
+
+
 def extract(settings: Config, arguments: argparse.Namespace) -> None:
     """Extract the features of a protocol's tracklets with a trained model."""
     from reid.retrieval import extract as extraction
@@ -78,6 +87,24 @@ def table(settings: Config, _: argparse.Namespace) -> None:
     from reid.report import table as tables
 
     tables.run(settings)
+
+
+def _check_names(settings: Config, arguments: argparse.Namespace) -> None:
+    """Names on the command line must be in the configuration. Raises UserError."""
+    tables: dict[str, Iterable[object]] = {
+        "backbone": settings.backbones,
+        "training": settings.trainings,
+        "variant": settings.variants,
+        "seed": settings.seeds,
+        "protocol": settings.dataset.protocols,
+    }
+    for kind, known in tables.items():
+        name = getattr(arguments, kind, None)
+        if name is not None and name not in list(known):
+            raise UserError(
+                f"--{kind}: no {kind} {name!r} among the {kind}s of the configuration"
+                f"{config.nearest(str(name), [str(each) for each in known])}"
+            )
 
 
 def _session(arguments: argparse.Namespace) -> "Session":
@@ -141,7 +168,18 @@ def build_parser() -> argparse.ArgumentParser:
         add("stage2", stage2, example=f"train stage2 {scaled}", into=stages),
     ]
     extractor = add("extract", extract, example=f"extract {scaled} --protocol A2G")
-    for child in (*trainers, extractor):
+    parameters = add(
+        "params", params, example="params --config config/config.yaml --training scaled"
+    )
+    parameters.add_argument(
+        "--geometry",
+        choices=("vit_b16", "vit_l14"),
+        help="instead of reading it from the weights file",
+    )
+    parameters.add_argument(
+        "--classes", type=int, metavar="N", help="identities; without it, those of the index"
+    )
+    for child in (*trainers, extractor, parameters):
         child.add_argument("--training", required=True, help="key of `trainings`")
     for child in trainers:
         child.add_argument(
@@ -177,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         settings = config.load(arguments.configs)
+        _check_names(settings, arguments)
         arguments.verb(settings, arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -413,7 +413,7 @@ def _resolve_extends(trainings: Mapping[str, Any], source: str) -> dict[str, Any
             raise UserError(f"{source}: trainings extend each other: {' -> '.join((*chain, name))}")
         if name not in trainings:
             where = f"trainings.{chain[-1]}.extends" if chain else "trainings"
-            raise UserError(f"{source}: {where}: no training {name!r}{_nearest(name, trainings)}")
+            raise UserError(f"{source}: {where}: no training {name!r}{nearest(name, trainings)}")
         if name not in resolved:
             own = trainings[name]
             if not isinstance(own, dict):
@@ -433,7 +433,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             siblings = _keys_beside(problem["loc"])
-            yield f"unknown key {key}{_nearest(str(problem['loc'][-1]), siblings)}"
+            yield f"unknown key {key}{nearest(str(problem['loc'][-1]), siblings)}"
         elif problem["type"] == "missing":
             yield f"missing key {key}"
         else:
@@ -472,7 +472,8 @@ def _section_of(annotation: Any) -> Any:
     return annotation
 
 
-def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """What to append to an error about an unknown name: the nearest known one, or all of them."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     if close:
         return f" (did you mean {close[0]}?)"
@@ -482,10 +483,10 @@ def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
 def chosen(table: Mapping[str, Value], name: str, section: str) -> Value:
     """The entry `name` of a section. Raises UserError with the nearest valid name."""
     if name not in table:
-        raise UserError(f"{section}: no {name!r}{_nearest(name, table)}")
+        raise UserError(f"{section}: no {name!r}{nearest(name, table)}")
     return table[name]
 
 
 def _known(name: str, table: Mapping[str, Any], key: str) -> None:
     if name not in table:
-        raise ValueError(f"{key}: no {name!r}{_nearest(name, table)}")
+        raise ValueError(f"{key}: no {name!r}{nearest(name, table)}")

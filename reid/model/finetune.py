@@ -4,7 +4,7 @@ Groups are made from module objects, never from substrings of names: the release
 prompts and pools that way (MODEL headlines 2 and 3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -13,15 +13,18 @@ from reid.config import FineTune, Stage2
 from reid.errors import UserError
 from reid.model.network import VideoReID
 
+Parameters = Mapping[str, nn.Parameter]
+"""By their names in the model."""
+
 
 @dataclass(frozen=True)
 class Group:
     """Parameters that share a learning rate and weight decay."""
 
     name: str
-    parameters: dict[str, nn.Parameter]
-    """By their names in the model."""
+    parameters: Parameters
     lr: float
+    """Zero if the group is frozen."""
     weight_decay: float
 
     @property
@@ -33,66 +36,88 @@ class Group:
 def trainable_groups(model: VideoReID, *, finetune: FineTune, stage2: Stage2) -> list[Group]:
     """Freeze the model but for what stage 2 trains, and return that as optimiser groups.
 
-    Adapters, prompts, pools and heads train at the base rate, their biases at
+    Adapters, prompts, pools, necks and heads train at the base rate, their biases at
     `bias_lr_multiplier` times it; the last `finetune.blocks` blocks at `lr_multiplier` times it.
+    Raises UserError when there are fewer blocks than that.
     """
-    blocks = model.visual.blocks
-    if finetune.blocks > len(blocks):
+    depth = len(model.visual.blocks)
+    if finetune.blocks > depth:
         raise UserError(
-            f"finetune.blocks is {finetune.blocks} but the backbone has only {len(blocks)} blocks"
+            f"finetune.blocks is {finetune.blocks} but the backbone has only {depth} blocks"
         )
-    adapters = [
-        adapter for block in blocks for adapter in (block.spatial, block.temporal) if adapter
-    ]
-    # Before anything is frozen: a BN bias that does not train says so itself (neck.train_bias).
-    heads = [p for head in (model.head, model.head_proj) for p in head.parameters()]
-    head_parameters = [p for p in heads if p.requires_grad]
-    adapter_parameters = _parameters(adapters)
-    unfrozen = blocks[len(blocks) - finetune.blocks :]
-    own = {id(parameter) for parameter in adapter_parameters}
-    parts: dict[str, tuple[list[nn.Parameter], float]] = {
-        "adapters": (adapter_parameters, 1.0),
-        "prompts": (_parameters([model.prompts] if model.prompts else []), 1.0),
-        "pools": (_parameters([model.pool, model.pool_proj]), 1.0),
-        "heads": (head_parameters, 1.0),
-        "blocks": (
-            [p for p in _parameters(unfrozen) if id(p) not in own],
-            finetune.lr_multiplier,
-        ),
+    parts = _parts(model, unfrozen=finetune.blocks)
+    # Before anything is frozen: prompts, pools and BN biases say themselves if they train
+    # (`prompts.train`, `pooling.train`, `neck.train_bias`).
+    learned = {
+        part: {name: p for name, p in parameters.items() if p.requires_grad or part == "blocks"}
+        for part, parameters in parts.items()
+        if part != "tower"
     }
     model.requires_grad_(False)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = []
-    for part, (parameters, multiplier) in parts.items():
-        for parameter in parameters:
+    for part, parameters in learned.items():
+        for parameter in parameters.values():
             parameter.requires_grad_(True)
-        named = {names[id(parameter)]: parameter for parameter in parameters}
-        biases = {name: p for name, p in named.items() if "bias" in name}
-        weights = {name: p for name, p in named.items() if name not in biases}
-        bias_multiplier = 1.0 if part == "blocks" else stage2.bias_lr_multiplier
+        biases = {name: p for name, p in parameters.items() if "bias" in name}
+        weights = {name: p for name, p in parameters.items() if name not in biases}
+        rate = stage2.lr * (finetune.lr_multiplier if part == "blocks" else 1.0)
+        of_bias = 1.0 if part == "blocks" else stage2.bias_lr_multiplier
+        label = f"blocks {depth - finetune.blocks}-{depth - 1}" if part == "blocks" else part
         groups += [
-            Group(part, weights, stage2.lr * multiplier, stage2.weight_decay),
-            Group(
-                f"{part} (bias)",
-                biases,
-                stage2.lr * multiplier * bias_multiplier,
-                stage2.bias_weight_decay,
-            ),
+            Group(label, weights, rate, stage2.weight_decay),
+            Group(f"{label} (bias)", biases, rate * of_bias, stage2.bias_weight_decay),
         ]
     return [group for group in groups if group.parameters]
 
 
+def frozen_groups(model: VideoReID, groups: Iterable[Group]) -> list[Group]:
+    """Everything in the model that is in none of `groups`, part by part."""
+    trained = {name for group in groups for name in group.parameters}
+    parts = {
+        part: {name: p for name, p in parameters.items() if name not in trained}
+        for part, parameters in _parts(model, unfrozen=0).items()
+    }
+    return [Group(part, parameters, 0.0, 0.0) for part, parameters in parts.items() if parameters]
+
+
 def describe(groups: Sequence[Group]) -> str:
     """The table of groups, for people."""
-    lines = [f"{'group':<16} {'tensors':>7} {'parameters':>12} {'lr':>9} {'decay':>9}"]
-    lines += [
-        f"{group.name:<16} {len(group.parameters):>7} {group.size:>12,} "
-        f"{group.lr:>9.2e} {group.weight_decay:>9.2e}"
-        for group in groups
+    lines = [
+        f"{'group':<24} {'tensors':>7} {'parameters':>12} {'trainable':>9} {'lr':>9} {'decay':>9}"
     ]
-    total = sum(group.size for group in groups)
-    lines.append(f"{'all':<16} {sum(len(g.parameters) for g in groups):>7} {total:>12,}")
+    for group in groups:
+        line = f"{group.name:<24} {len(group.parameters):>7} {group.size:>12,}"
+        rates = f"{group.lr:>9.2e} {group.weight_decay:>9.2e}"
+        lines.append(f"{line} {'yes':>9} {rates}" if group.lr else f"{line} {'no':>9}")
+    for label, some in (("trainable", [g for g in groups if g.lr]), ("all", groups)):
+        tensors = sum(len(group.parameters) for group in some)
+        lines.append(f"{label:<24} {tensors:>7} {sum(group.size for group in some):>12,}")
     return "\n".join(lines)
+
+
+def _parts(model: VideoReID, *, unfrozen: int) -> dict[str, dict[str, nn.Parameter]]:
+    """Every parameter of the model, in one part each; `blocks` are the last `unfrozen` ones."""
+    blocks = model.visual.blocks
+    adapters = [
+        adapter for block in blocks for adapter in (block.spatial, block.temporal) if adapter
+    ]
+    cameras = [model.prompts.camera] if model.prompts and model.prompts.camera is not None else []
+    found: dict[str, list[nn.Parameter]] = {
+        "adapters": _parameters(adapters),
+        "camera prompts": cameras,
+        "metadata prompts": _parameters([model.prompts] if model.prompts else []),
+        "pools": _parameters([model.pool, model.pool_proj]),
+        "necks": _parameters([model.head.norm, model.head_proj.norm]),
+        "heads": _parameters([model.head, model.head_proj]),
+        "blocks": _parameters(blocks[len(blocks) - unfrozen :]),
+        "tower": _parameters([model.visual]),
+    }
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    # Each parameter belongs to the first part that has it.
+    return {
+        part: {names.pop(id(p)): p for p in parameters if id(p) in names}
+        for part, parameters in found.items()
+    }
 
 
 def _parameters(modules: Sequence[nn.Module]) -> list[nn.Parameter]:

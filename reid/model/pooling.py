@@ -14,6 +14,7 @@ class TemporalPool(nn.Module):
         # No bias: softmax over frames cancels it.
         self.score = nn.Linear(width, 1, bias=False) if options.kind == "attention" else None
         self.beta = nn.Parameter(torch.zeros(())) if options.quality else None
+        self.requires_grad_(options.train)
 
     def weights(self, features: Tensor, quality: Tensor | None = None) -> Tensor:
         """Frame weights alpha_t (Eq. 2-3). (B, T, C), quality (B, T) -> (B, T), rows sum to 1."""

@@ -47,6 +47,7 @@ class ConditionalPrompts(nn.Module):
         self.altitude = bank(options.altitude_bins + 1, std) if options.metadata else None
         self.distance = bank(options.distance_bins + 1, std) if options.metadata else None
         self.angle = bank(len(ANGLES) + 1, std) if options.metadata else None
+        self.requires_grad_(options.train)
 
     def forward(self, cameras: Tensor, metadata: Tensor) -> tuple[Tensor, ...]:
         """Cameras (B,) and metadata (B, 3) [m, m, degrees; NaN unknown] -> K of (B, P, d)."""

@@ -1,0 +1,67 @@
+"""The table of parameters of a training: what trains in which stage, and at which rate."""
+
+import torch
+
+from reid.artefacts import Results
+from reid.config import Config, Training
+from reid.data.index import read_split
+from reid.data.layout import NUM_CAMERAS
+from reid.errors import UserError
+from reid.model import network
+from reid.model.finetune import Group, describe, frozen_groups, trainable_groups
+from reid.model.geometry import VIT_B16, VIT_L14, Geometry
+from reid.model.text import IdentityContexts, TextTower
+from reid.model.weights import read_geometry
+from reid.train.common import identities_of
+
+GEOMETRIES = {"vit_b16": VIT_B16, "vit_l14": VIT_L14}
+"""Known without a weights file."""
+
+
+def run(config: Config, name: str, *, geometry: str | None, classes: int | None) -> None:
+    """Print the table of the training `name`.
+
+    The geometry is read from its weights file unless named, the number of identities from the
+    index unless given. Raises UserError when neither is there.
+    """
+    training = config.trainings[name]
+    weights = config.backbones[training.backbone].weights
+    sizes = GEOMETRIES[geometry] if geometry else read_geometry(weights)
+    if classes is not None and classes < 1:
+        raise UserError(f"--classes is {classes}: expected at least one identity")
+    if classes is None:
+        index = Results.of(config.dataset.name).index("train")
+        if not index.exists():
+            raise UserError(f"{index} does not exist: run `reid index`, or give --classes")
+        classes = len(identities_of(read_split(index)))
+    print(
+        f"training {name}: backbone {geometry or weights} "
+        f"(width {sizes.width}, {sizes.depth} blocks, patch {sizes.patch}), "
+        f"{classes} identities, {NUM_CAMERAS} cameras"
+    )
+    for stage, groups in stage_groups(training, sizes, classes).items():
+        print(f"\n{stage}\n{describe(groups)}")
+
+
+def stage_groups(training: Training, sizes: Geometry, classes: int) -> dict[str, list[Group]]:
+    """The groups of each stage, trained ones first. Nothing of the network is allocated."""
+    clip, first = training.clip, training.stage1
+    with torch.device("meta"):
+        model = network.build(
+            training.model,
+            num_classes=classes,
+            num_cameras=NUM_CAMERAS,
+            weights=sizes,
+            image_size=(clip.height, clip.width),
+        )
+        tower = TextTower(sizes)
+        contexts = IdentityContexts(classes, torch.empty(sizes.vocabulary, sizes.text_width))
+    trained = trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
+    learned = dict(contexts.named_parameters())
+    return {
+        "stage 1": [
+            Group("contexts", learned, first.lr, first.weight_decay),
+            Group("text tower", dict(tower.named_parameters()), 0.0, 0.0),
+        ],
+        "stage 2": [*trained, *frozen_groups(model, trained)],
+    }
