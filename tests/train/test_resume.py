@@ -11,9 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
+from reid.config import Clip
+from reid.data.dataset import TrackletDataset, loader
+from reid.data.index import read_split
+from reid.data.sampler import pk_batches
 from tests.runs import STAGE1, STAGE2, TRAINING, Lab, kill_after, remains, wait
 
 Fault = Callable[..., Callable[[], None]]
@@ -301,3 +306,51 @@ def harm(path: Path, damage: str) -> None:
     if damage == "flipped":
         content[len(content) // 2] ^= 1
     path.write_bytes(content[: len(content) // 2] if damage == "truncated" else content)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fault_07_loader_goes_on_with_the_very_next_batch(finished: Lab, workers: int) -> None:
+    index = finished.folder / "results" / "tiny" / "index" / "train.parquet"
+    clip = Clip(frames=2, height=16, width=8)
+    root = finished.folder / "data"
+    dataset = TrackletDataset(read_split(index), root, clip=clip, train=True, seed=5)
+    batches = pk_batches(dataset.labels, batch_size=4, instances=2, seed=1, epoch=2)
+    whole = list(loader(dataset, batches, workers=0))
+    for start in (1, 4):
+        rest = list(loader(dataset, batches[start:], workers=workers))
+        assert len(rest) == len(whole) - start
+        for batch, wanted in zip(rest, whole[start:], strict=True):
+            assert batch.seed == wanted.seed
+            assert torch.equal(batch.index, wanted.index)
+            assert torch.equal(batch.frames, wanted.frames)
+
+
+def test_fault_10_killed_loading_process_ends_the_run(lab: Lab) -> None:
+    lab.configure(workers=2)
+    pid = lab.start(*STAGE2, before=slow_steps)
+    wait_for(lambda: journal_of(lab).exists() and len(psutil.Process(pid).children()) >= 2)
+    psutil.Process(pid).children()[0].kill()
+    assert wait(pid) == 1, lab.log()
+    assert "a data-loading process died" in lab.log()
+    assert not (lab.run / "stage2.safetensors").exists()
+
+
+def test_two_processes_train_and_resume_as_one(lab: Lab, expected: dict[str, Any]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+    def start() -> list[int]:
+        ranks = ({**common, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1"))
+        return [lab.start(*STAGE2, environment=rank, before=slow_steps) for rank in ranks]
+
+    first = start()
+    wait_for(lambda: any((lab.run / "checkpoints" / "stage2").glob("*.json")))
+    os.kill(first[1], signal.SIGTERM)  # either one may be told: both save and stop
+    assert [wait(pid) for pid in first] == [75, 75], lab.log()
+    assert [wait(pid) for pid in start()] == [0, 0], lab.log()
+    assert "resuming before epoch" in lab.log()
+    losses = [json.loads(line)["loss"] for line in journal_of(lab).open() if '"loss"' in line]
+    alone = [json.loads(line) for line in expected["stage2.jsonl"].splitlines()]
+    assert losses == pytest.approx([r["loss"] for r in alone if "loss" in r], rel=1e-4)
