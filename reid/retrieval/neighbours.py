@@ -87,9 +87,14 @@ def squared_norms(features: Floats) -> Floats:
 
 def cross_distances(queries: Floats, gallery: Floats, out: Floats, *, threads: int) -> None:
     """Squared Euclidean distances from (Q, D) to (G, D) into `out` (Q, G)."""
-    np.matmul(queries, gallery.T, out=out)
-    norms = (squared_norms(queries), squared_norms(gallery))
-    over_rows(_to_distances, len(out), out, *norms, threads=threads)
+    norms = squared_norms(queries), squared_norms(gallery)
+
+    def part(start: int, stop: int) -> None:
+        np.matmul(queries[start:stop], gallery.T, out=out[start:stop])
+        _to_distances(start, stop, out, *norms)
+
+    with one_thread_per_product():
+        over_rows(part, len(out), threads=threads)
 
 
 @dataclass(frozen=True)
