@@ -44,6 +44,15 @@ class Encoding:
     farthest: Floats  # (Q,) scale of the original distances; ones where the form has none
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Rows before query expansion, and what it needs: the neighbour lists and the scale."""
+
+    rows: Sparse
+    near: Ints  # (N, k)
+    scale: Floats  # (N,)
+
+
 def encode(
     neighbours: Neighbours,
     pair_distances: PairDistances,
@@ -58,6 +67,14 @@ def encode(
 
     `neighbours` may hold longer lists than k1 asks for: the same ones serve a grid of k1.
     """
+    weights = weigh(neighbours, pair_distances, k1=k1, form=form, threads=threads)
+    return expand(weights, queries=queries, k2=k2, form=form, threads=threads)
+
+
+def weigh(
+    neighbours: Neighbours, pair_distances: PairDistances, *, k1: int, form: Form, threads: int
+) -> Weights:
+    """Expanded k-reciprocal sets of all rows and the weights of their members."""
     fewer = form == "unnormalised"
     near = np.ascontiguousarray(neighbours.index[:, : k1 + (not fewer)])
     half = np.ascontiguousarray(near[:, : round(k1 / 2) + 1])
@@ -65,20 +82,26 @@ def encode(
     scale = np.ones_like(neighbours.farthest) if fewer else neighbours.farthest
     scale = np.where(scale > 0, scale, np.float32(1))
 
-    distances = pair_distances(offsets, columns)
-    distances /= np.repeat(scale, np.diff(offsets))
-    weights = np.exp(-distances)
+    values = pair_distances(offsets, columns)
+    values /= np.repeat(scale, np.diff(offsets))
+    np.negative(values, out=values)
+    np.exp(values, out=values)
     sums = np.empty(len(near), np.float32)
-    over_rows(_sum_rows, len(near), offsets, weights, sums, threads=threads)
-    weights /= np.repeat(sums, np.diff(offsets))
-    rows = Sparse(offsets, columns, _stored(weights, form))
+    over_rows(_sum_rows, len(near), offsets, values, sums, threads=threads)
+    values /= np.repeat(sums, np.diff(offsets))
+    return Weights(Sparse(offsets, columns, _stored(values, form)), near, scale)
+
+
+def expand(weights: Weights, *, queries: int, k2: int, form: Form, threads: int) -> Encoding:
+    """Average each row with those of its k2 nearest (itself the first), and invert the gallery."""
+    rows = weights.rows
     if k2 > 1:
-        rows = _query_expansion(rows, near[:, :k2], queries, form, threads)
+        rows = _query_expansion(rows, weights.near[:, :k2], queries, form, threads)
     last = rows.offsets[queries]
     return Encoding(
         queries=Sparse(rows.offsets[: queries + 1], rows.columns[:last], rows.values[:last]),
         gallery=Sparse(*_invert(rows.offsets, rows.columns, rows.values, queries)),
-        farthest=scale[:queries],
+        farthest=weights.scale[:queries],
     )
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from reid.errors import UserError
+from reid.retrieval.counting import score_rows
 from reid.retrieval.threads import available_cores, over_rows
 
 ApRule = Literal["standard", "trapezoid"]
@@ -146,7 +146,7 @@ def score_blocks(
     if query_cam.shape != queries.shape or gallery_cam.shape != gallery.shape:
         raise UserError("identities and cameras differ in length")
 
-    by_identity, start, stop = _group(queries, gallery)
+    by_identity, start, stop = group(queries, gallery)
     standard = np.full((len(queries), 2), np.nan)
     trapezoid = np.full((len(queries), 2), np.nan)
     first = np.zeros((len(queries), 2), np.int64)
@@ -159,7 +159,7 @@ def score_blocks(
         damaged = np.zeros(len(matrix), np.bool_)
         part = slice(done, done + len(matrix))
         over_rows(
-            _score_rows,
+            score_rows,
             len(matrix),
             matrix,
             by_identity,
@@ -218,10 +218,10 @@ def _distances(block: NDArray[Any], gallery: int) -> NDArray[Any]:
     return np.ascontiguousarray(matrix)
 
 
-def _group(
+def group(
     queries: NDArray[np.int64], gallery: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Gallery indices ordered by identity, and per query the range that holds its identity."""
+    """Gallery indices ordered by identity; per query the start and stop of its identity there."""
     order = np.argsort(gallery, kind="stable")
     identities = gallery[order]
     return (
@@ -229,72 +229,3 @@ def _group(
         np.searchsorted(identities, queries),
         np.searchsorted(identities, queries, "right"),
     )
-
-
-@njit(cache=True, nogil=True)
-def _before(row: Any, position: int) -> Any:  # pragma: no cover - compiled
-    """Entries of `row` ranked before the one at `position`."""
-    value = row[position]
-    head = row[:position]
-    tail = row[position + 1 :]
-    # 32-bit counters keep the comparison loops at full vector width.
-    low = np.int32(0)
-    for j in range(head.size):
-        low = np.int32(low + np.int32(head[j] <= value))
-    high = np.int32(0)
-    for j in range(tail.size):
-        high = np.int32(high + np.int32(tail[j] < value))
-    return np.int64(low) + np.int64(high)
-
-
-@njit(cache=True, nogil=True)
-def _score_rows(
-    start: int,
-    stop: int,
-    distances: Any,
-    by_identity: Any,
-    gallery_cam: Any,
-    first_of: Any,
-    last_of: Any,
-    query_cam: Any,
-    standard: Any,
-    trapezoid: Any,
-    first_rank: Any,
-    positives: Any,
-    damaged: Any,
-) -> None:  # pragma: no cover - compiled
-    """Score the queries `start..stop`; arrays from `first_of` on have one row per query."""
-    for q in range(start, stop):
-        row = distances[q]
-        bad = np.int32(0)
-        for j in range(row.size):
-            bad = np.int32(bad + np.int32(row[j] != row[j]))
-        if bad:
-            damaged[q] = True
-            continue
-        same = by_identity[first_of[q] : last_of[q]]
-        before = np.empty(same.size, np.int64)
-        for s in range(same.size):
-            before[s] = _before(row, same[s])
-        order = np.argsort(before)
-        for rule in range(2):
-            junk = 0
-            good = 0
-            area = 0.0
-            slanted = 0.0
-            for s in order:
-                if rule == 1 and gallery_cam[same[s]] == query_cam[q]:
-                    junk += 1
-                    continue
-                place = before[s] - junk  # entries before this positive, junk removed
-                previous = good / place if place else 1.0
-                good += 1
-                precision = good / (place + 1)
-                area += precision
-                slanted += (previous + precision) / 2
-                if good == 1:
-                    first_rank[q, rule] = place + 1
-            positives[q, rule] = good
-            if good:
-                standard[q, rule] = area / good
-                trapezoid[q, rule] = slanted / good

@@ -1,0 +1,116 @@
+"""Compiled kernels of the metrics: ranks by counting, average precision by two rules.
+
+The rank of a positive is one plus the entries before it: nearer ones, and equally near ones of a
+lower gallery index. Counting vectorises, sorting does not.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def _before(row: Any, position: int) -> Any:  # pragma: no cover - compiled
+    """Entries of `row` ranked before the one at `position`."""
+    value = row[position]
+    head = row[:position]
+    tail = row[position + 1 :]
+    # 32-bit counters keep the comparison loops at full vector width.
+    low = np.int32(0)
+    for j in range(head.size):
+        low = np.int32(low + np.int32(head[j] <= value))
+    high = np.int32(0)
+    for j in range(tail.size):
+        high = np.int32(high + np.int32(tail[j] < value))
+    return np.int64(low) + np.int64(high)
+
+
+@njit(cache=True, nogil=True)
+def score_row(
+    row: Any,
+    same: Any,
+    camera: int,
+    gallery_cam: Any,
+    before: Any,
+    standard: Any,
+    trapezoid: Any,
+    first_rank: Any,
+    positives: Any,
+) -> None:  # pragma: no cover - compiled
+    """Score one ranking. same: gallery entries of the query's identity; before: scratch, as long.
+
+    The last four (2,) receive the results without and with the junk rule (same camera); average
+    precision and first rank are left alone where there is no positive.
+    """
+    order = before[0, : same.size]
+    places = before[1, : same.size]
+    for s in range(same.size):
+        place = _before(row, same[s])
+        slot = s
+        while slot > 0 and places[slot - 1] > place:
+            places[slot] = places[slot - 1]
+            order[slot] = order[slot - 1]
+            slot -= 1
+        places[slot] = place
+        order[slot] = same[s]
+    for rule in range(2):
+        junk = 0
+        good = 0
+        area = 0.0
+        slanted = 0.0
+        for s in range(same.size):
+            if rule == 1 and gallery_cam[order[s]] == camera:
+                junk += 1
+                continue
+            place = places[s] - junk  # entries before this positive, junk removed
+            previous = good / place if place else 1.0
+            good += 1
+            precision = good / (place + 1)
+            area += precision
+            slanted += (previous + precision) / 2
+            if good == 1:
+                first_rank[rule] = place + 1
+        positives[rule] = good
+        if good:
+            standard[rule] = area / good
+            trapezoid[rule] = slanted / good
+
+
+@njit(cache=True, nogil=True)
+def score_rows(
+    start: int,
+    stop: int,
+    distances: Any,
+    by_identity: Any,
+    gallery_cam: Any,
+    first_of: Any,
+    last_of: Any,
+    query_cam: Any,
+    standard: Any,
+    trapezoid: Any,
+    first_rank: Any,
+    positives: Any,
+    damaged: Any,
+) -> None:  # pragma: no cover - compiled
+    """Score the queries `start..stop`; arrays from `first_of` on have one row per query."""
+    before = np.empty((2, by_identity.size), np.int64)
+    for q in range(start, stop):
+        row = distances[q]
+        bad = np.int32(0)
+        for j in range(row.size):
+            bad = np.int32(bad + np.int32(row[j] != row[j]))
+        if bad:
+            damaged[q] = True
+            continue
+        score_row(
+            row,
+            by_identity[first_of[q] : last_of[q]],
+            query_cam[q],
+            gallery_cam,
+            before,
+            standard[q],
+            trapezoid[q],
+            first_rank[q],
+            positives[q],
+        )
