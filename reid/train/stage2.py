@@ -250,8 +250,10 @@ def hide_metadata(metadata: Tensor, probability: float, seeds: Sequence[int]) ->
 
 
 def trained_tensors(model: VideoReID) -> dict[str, Tensor]:
-    """What training changed: the trainable parameters and all buffers (BN statistics)."""
-    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    buffers = {name for name, _ in model.named_buffers()}
+    """What the backbone's file does not have: new or trained parameters, and BN statistics.
+
+    New ones are in even if they are frozen at a random start (`prompts.train: false`).
+    """
+    given = {f"visual.{name}" for name, p in model.visual.named_parameters() if not p.requires_grad}
     state: dict[str, Tensor] = model.state_dict()
-    return {name: state[name] for name in state if name in trainable | buffers}
+    return {name: tensor for name, tensor in state.items() if name not in given}
