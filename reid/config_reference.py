@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from reid.config import Config
 from reid.files import write_text
@@ -113,9 +112,9 @@ def _leaf(field: FieldInfo) -> bool:
 
 
 def _default(name: str, field: FieldInfo, defaults: BaseModel | None) -> str:
-    value = field.default if defaults is None else getattr(defaults, name)
-    if value is PydanticUndefined:
+    if defaults is None and field.is_required():
         return "**required**"
+    value = field.default if defaults is None else getattr(defaults, name)
     return f"`{json.dumps(value)}`" if value != "" else "empty"
 
 

@@ -62,7 +62,7 @@ def demo_data_settings(config: Config) -> dict[str, Any]:
 
 def demo_weights_settings(config: Config) -> dict[str, Any]:
     """Options of the tiny CLIPs of the rendered benchmark."""
-    return _dump(config.demo) if config.demo else {}
+    return _dump(config.demo, include={"seed", "captions", "clip_epochs"}) if config.demo else {}
 
 
 def index_settings(config: Config) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def stage1_settings(config: Config, training: str) -> dict[str, Any]:
         "clip": _dump(options.clip, exclude={"test_sampling"}),
         "model": _dump(options.model, include={"stride", "positions"}),
         "augment": _dump(options.augment) if options.stage1.view == "augmented" else None,
-        "stage1": _dump(options.stage1),
+        **_dump(options, include={"stage1", "validation"}),
     }
 
 
@@ -89,7 +89,7 @@ def stage2_settings(config: Config, training: str) -> dict[str, Any]:
         "weights": _weights(config, options),
         "clip": _dump(options.clip, exclude={"test_sampling"}),
         "metadata": config.dataset.metadata,
-        **_dump(options, include={"model", "finetune", "augment", "stage2"}),
+        **_dump(options, include={"model", "finetune", "augment", "stage2", "validation"}),
     }
 
 
@@ -116,7 +116,7 @@ def extract_settings(config: Config, training: str) -> dict[str, Any]:
 
 def retrieve_settings(config: Config, variant: str) -> dict[str, Any]:
     """Options of retrieval: how a variant uses its features."""
-    return _dump(config.variants[variant], include={"flip_tta", "rerank"})
+    return _dump(config.variants[variant], include={"flip_tta", "rerank", "tuned"})
 
 
 def table_settings(config: Config) -> dict[str, Any]:

@@ -1,7 +1,11 @@
 """The three places that name dependencies say the same."""
 
+import ast
+import shutil
+import subprocess
+import sys
 import tomllib
-from importlib.metadata import distribution
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -61,6 +65,33 @@ def test_the_stack_the_users_asked_for_stays(name: str) -> None:
     assert canonicalize_name(name) in {canonicalize_name(r.name) for r in REQUIRED}
 
 
+@pytest.mark.parametrize(
+    ("folder", "allowed"),
+    [("reid", REQUIRED), ("tests", REQUIRED + DEVELOPMENT), ("benchmarks", REQUIRED + DEVELOPMENT)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_everything_that_is_imported_is_asked_for_by_name(
+    folder: str, allowed: list[Requirement]
+) -> None:
+    by_module = packages_distributions()
+    names = {canonicalize_name(requirement.name) for requirement in allowed}
+    for path in (ROOT / folder).rglob("*.py"):
+        for module in imported(path) - sys.stdlib_module_names - {"reid", "tests", "benchmarks"}:
+            providers = {canonicalize_name(name) for name in by_module.get(module, ())}
+            assert providers & names, f"{path} imports {module}"
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
 def test_conda_installs_the_same() -> None:
     *packages, pip = ENVIRONMENT["dependencies"]
     assert pip == {"pip": ["-c constraints.txt", "-e .[dev]"]}
@@ -88,3 +119,21 @@ def test_nothing_names_a_host_or_a_folder_of_one_machine() -> None:
 def test_the_build_uses_the_pinned_setuptools() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
     assert build["requires"] == [f"setuptools=={pins()['setuptools']}"]
+
+
+@pytest.mark.parametrize(
+    ("lacks", "message"),
+    [("version_info", "is not Python >= 3.11"), ("ensurepip", "apt install python3-venv")],
+)
+def test_make_says_what_a_machine_lacks(tmp_path: Path, lacks: str, message: str) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$2" in *{lacks}*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "test", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (tmp_path / ".venv").exists()
