@@ -42,6 +42,10 @@ class Results:
         """Features of every query and gallery tracklet of a protocol."""
         return self.root / "features" / training / f"seed{seed}" / f"{split}.safetensors"
 
+    def tuned(self, variant: str, seed: int) -> Path:
+        """Re-ranking parameters chosen for a variant on held-out identities."""
+        return self.root / "tune" / variant / f"seed{seed}.json"
+
     def retrieval(self, variant: str, seed: int, protocol: str) -> Path:
         """Metrics of one variant on one protocol."""
         return self.root / "retrieval" / variant / f"seed{seed}" / f"{protocol}.json"

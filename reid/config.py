@@ -259,6 +259,15 @@ class Model(Section):
     neck: Neck = Neck()
 
 
+class Validation(Section):
+    """Training identities held out, for `reid tune`: the test set is not looked at."""
+
+    share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the training identities that are held out; 0 trains on all"
+    )
+    seed: Whole = Field(0, description="which ones")
+
+
 class Training(Section):
     """Everything that changes weights."""
 
@@ -267,6 +276,7 @@ class Training(Section):
     model: Model = Model()
     finetune: FineTune = FineTune()
     augment: Augment = Augment()
+    validation: Validation = Validation()
     stage1: Stage1 = Stage1()
     stage2: Stage2 = Stage2()
 
@@ -298,10 +308,40 @@ class Variant(Section):
     label: str = Field(description="name of the row in the table")
     flip_tta: bool = Field(False, description="average features of clip and mirrored clip")
     rerank: ReRanking | None = None
+    tuned: bool = Field(
+        False,
+        description="re-rank with what `reid tune` chose on the identities that the training "
+        "holds out; `rerank: tuned` says the same",
+    )
     paper: float | None = Field(None, description="the paper's figure for this row, in %")
     note: str = Field("", description="printed under the table")
     reference: bool = Field(
         False, description="not a row of the ablation: printed below it for comparison"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_as_rerank(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("rerank") == "tuned":
+            return {**raw, "rerank": None, "tuned": True}
+        return raw
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.tuned and self.rerank is not None:
+            raise ValueError("a variant is tuned or has its own rerank: leave out one of them")
+        return self
+
+
+class Tune(Section):
+    """The grid that `reid tune` searches on the identities held out of training."""
+
+    k1: tuple[Count, ...] = Field(
+        (10, 14, 18, 20, 22, 24, 26, 28, 34, 40), min_length=1, description="values tried"
+    )
+    k2: tuple[Count, ...] = Field((1, 3, 6, 9), min_length=1, description="values tried")
+    lambda_values: tuple[Share, ...] = Field(
+        (0.0, 0.1, 0.2, 0.28, 0.3, 0.5), min_length=1, description="values tried"
     )
 
 
@@ -320,7 +360,7 @@ class Demo(Section):
         0.5, description="share of people who change part of their clothes between sessions"
     )
     captions: Count = Field(4000, description="rendered crops with captions for the tiny CLIPs")
-    clip_epochs: Count = Field(8, description="epochs of pre-training of a tiny CLIP")
+    clip_epochs: Count = Field(4, description="epochs of pre-training of a tiny CLIP")
 
 
 class Runtime(Section):
@@ -330,6 +370,12 @@ class Runtime(Section):
         "auto", description="auto takes a GPU if there is one"
     )
     workers: Whole = Field(2, description="data-loading processes; 0 loads in the trainer")
+    decoder: Literal["fast", "pillow"] = Field(
+        "fast", description="of frames; the same grey levels, pillow is the plain slow path"
+    )
+    pack: Path | None = Field(
+        None, description="folder that `reid pack` writes; set: frames are read from it, not root"
+    )
     extract_batch: Count = Field(16, description="tracklets of an extraction batch (Table 3)")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="of forward passes; auto is bf16 on a GPU that has it, else fp32"
@@ -356,6 +402,7 @@ class Config(Section):
     backbones: dict[Name, Backbone]
     trainings: dict[Name, Training]
     variants: dict[Name, Variant]
+    tune: Tune = Tune()
     demo: Demo | None = Field(None, description="present: the DAG renders its data and weights")
     runtime: Runtime = Runtime()
 
@@ -365,6 +412,11 @@ class Config(Section):
             _known(training.backbone, self.backbones, f"trainings.{name}.backbone")
         for name, variant in self.variants.items():
             _known(variant.training, self.trainings, f"variants.{name}.training")
+            if variant.tuned and self.trainings[variant.training].validation.share == 0:
+                raise ValueError(
+                    f"variants.{name} is tuned, but trainings.{variant.training} holds no "
+                    "identities out: set its validation.share"
+                )
         return self
 
 
