@@ -45,6 +45,16 @@ def index(settings: Config, _: argparse.Namespace) -> None:
     indexing.run(settings)
 
 
+def pack(settings: Config, arguments: argparse.Namespace) -> None:
+    """Copy the indexed frames into a few large files that read faster than one file each."""
+    from reid.data import pack as packing
+
+    if arguments.verify:
+        packing.run_verify(settings)
+    else:
+        packing.run(settings)
+
+
 def stage1(settings: Config, arguments: argparse.Namespace) -> None:
     """Train the identity text contexts on cached image features."""
     from reid.train import stage1 as stage
@@ -66,6 +76,14 @@ def params(settings: Config, arguments: argparse.Namespace) -> None:
     parameters.run(
         settings, arguments.training, geometry=arguments.geometry, classes=arguments.classes
     )
+
+
+def import_checkpoint(settings: Config, arguments: argparse.Namespace) -> None:
+    """Turn a checkpoint of the released code into the final weights of a training."""
+    from reid.train import import_checkpoint as importing
+
+    seed = settings.seeds[0] if arguments.seed is None else arguments.seed
+    importing.run(settings, arguments.file, arguments.training, seed, allow=arguments.allow)
 
 
 def extract(settings: Config, arguments: argparse.Namespace) -> None:
@@ -158,6 +176,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     child.add_argument("--backbone", required=True, help="key of `backbones`")
     add("index", index, example="index --config config/config.yaml")
+    child = add("pack", pack, example="pack --config config/config.yaml --config my-cluster.yaml")
+    child.add_argument("--verify", action="store_true", help="only compare with the hashes")
 
     stages = verbs.add_parser("train", help="train stage 1 or stage 2").add_subparsers(
         title="stages", metavar="STAGE", required=True
@@ -179,7 +199,22 @@ def build_parser() -> argparse.ArgumentParser:
     parameters.add_argument(
         "--classes", type=int, metavar="N", help="identities; without it, those of the index"
     )
-    for child in (*trainers, extractor, parameters):
+    importer = add(
+        "import-checkpoint",
+        import_checkpoint,
+        example="import-checkpoint ViT-B-16_20.pth --config config/config.yaml "
+        "--config config/released.yaml --training released",
+    )
+    importer.add_argument("file", type=Path, metavar="FILE.pth", help="a state dict in their names")
+    importer.add_argument("--seed", type=int, help="one of `seeds`; the first without it")
+    importer.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a tensor, or a pattern of tensors, that may be left over or missing; repeatable",
+    )
+    for child in (*trainers, extractor, parameters, importer):
         child.add_argument("--training", required=True, help="key of `trainings`")
     for child in trainers:
         child.add_argument(

@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from reid.config import Clip
 from reid.data.decode import Decoder, decode_into
+from reid.data.frames import Files, Frames
 from reid.data.layout import Tracklet
+from reid.data.packed import Packed
 from reid.data.resize import prepare
 from reid.data.sampler import Draw, sample_frames
 from reid.errors import UserError
@@ -87,7 +89,8 @@ class TrackletDataset(Dataset[Sample]):
     """Map-style dataset of clips; keys are `Draw`s, or plain positions (seed 0).
 
     The frames of a clip depend on the dataset's seed and the draw's seed only. `metadata=False`
-    hides altitude, distance and angle (`dataset.metadata`), `decoder` changes speed only. Raises
+    hides altitude, distance and angle (`dataset.metadata`). With `pack` frames are read from that
+    folder (reid.data.pack) and `root` is not needed; `pack` and `decoder` change speed only. Raises
     UserError naming the file when a frame is missing or damaged: nothing is skipped and nothing
     invented.
     """
@@ -101,11 +104,12 @@ class TrackletDataset(Dataset[Sample]):
         train: bool,
         seed: int = 0,
         metadata: bool = True,
+        pack: Path | None = None,
         decoder: Decoder = "fast",
     ) -> None:
         self.tracklets = tuple(tracklets)
         self.labels = dense_labels(self.tracklets)
-        self._root = root
+        self._stored: Frames = Files(root) if pack is None else Packed(pack, self.tracklets)
         self._clip = clip
         self._train = train
         self._seed = seed
@@ -136,9 +140,11 @@ class TrackletDataset(Dataset[Sample]):
             if slot and position == positions[slot - 1]:
                 frames[slot], heights[slot] = frames[slot - 1], heights[slot - 1]
                 continue
-            path = self._root / tracklet.path / tracklet.frames[position]
             heights[slot] = decode_into(
-                _read(path), pixels[slot], decoder=self._decoder, name=str(path)
+                self._stored.read(tracklet, position),
+                pixels[slot],
+                decoder=self._decoder,
+                name=self._stored.name(tracklet, position),
             )
         known = (tracklet.altitude, tracklet.distance, tracklet.angle)
         return Sample(
@@ -150,15 +156,6 @@ class TrackletDataset(Dataset[Sample]):
             index=index,
             seed=seed,
         )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: bring it back or run `reid index` again") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

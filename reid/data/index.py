@@ -17,7 +17,7 @@ from reid.config import Config
 from reid.data.checks import check, summarise
 from reid.data.layout import PROTOCOL_FOLDERS, Tracklet
 from reid.data.scan import Rejected, Walk, scan_subset
-from reid.data.stored import read_split, write_split
+from reid.data.stored import check_fresh, demand_folder, read_split, write_split
 from reid.errors import UserError
 from reid.files import replacing, write_json
 
@@ -84,11 +84,11 @@ def build(
     """
     if layout != "detreidx":
         raise UserError(f"dataset.layout: no layout {layout!r} (known: detreidx)")
-    _demand_folder(root, "dataset.root names the folder that holds train/ and the protocols")
-    _demand_folder(root / "train", "expected the training identities: is dataset.root right?")
+    demand_folder(root, "dataset.root names the folder that holds train/ and the protocols")
+    demand_folder(root / "train", "expected the training identities: is dataset.root right?")
     for protocol in protocols:
         for part in ("query", "gallery"):
-            _demand_folder(
+            demand_folder(
                 root / PROTOCOL_FOLDERS[protocol] / part,
                 f"expected for protocol {protocol}: add it or leave {protocol} out of "
                 "dataset.protocols",
@@ -114,25 +114,6 @@ def build(
     )
 
 
-def check_fresh(root: Path, path: Path) -> None:
-    """Compare a split's index with the disk: every tracklet folder there and unmodified.
-
-    Raises UserError naming the first folder that is gone or was changed after indexing.
-    """
-    _demand_folder(root, f"{path} was made from it: correct dataset.root or bring it back")
-    for tracklet in read_split(path):
-        folder = root / tracklet.path
-        try:
-            modified = folder.stat().st_mtime_ns
-        except OSError:
-            raise UserError(
-                f"{folder} is gone, but {path} lists it: correct dataset.root or run "
-                "`reid index` again"
-            ) from None
-        if modified != tracklet.modified:
-            raise UserError(f"{folder} changed after {path} was made: run `reid index` again")
-
-
 def run(config: Config) -> None:
     """`reid index`: build, report, check, write. Raises UserError as `build` and `check` do."""
     options = config.dataset
@@ -151,8 +132,3 @@ def run(config: Config) -> None:
         frames = sum(len(tracklet.frames) for tracklet in tracklets)
         print(f"{split}: {len(tracklets)} tracklets, {frames} frames")
     print(f"rejected: {len(index.rejected)} files ({folder / 'rejected.csv'})")
-
-
-def _demand_folder(folder: Path, hint: str) -> None:
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: {hint}")

@@ -1,5 +1,6 @@
 """File names of a tracklet's frames at four bytes each: what differs is their number."""
 
+import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -45,6 +46,14 @@ class FrameNames(Sequence[str]):
             Run(head, width, suffix, np.array([int(digits) for _, digits, _ in own], np.int32))
             for (head, width, suffix), own in groupby(parts, lambda p: (p[0], len(p[1]), p[2]))
         )
+
+    def digest(self) -> str:
+        """Hash of all names."""
+        made = hashlib.sha256()
+        for run in self.runs:
+            made.update(f"{run.head}\n{run.width}\n{run.suffix}\n{len(run.numbers)}\n".encode())
+            made.update(run.numbers.astype("<i4").tobytes())
+        return made.hexdigest()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

@@ -70,6 +70,31 @@ def read_split(path: Path) -> tuple[Tracklet, ...]:
     )
 
 
+def check_fresh(root: Path, path: Path) -> None:
+    """Compare a split's index with the disk: every tracklet folder there and unmodified.
+
+    Raises UserError naming the first folder that is gone or was changed after indexing.
+    """
+    demand_folder(root, f"{path} was made from it: correct dataset.root or bring it back")
+    for tracklet in read_split(path):
+        folder = root / tracklet.path
+        try:
+            modified = folder.stat().st_mtime_ns
+        except OSError:
+            raise UserError(
+                f"{folder} is gone, but {path} lists it: correct dataset.root or run "
+                "`reid index` again"
+            ) from None
+        if modified != tracklet.modified:
+            raise UserError(f"{folder} changed after {path} was made: run `reid index` again")
+
+
+def demand_folder(folder: Path, hint: str) -> None:
+    """Raise UserError, ending in `hint`, unless `folder` is a folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: {hint}")
+
+
 def _names(column: Any) -> list[FrameNames]:
     """Frame names by tracklet, from a column of lists of `_RUN`; all share one array of numbers."""
     runs = column.flatten()

@@ -32,7 +32,7 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     """
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
-    tracklets = tracklets_of(config.dataset.root, results.index(protocol))
+    tracklets = tracklets_of(config.dataset.root, results.index(protocol), pack=config.runtime.pack)
     if config.dataset.metadata and training.model.prompts.metadata:
         warn_about_metadata(tracklets, protocol)
     device = pick_device(config.runtime.device)
@@ -44,6 +44,8 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
         train=False,
         seed=0,
         metadata=config.dataset.metadata,
+        pack=config.runtime.pack,
+        decoder=config.runtime.decoder,
     )
     views = {"features": False}
     if flips(config, name):
@@ -106,9 +108,12 @@ def load_trained(config: Config, name: str, seed: int) -> VideoReID:
         weights=weights,
         image_size=(training.clip.height, training.clip.width),
     )
-    # Marks what trains, and so what the file must hold: no tensor more, none less.
+    # Marks what trains, and so what the file must hold: no tensor more, none less. An imported
+    # checkpoint may bring its own tower.
     trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
-    wrong = sorted(trained.keys() ^ trained_tensors(model).keys())
+    tower = facts.get("tower", [])
+    assert isinstance(tower, list)
+    wrong = sorted(trained.keys() ^ {*trained_tensors(model), *tower})
     if wrong:
         raise UserError(
             f"{path} lacks or has too many tensors ({', '.join(wrong[:5])}): train again"

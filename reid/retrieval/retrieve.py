@@ -7,8 +7,8 @@ import numpy as np
 
 from reid.artefacts import Results
 from reid.config import Config, ReRanking, chosen
-from reid.data.index import read_split
 from reid.data.layout import Tracklet
+from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import sha256_of_file, write_json
 from reid.retrieval import features as feature_files

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reid.data.index import check_fresh, read_split
 from reid.data.layout import Tracklet
+from reid.data.stored import check_fresh, read_split
 from reid.errors import UserError
 from reid.files import replacing
 
@@ -25,9 +25,13 @@ def pick_device(choice: str) -> torch.device:
     return torch.device(choice)
 
 
-def tracklets_of(root: Path, index: Path) -> tuple[Tracklet, ...]:
-    """Tracklets of an index file, after a check against the folders they were read from."""
-    check_fresh(root, index)
+def tracklets_of(root: Path, index: Path, *, pack: Path | None = None) -> tuple[Tracklet, ...]:
+    """Tracklets of an index file, after a check against the folders they were read from.
+
+    With a pack those folders need not be there: it is checked against the index when opened.
+    """
+    if pack is None:
+        check_fresh(root, index)
     return read_split(index)
 
 

@@ -45,7 +45,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
     index = results.index("train")
-    tracklets = tracklets_of(config.dataset.root, index)
+    tracklets = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
     weights = load_weights(config.backbones[training.backbone].weights)
     dataset = TrackletDataset(
         tracklets,
@@ -53,6 +53,8 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         clip=training.clip,
         train=True,
         seed=derive_seed(seed, "frames"),
+        pack=config.runtime.pack,
+        decoder=config.runtime.decoder,
     )
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "stage 1"))

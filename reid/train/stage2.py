@@ -77,7 +77,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
     index, stage1 = results.index("train"), results.stage(name, seed, 1)
-    tracklets = tracklets_of(config.dataset.root, index)
+    tracklets = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
     weights = load_weights(config.backbones[training.backbone].weights)
     learned, facts = load_tensors(stage1)
     identities = identities_of(tracklets)
@@ -96,6 +96,8 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         train=True,
         seed=derive_seed(seed, "frames"),
         metadata=config.dataset.metadata,
+        pack=config.runtime.pack,
+        decoder=config.runtime.decoder,
     )
     plan = visual_plan(
         f"stage 2 of {name}",

@@ -68,3 +68,17 @@ def test_one_odd_name_among_uniform_ones_is_kept_apart(numbers, odd):
     runs, others = group([*listed, odd])
     assert len(runs) + len(others) == 2
     assert sorted([*FrameNames(runs), *others]) == sorted([*listed, odd])
+
+
+def test_digest_tells_names_apart():
+    def digest(*listed):
+        return FrameNames.of(listed).digest()
+
+    assert digest("a_1.jpg", "a_2.jpg") == digest("a_1.jpg", "a_2.jpg")
+    others = [
+        ("a_1.jpg",),
+        ("a_1.jpg", "a_3.jpg"),
+        ("a_01.jpg", "a_02.jpg"),
+        ("b_1.jpg", "b_2.jpg"),
+    ]
+    assert len({digest(*listed) for listed in [("a_1.jpg", "a_2.jpg"), *others]}) == 5

@@ -1,0 +1,189 @@
+"""Frames as they are, concatenated tracklet by tracklet into a few large files.
+
+    pack/00000.shard     JPEG bytes of whole tracklets, nothing between them
+    pack/00000.frames    one record a frame: where it ends in the shard, and its CRC-32
+    pack/00000.parquet   one row a tracklet: path, first record, frames; written last
+    pack/pack.json       sizes and hashes of all shards: the pack is complete
+
+Why: a crop is two kilobytes; one file each starves a GPU on a parallel file system. A shard counts
+once its .parquet is there, so a run that was killed goes on after the last whole shard, and the
+result is the same bytes as without the kill.
+"""
+
+import hashlib
+import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reid.artefacts import SPLITS, Results
+from reid.config import Config
+from reid.data.frames import Files
+from reid.data.layout import Tracklet
+from reid.data.packed import (
+    RECORD,
+    SCHEMA,
+    Row,
+    damaged,
+    identity_of,
+    read_manifest,
+    read_rows,
+    shard_path,
+)
+from reid.data.stored import check_fresh, read_split
+from reid.errors import UserError
+from reid.files import replacing, sha256_of_file, write_json
+from reid.progress import Progress
+
+LARGEST_SHARD = 1 << 30
+
+
+def pack(
+    tracklets: Sequence[Tracklet],
+    root: Path,
+    folder: Path,
+    *,
+    largest_shard: int = LARGEST_SHARD,
+    workers: int = 8,
+    quiet: bool = True,
+) -> None:
+    """Pack tracklets into `folder`, going on after the last whole shard of an earlier run.
+
+    A shard is closed by the tracklet that brings it to `largest_shard` bytes; `workers` threads
+    read ahead. Raises UserError when a frame is missing or the disk is full: whole shards stay.
+    """
+    (folder / "pack.json").unlink(missing_ok=True)
+    for left_over in folder.glob(".*.tmp"):
+        left_over.unlink()
+    done, number = _whole_shards(tracklets, folder)
+    _remove_from(folder, number)
+    progress = Progress("pack", len(tracklets), "tracklets", done=done)
+    with ThreadPoolExecutor(workers) as pool:
+        contents = _read_ahead(pool, Files(root), tracklets[done:], 2 * workers)
+        remaining = zip(tracklets[done:], contents, strict=True)
+        while done < len(tracklets):
+            try:
+                rows = _write_shard(remaining, folder, number, largest_shard)
+            except OSError as error:
+                raise UserError(
+                    f"{shard_path(folder, number, 'shard')} cannot be written "
+                    f"({error.strerror}): make room and run `reid pack` again, the "
+                    f"{number} shards before it stay"
+                ) from None
+            done, number = done + len(rows), number + 1
+            if not quiet:
+                progress.advance(len(rows), f"{number} shards")
+    _finish(folder, number)
+
+
+def run(config: Config) -> None:
+    """`reid pack`: all indexed tracklets into `runtime.pack`. Raises UserError as `pack` does."""
+    options, folder = config.dataset, _folder(config)
+    tracklets: list[Tracklet] = []
+    for split in SPLITS:
+        if split == "train" or split in options.protocols:
+            index = Results.of(options.name).index(split)
+            check_fresh(options.root, index)
+            tracklets += read_split(index)
+    pack(tracklets, options.root, folder, quiet=False)
+
+
+def run_verify(config: Config) -> None:
+    """`reid pack --verify`. Raises UserError as `verify` does."""
+    folder = _folder(config)
+    verify(folder)
+    print(f"{folder}: every shard is as packed")
+
+
+def _folder(config: Config) -> Path:
+    if config.runtime.pack is None:
+        raise UserError("runtime.pack is not set: name the folder to pack into")
+    return config.runtime.pack
+
+
+def verify(folder: Path) -> None:
+    """Compare every shard with its hash. Raises UserError naming the first file that differs."""
+    for number, facts in enumerate(read_manifest(folder)["shards"]):
+        for suffix in ("shard", "frames"):
+            path = shard_path(folder, number, suffix)
+            if not path.is_file() or sha256_of_file(path) != facts[suffix]:
+                raise damaged(path)
+
+
+def _whole_shards(tracklets: Sequence[Tracklet], folder: Path) -> tuple[int, int]:
+    """How many tracklets, in how many shards, an earlier run has packed as they are today."""
+    done = number = 0
+    while shard_path(folder, number, "parquet").exists():
+        rows = read_rows(folder, number)
+        own = tracklets[done : done + len(rows)]
+        if len(own) < len(rows) or not all(map(Row.matches, rows, own)):
+            break
+        done, number = done + len(rows), number + 1
+    return done, number
+
+
+def _remove_from(folder: Path, number: int) -> None:
+    """Delete shards from `number` on: of an earlier index, or beyond the end."""
+    for path in sorted(folder.glob("[0-9]*.*"), reverse=True):
+        if path.stem.isdigit() and int(path.stem) >= number:
+            path.unlink()
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, files: Files, tracklets: Sequence[Tracklet], ahead: int
+) -> Iterator[list[bytes]]:
+    """Bytes of all frames of each tracklet in order, with a bounded number of them in memory."""
+
+    def read(tracklet: Tracklet) -> list[bytes]:
+        return [files.read(tracklet, position) for position in range(len(tracklet.frames))]
+
+    todo = iter(tracklets)
+    waiting: deque[Future[list[bytes]]] = deque(pool.submit(read, t) for t in islice(todo, ahead))
+    while waiting:
+        yield waiting.popleft().result()
+        waiting.extend(pool.submit(read, tracklet) for tracklet in islice(todo, 1))
+
+
+def _write_shard(
+    remaining: Iterable[tuple[Tracklet, list[bytes]]], folder: Path, number: int, largest: int
+) -> list[Row]:
+    rows: list[Row] = []
+    records: list[tuple[int, int]] = []
+    end, digest = 0, hashlib.sha256()
+    with replacing(shard_path(folder, number, "shard")) as temporary, temporary.open("wb") as out:
+        for tracklet, frames in remaining:
+            path, count, modified, names = identity_of(tracklet)
+            rows.append(Row(path, len(records), count, modified, names))
+            for data in frames:
+                end += len(data)
+                records.append((end, zlib.crc32(data)))
+                digest.update(data)
+                out.write(data)
+            if end >= largest:
+                break
+    index = np.array(records, dtype=RECORD).tobytes()
+    with replacing(shard_path(folder, number, "frames")) as temporary:
+        temporary.write_bytes(index)
+    facts = {"shard": digest.hexdigest(), "frames": hashlib.sha256(index).hexdigest()}
+    with replacing(shard_path(folder, number, "parquet")) as temporary:
+        columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+        pq.write_table(pa.table(columns, schema=SCHEMA.with_metadata(facts)), temporary)
+    return rows
+
+
+def _finish(folder: Path, shards: int) -> None:
+    """Write `pack.json` from what each shard says of itself."""
+    facts = []
+    for number in range(shards):
+        hashes = pq.read_schema(shard_path(folder, number, "parquet")).metadata
+        size = shard_path(folder, number, "shard").stat().st_size
+        facts.append(
+            {"bytes": size, **{k: hashes[k.encode()].decode() for k in ("shard", "frames")}}
+        )
+    write_json(folder / "pack.json", {"shards": facts})

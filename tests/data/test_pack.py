@@ -1,0 +1,222 @@
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+import yaml
+
+from reid.cli import main
+from reid.config import Clip
+from reid.data import index, pack
+from reid.data.dataset import TrackletDataset, loader
+from reid.data.packed import Packed
+from reid.data.sampler import pk_batches
+from reid.errors import UserError
+from tests.trees import frame_name, make_tree, write_frame
+
+SMALL = 6000  # bytes: several shards of a few tracklets each
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return make_tree(tmp_path_factory.mktemp("tree"), train=4, tracklets=2, frames=6)
+
+
+@pytest.fixture(scope="module")
+def tracklets(tree):
+    splits = index.build(tree).splits
+    return [tracklet for split in splits.values() for tracklet in split]
+
+
+@pytest.fixture
+def packed(tree, tracklets, tmp_path):
+    pack.pack(tracklets, tree, tmp_path / "pack", largest_shard=SMALL)
+    return tmp_path / "pack"
+
+
+def content(folder):
+    """Bytes of every file (Parquet files are written deterministically)."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_every_frame_reads_back(tree, tracklets, packed):
+    reader = Packed(packed, tracklets)
+    for tracklet in tracklets:
+        for position, name in enumerate(tracklet.frames):
+            stored = (tree / tracklet.path / name).read_bytes()
+            assert reader.read(tracklet, position) == stored
+
+
+def test_shards_are_few_large_files_of_nothing_but_jpegs(tree, tracklets, packed):
+    shards = sorted(packed.glob("*.shard"))
+    assert len(shards) > 3
+    sizes = [
+        (tree / tracklet.path / name).stat().st_size
+        for tracklet in tracklets
+        for name in tracklet.frames
+    ]
+    assert sum(shard.stat().st_size for shard in shards) == sum(sizes)
+    assert all(shard.stat().st_size >= SMALL for shard in shards[:-1])
+    pack.verify(packed)
+
+
+def test_packed_and_unpacked_batches_are_identical(tree, tracklets, packed):
+    train = [tracklet for tracklet in tracklets if tracklet.subset == "train"]
+    options = {"clip": Clip(frames=4, height=32, width=16), "train": True, "seed": 1}
+    plain = TrackletDataset(train, tree, **options)
+    fast = TrackletDataset(train, tree / "not there", pack=packed, **options)
+    batches = pk_batches(plain.labels, batch_size=8, instances=4, seed=0, epoch=0)
+    for workers in (0, 2):
+        loaded = loader(plain, batches, workers=0), loader(fast, batches, workers=workers)
+        for one, two in zip(*loaded, strict=True):
+            assert torch.equal(one.frames, two.frames)
+            assert torch.equal(one.heights, two.heights)
+
+
+def test_threads_change_nothing(tree, tracklets, packed, tmp_path):
+    pack.pack(tracklets, tree, tmp_path / "again", largest_shard=SMALL, workers=1)
+    assert content(tmp_path / "again") == content(packed)
+
+
+def test_a_second_run_writes_no_shard(tree, tracklets, packed):
+    before = {path.name: path.stat().st_mtime_ns for path in packed.glob("0*")}
+    pack.pack(tracklets, tree, packed, largest_shard=SMALL)
+    assert {path.name: path.stat().st_mtime_ns for path in packed.glob("0*")} == before
+
+
+def _slow_pack(tracklets, tree, folder):
+    from reid.data.frames import Files
+
+    def slow(self, tracklet, position, read=Files.read):
+        time.sleep(0.002)
+        return read(self, tracklet, position)
+
+    Files.read = slow
+    pack.pack(tracklets, tree, folder, largest_shard=SMALL, workers=1)
+
+
+@pytest.mark.parametrize("shards", [0, 1, 3])
+def test_killed_and_resumed_gives_the_same_bytes(tree, tracklets, packed, tmp_path, shards):
+    folder = tmp_path / "killed"
+    process = multiprocessing.get_context("fork").Process(
+        target=_slow_pack, args=(tracklets, tree, folder)
+    )
+    process.start()
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.parquet"))) < shards or not folder.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    assert len(kept) >= shards
+    with pytest.raises(UserError, match="no finished pack"):
+        Packed(folder, tracklets)
+
+    pack.pack(tracklets, tree, folder, largest_shard=SMALL)
+    assert content(folder) == content(packed)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_full_disk_is_one_clear_error_and_earlier_shards_stay(
+    tree, tracklets, packed, tmp_path, monkeypatch
+):
+    folder = tmp_path / "full"
+    write, calls = pack._write_shard, []
+
+    def full(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*arguments)
+
+    monkeypatch.setattr(pack, "_write_shard", full)
+    with pytest.raises(UserError, match=r"00002\.shard.*No space left.*2 shards before it stay"):
+        pack.pack(tracklets, tree, folder, largest_shard=SMALL)
+    assert [path.name for path in sorted(folder.glob("*.parquet"))] == [
+        *("00000.parquet", "00001.parquet")
+    ]
+    monkeypatch.undo()
+    pack.pack(tracklets, tree, folder, largest_shard=SMALL)
+    assert content(folder) == content(packed)
+
+
+def test_a_changed_bit_is_found_when_read_and_when_verified(tracklets, packed):
+    shard = packed / "00001.shard"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(UserError, match=r"00001\.shard is not what was packed"):
+        pack.verify(packed)
+    reader = Packed(packed, tracklets)
+    frames = [(tracklet, i) for tracklet in tracklets for i in range(len(tracklet.frames))]
+    with pytest.raises(UserError, match=r"00001\.shard is not what was packed"):
+        [reader.read(*frame) for frame in frames]
+
+
+def test_a_short_or_missing_part_is_found_when_opened(tracklets, packed):
+    for name in ("00001.shard", "00002.frames"):
+        whole = (packed / name).read_bytes()
+        (packed / name).write_bytes(whole[:-8])
+        with pytest.raises(UserError, match="is not what was packed"):
+            Packed(packed, tracklets)
+        (packed / name).unlink()
+        with pytest.raises(UserError, match="cannot be opened"):
+            Packed(packed, tracklets)
+        (packed / name).write_bytes(whole)
+    (packed / "00000.parquet").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"00000\.parquet is damaged"):
+        Packed(packed, tracklets)
+
+
+def test_a_pack_of_an_older_index_is_refused_and_brought_up_to_date(tree, tmp_path):
+    own = tmp_path / "tree"
+    shutil.copytree(tree, own)
+    old = index.build(own).splits["train"]
+    folder = tmp_path / "pack"
+    pack.pack(old, own, folder, largest_shard=SMALL)
+    write_frame(own / old[-1].path / frame_name(4, 50, camera=2, point=6), seed=1)
+    new = index.build(own).splits["train"]
+    with pytest.raises(UserError, match="run `reid pack` again"):
+        Packed(folder, new)
+    kept = (folder / "00000.shard").stat().st_mtime_ns
+    pack.pack(new, own, folder, largest_shard=SMALL)
+    Packed(folder, new)
+    assert (folder / "00000.shard").stat().st_mtime_ns == kept
+    pack.pack(new[:2], own, folder, largest_shard=SMALL)
+    assert len(list(folder.glob("*.shard"))) == 1
+    with pytest.raises(UserError, match="does not hold"):
+        Packed(folder, new)
+
+
+def test_a_missing_frame_names_the_file(tree, tmp_path):
+    own = tmp_path / "tree"
+    shutil.copytree(tree, own)
+    listed = index.build(own).splits["train"]
+    (own / listed[3].path / listed[3].frames[2]).unlink()
+    with pytest.raises(UserError, match=rf"{listed[3].frames[2]} is missing"):
+        pack.pack(listed, own, tmp_path / "pack")
+
+
+def test_through_the_command_line(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    base = {"dataset": {"name": "tiny", "root": str(tree)}}
+    base |= {"backbones": {}, "trainings": {}, "variants": {}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "pack.yaml").write_text(yaml.safe_dump({"runtime": {"pack": "packed"}}))
+    configs = ["--config", "base.yaml", "--config", "pack.yaml"]
+    assert main(["index", "--config", "base.yaml"]) == 0
+    assert main(["pack", "--config", "base.yaml"]) == 1
+    assert "runtime.pack is not set" in capsys.readouterr().err
+    assert main(["pack", "--verify", *configs]) == 1
+    assert "packed holds no finished pack" in capsys.readouterr().err
+    assert main(["pack", *configs]) == 0
+    assert main(["pack", "--verify", *configs]) == 0
+    assert "every shard is as packed" in capsys.readouterr().out
+    tracklets = index.read_split(tmp_path / "results" / "tiny" / "index" / "A2A.parquet")
+    assert Packed(tmp_path / "packed", tracklets).read(tracklets[0], 0)
