@@ -12,6 +12,7 @@ from reid.model.geometry import Geometry
 from reid.model.neck import Head
 from reid.model.pooling import TemporalPool, frame_quality
 from reid.model.prompts import ConditionalPrompts
+from reid.model.reference import load_reference_checkpoint as load_reference_checkpoint
 from reid.model.weights import Weights
 
 

@@ -67,6 +67,16 @@ def read_geometry(spec: str) -> Geometry:
     return geometry_of(_plain(_read(path, device="meta")), spec)
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Any state dict in a file that `load` can read, float32, without `module.` prefixes.
+
+    Raises UserError when the file is missing, unreadable, or would run code.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    return _plain(_read(path))
+
+
 def _existing(spec: str) -> Path:
     path = Path(spec)
     if not path.is_file():

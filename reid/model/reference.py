@@ -1,0 +1,161 @@
+"""Checkpoints of the released code (VSLA-CLIP, VReID-XFD) in our network.
+
+Their names follow MODEL sections 2 and 4: `image_encoder.*` is CLIP's tower with both adapters
+(`dat`, `dat_cross`), `cv_embed` (K, P, cameras, d) the prompts, `temporal_attn*` the pools,
+`bottleneck*` and `classifier*` necks and heads, `prompt_learner.*` and `text_encoder.*` the text
+side, which is frozen in stage 2 and no part of `VideoReID`.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from reid.errors import UserError
+
+_RENAMED = tuple(
+    (re.compile(pattern), ours)
+    for pattern, ours in (
+        (
+            r"image_encoder\.(transformer\.resblocks\.\d+)\.dat\.(down|up)\.",
+            r"visual.\1.spatial.\2.",
+        ),
+        (
+            r"image_encoder\.(transformer\.resblocks\.\d+)\.dat_cross\.(down|up)\.",
+            r"visual.\1.temporal.\2.",
+        ),
+        (
+            r"image_encoder\.(transformer\.resblocks\.\d+)\.dat_cross\.temporal_block\.temporal_attn\.",
+            r"visual.\1.temporal.attn.",
+        ),
+        (r"image_encoder\.", "visual."),
+        (r"cv_embed$", "prompts.camera"),
+        (r"temporal_attn\.fc\.weight$", "pool.score.weight"),
+        (r"temporal_attn_proj\.fc\.weight$", "pool_proj.score.weight"),
+        (r"bottleneck\.", "head.norm."),
+        (r"bottleneck_proj\.", "head_proj.norm."),
+        (r"classifier\.", "head.classifier."),
+        (r"classifier_proj\.", "head_proj.classifier."),
+    )
+)
+_TEXT_SIDE = ("prompt_learner.", "text_encoder.")
+_WITHOUT_EFFECT = ("temporal_attn.fc.bias", "temporal_attn_proj.fc.bias")
+"""Added to the score of every frame of a tracklet: softmax over the frames cancels it."""
+_COUNTER = ".num_batches_tracked"
+"""Of a batch norm; read by nothing when its momentum is fixed."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of every tensor."""
+
+    used: Mapping[str, str]
+    """Their name to ours."""
+    text: tuple[str, ...]
+    """Theirs, of the text side."""
+    without_effect: tuple[str, ...]
+    """Theirs, left out because no output depends on them."""
+    missing: tuple[str, ...]
+    """Ours that the checkpoint does not have; they were allowed and keep their values."""
+    left_over: tuple[str, ...]
+    """Theirs that our network does not have; they were allowed and are dropped."""
+    cameras: tuple[int, int] | None
+    """How many cameras' prompts were taken, the first ones, and how many there are."""
+
+    def __str__(self) -> str:
+        """One line a tensor, and a summary."""
+        lines = [f"used       {theirs} -> {ours}" for theirs, ours in self.used.items()]
+        lines += [f"text side  {name}" for name in self.text]
+        lines += [f"no effect  {name}" for name in self.without_effect]
+        lines += [f"missing    {name} (allowed)" for name in self.missing]
+        lines += [f"left over  {name} (allowed)" for name in self.left_over]
+        if self.cameras is not None and self.cameras[0] < self.cameras[1]:
+            taken, there = self.cameras
+            lines.append(f"of the prompts of {there} cameras, those of the first {taken} are used")
+        lines.append(
+            f"{len(self.used)} tensors used, {len(self.text)} of the text side, "
+            f"{len(self.without_effect)} without effect, {len(self.missing)} missing, "
+            f"{len(self.left_over)} left over"
+        )
+        return "\n".join(lines)
+
+
+def load_reference_checkpoint(
+    state_dict: Mapping[str, Tensor], model: nn.Module, *, allow: Collection[str] = ()
+) -> ImportReport:
+    """Load a checkpoint of the released code, in its names, into `model`, in place.
+
+    `module.` prefixes are stripped. When it has prompts of more cameras than the model, those of
+    the first cameras are taken (the released code allocates 38 and uses 0, 1 and 2). `allow`:
+    names or patterns (`classifier*`) of tensors, theirs or ours, that may be left over, missing
+    or of another shape. Afterwards `embed` in eval mode is the released model's output.
+
+    Raises UserError, and leaves the model as it was, when another tensor is left over, missing,
+    misshapen or not finite.
+    """
+    given = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    own: dict[str, Tensor] = model.state_dict()
+    renamed = {
+        name: _our_name(name)
+        for name in given
+        if not name.startswith(_TEXT_SIDE) and name not in _WITHOUT_EFFECT
+    }
+    tensors = {ours: given[theirs] for theirs, ours in renamed.items() if ours is not None}
+    cameras = None
+    if "prompts.camera" in own and tensors.get("prompts.camera", torch.empty(0)).dim() == 4:
+        taken, there = own["prompts.camera"].shape[2], tensors["prompts.camera"].shape[2]
+        if taken <= there:
+            cameras = (taken, there)
+            tensors["prompts.camera"] = tensors["prompts.camera"][:, :, :taken]
+
+    def allowed(*names: str) -> bool:
+        return any(fnmatchcase(name, pattern) for name in names for pattern in allow)
+
+    used, left_over, dropped, problems = {}, [], set(), []
+    for theirs, ours in renamed.items():
+        if ours is None or ours not in own:
+            problem = f"left over {theirs}"
+        elif tensors[ours].shape != own[ours].shape:
+            problem = (
+                f"{theirs} has shape {tuple(tensors[ours].shape)}, "
+                f"our {ours} {tuple(own[ours].shape)}"
+            )
+        elif not tensors[ours].isfinite().all():
+            problem = f"{theirs} has numbers that are not finite"
+        else:
+            used[theirs] = ours
+            continue
+        left_over.append(theirs)
+        if allowed(theirs, ours or theirs):
+            dropped.add(ours)
+        else:
+            problems.append(problem)
+    missing = sorted(own.keys() - used.values())
+    missing = [name for name in missing if not name.endswith(_COUNTER)]
+    problems += [f"missing {name}" for name in missing if name not in dropped and not allowed(name)]
+    if problems:
+        shown = "; ".join(problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(
+            f"the checkpoint does not fit the network: {shown}{more}. Choose a training with its "
+            "options (released.yaml has those of the released code), or allow tensors by name"
+        )
+    model.load_state_dict({ours: tensors[ours] for ours in used.values()}, strict=False)
+    return ImportReport(
+        used=used,
+        text=tuple(name for name in given if name.startswith(_TEXT_SIDE)),
+        without_effect=tuple(name for name in given if name in _WITHOUT_EFFECT),
+        missing=tuple(missing),
+        left_over=tuple(left_over),
+        cameras=cameras,
+    )
+
+
+def _our_name(theirs: str) -> str | None:
+    for pattern, ours in _RENAMED:
+        if pattern.match(theirs):
+            return pattern.sub(ours, theirs, count=1)
+    return None

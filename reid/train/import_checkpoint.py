@@ -1,0 +1,128 @@
+"""A checkpoint of the released code as the final weights of one of our trainings."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from reid import fingerprint, provenance
+from reid.artefacts import Results
+from reid.config import Config
+from reid.data.layout import NUM_CAMERAS
+from reid.data.stored import read_split
+from reid.errors import UserError
+from reid.files import sha256_of_file
+from reid.model import network
+from reid.model.finetune import trainable_groups
+from reid.model.network import VideoReID
+from reid.model.weights import load as load_weights
+from reid.model.weights import read_tensors
+from reid.train.common import identities_of, save_tensors
+from reid.train.stage2 import trained_tensors
+
+
+def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str] = ()) -> None:
+    """Write `stage2.safetensors` of the training `name` from a released checkpoint.
+
+    Prints what became of every tensor. `allow`: names or patterns of tensors that may be left
+    over or missing. The tower is stored too if it is not that of the configured CLIP weights.
+    Raises UserError when the file is unreadable, does not fit the training's options, or has
+    another number of identities than the index; and when the training has weights already.
+    """
+    started = datetime.now(UTC)
+    training = config.trainings[name]
+    results = Results.of(config.dataset.name)
+    target = results.stage(name, seed, 2)
+    if target.exists():
+        raise UserError(f"{target} exists: move it away, or import into another training or seed")
+    given = read_tensors(file)
+    classes = _classes(given, file)
+    identities = _identities(results.index("train"), classes, file)
+    weights = load_weights(config.backbones[training.backbone].weights)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = network.build(
+            training.model,
+            num_classes=classes,
+            num_cameras=NUM_CAMERAS,
+            weights=weights,
+            image_size=(training.clip.height, training.clip.width),
+        )
+    trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
+    frozen = _frozen(model)
+    try:
+        report = network.load_reference_checkpoint(given, model, allow=allow)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    print(report)
+    tower = _other_tower(frozen, model)
+    if tower:
+        print(
+            f"{len(tower)} of {len(frozen)} frozen tensors of the tower are not those of "
+            f"{weights.source}: stored with the training"
+        )
+    save_tensors(
+        target,
+        {**trained_tensors(model), **tower},
+        {
+            "identities": identities,
+            "backbone": weights.sha256,
+            "seed": seed,
+            "model": training.model.model_dump(mode="json"),
+            "tower": sorted(tower),
+        },
+    )
+    settings = fingerprint.stage2_settings(config, name)
+    provenance.write(
+        results.manifest(name, seed),
+        stage="import-checkpoint",
+        seed=seed,
+        fingerprint=fingerprint.fingerprint("stage2", settings),
+        options=fingerprint.run_settings(config, name),
+        device="cpu",
+        started=started,
+        inputs={"checkpoint": file},
+        outputs={"stage2": target},
+    )
+    print(f"wrote {target} ({len(identities)} identities, checkpoint {sha256_of_file(file)[:16]})")
+
+
+def _classes(given: dict[str, Tensor], file: Path) -> int:
+    if "classifier.weight" not in given:
+        raise UserError(
+            f"{file}: no tensor 'classifier.weight': expected a checkpoint of VSLA-CLIP or "
+            "VReID-XFD, in their names"
+        )
+    return len(given["classifier.weight"])
+
+
+def _identities(index: Path, classes: int, file: Path) -> list[int]:
+    """Identities of the training split; plain numbers when there is no index to name them."""
+    if not index.exists():
+        return list(range(classes))
+    identities = identities_of(read_split(index))
+    if len(identities) != classes:
+        raise UserError(
+            f"{file} was trained on {classes} identities, but {index} has {len(identities)}: "
+            "it was trained on another split"
+        )
+    return identities
+
+
+def _frozen(model: VideoReID) -> dict[str, Tensor]:
+    return {
+        f"visual.{name}": p.detach().clone()
+        for name, p in model.visual.named_parameters()
+        if not p.requires_grad
+    }
+
+
+def _other_tower(before: dict[str, Tensor], model: VideoReID) -> dict[str, Tensor]:
+    """Frozen tensors that are not the configured CLIP's, up to its rounding to half precision."""
+    return {
+        name: tensor
+        for name, tensor in _frozen(model).items()
+        if not torch.allclose(tensor, before[name], rtol=1e-3, atol=1e-4)
+    }

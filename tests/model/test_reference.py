@@ -1,0 +1,233 @@
+"""Checkpoints of the released code: the same features, every tensor accounted for.
+
+The oracle (benchmarks/naive.py) is MODEL section 4 written a second time, with their names; it
+was found equal, to the bit, to the released model itself.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.naive import Naive
+from reid.config import Model
+from reid.errors import UserError
+from reid.model import network
+from reid.model.network import VideoReID, load_reference_checkpoint
+from tests.clips import TINY
+
+SIZE = (80, 48)
+CLASSES = 5
+
+
+def reference(*, attention: bool, cameras: int = 38, prompts: tuple[int, int] = (2, 4)) -> Naive:
+    """A released model with random tensors everywhere, as after training."""
+    torch.manual_seed(0)
+    model = Naive(
+        TINY,
+        classes=CLASSES,
+        cameras=cameras,
+        prompts=prompts,
+        image_size=SIZE,
+        attention=attention,
+    )
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 2)
+            elif tensor.dim() == 1 and tensor.is_floating_point():
+                tensor += 0.1 * torch.randn_like(tensor)
+    return model
+
+
+def ours(*, attention: bool, cameras: int = 3, seed: int = 1, **prompts: object) -> VideoReID:
+    options = Model.model_validate(
+        {
+            "prompts": {"length": 4, "depth": 2, "metadata": False, **prompts},
+            "pooling": {"kind": "attention" if attention else "mean"},
+        }
+    )
+    torch.manual_seed(seed)
+    return network.build(
+        options, num_classes=CLASSES, num_cameras=cameras, weights=TINY, image_size=SIZE
+    )
+
+
+def inputs(frames: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Clips of the three cameras, and no metadata."""
+    clips = torch.randn(4, frames, 3, *SIZE, generator=torch.Generator().manual_seed(2))
+    return clips, torch.tensor([2, 0, 1, 1]), torch.full((4, 3), torch.nan)
+
+
+def largest(mine: Tensor, theirs: Tensor) -> float:
+    return float((mine - theirs).abs().max())
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("attention", [False, True], ids=["mean", "attention"])
+def test_features_are_the_released_ones(attention: bool, prefix: str) -> None:
+    theirs, mine = reference(attention=attention), ours(attention=attention)
+    checkpoint = {f"{prefix}{name}": x for name, x in theirs.state_dict().items()}
+    clips, cameras, metadata = inputs()
+    released_order = clips.transpose(1, 2)
+    before = mine.eval().embed(clips, cameras, metadata)
+    load_reference_checkpoint(checkpoint, mine)
+    with torch.inference_mode():
+        expected = theirs.eval().embed(released_order, cameras)
+        assert largest(mine.embed(clips, cameras, metadata), expected) < 1e-4
+        assert largest(before, expected) > 0.1
+        # Training: the feature before the last block and both classifiers behind their BN.
+        found, features = (
+            theirs.train().features(released_order, cameras),
+            mine.train()(clips, cameras, metadata),
+        )
+        assert largest(features.last, found.last) < 1e-4
+        logits = mine.classify(features)
+        assert largest(logits[0], theirs.classifier(theirs.bottleneck(found.pooled))) < 1e-4
+        assert largest(logits[1], theirs.classifier_proj(theirs.bottleneck_proj(found.proj))) < 1e-4
+    for name in ("running_mean", "running_var"):
+        assert torch.allclose(
+            getattr(mine.head.norm, name), getattr(theirs.bottleneck, name), atol=1e-5
+        )
+
+
+def test_every_camera_has_its_own_prompts() -> None:
+    """The oracle would not notice prompts that nothing depends on."""
+    mine = ours(attention=False)
+    load_reference_checkpoint(reference(attention=False).state_dict(), mine)
+    clips, _, metadata = inputs()
+    with torch.inference_mode():
+        rows = [
+            mine.eval().embed(clips[:1], torch.tensor([camera]), metadata[:1])
+            for camera in range(3)
+        ]
+    assert largest(rows[0], rows[1]) > 1e-3
+    assert largest(rows[1], rows[2]) > 1e-3
+
+
+def test_report_accounts_for_every_tensor() -> None:
+    checkpoint = reference(attention=True).state_dict()
+    mine = ours(attention=True)
+    report = load_reference_checkpoint(checkpoint, mine)
+    assert {*report.used, *report.text, *report.without_effect} == set(checkpoint)
+    assert set(report.used.values()) == set(mine.state_dict())
+    assert all(name.startswith(("prompt_learner.", "text_encoder.")) for name in report.text)
+    assert report.without_effect == ("temporal_attn.fc.bias", "temporal_attn_proj.fc.bias")
+    assert (report.missing, report.left_over) == ((), ())
+    assert report.cameras == (3, 38)
+    text = str(report)
+    assert "cv_embed -> prompts.camera" in text
+    assert "bottleneck_proj.running_var -> head_proj.norm.running_var" in text
+    assert "prompts of 38 cameras, those of the first 3" in text
+    assert len(text.splitlines()) == len(checkpoint) + 2
+
+
+def test_as_many_cameras_as_the_checkpoint_has() -> None:
+    mine = ours(attention=False, cameras=38)
+    checkpoint = reference(attention=False).state_dict()
+    assert load_reference_checkpoint(checkpoint, mine).cameras == (38, 38)
+    assert mine.prompts is not None
+    assert mine.prompts.camera is not None
+    assert torch.equal(mine.prompts.camera, checkpoint["cv_embed"])
+
+
+def without(name: str) -> dict[str, Tensor]:
+    checkpoint = reference(attention=True).state_dict()
+    del checkpoint[name]
+    return checkpoint
+
+
+def with_(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    return {**reference(attention=True).state_dict(), name: tensor}
+
+
+ADAPTER = "image_encoder.transformer.resblocks.1.dat_cross.temporal_block.temporal_attn"
+UNFIT = {
+    "missing adapter": (
+        lambda: without(f"{ADAPTER}.in_proj_weight"),
+        "missing visual.transformer.resblocks.1.temporal.attn.in_proj_weight",
+    ),
+    "missing pool": (lambda: without("temporal_attn.fc.weight"), "missing pool.score.weight"),
+    "missing statistics": (
+        lambda: without("bottleneck.running_var"),
+        "missing head.norm.running_var",
+    ),
+    "one block too many": (
+        lambda: with_("image_encoder.transformer.resblocks.3.ln_1.bias", torch.zeros(128)),
+        "left over image_encoder.transformer.resblocks.3.ln_1.bias",
+    ),
+    "an unknown part": (
+        lambda: with_("arcface.weight", torch.zeros(1)),
+        "left over arcface.weight",
+    ),
+    "our own name": (
+        lambda: with_("head.norm.weight", torch.zeros(128)),
+        "left over head.norm.weight",
+    ),
+    "other identities": (
+        lambda: with_("classifier.weight", torch.zeros(9, 128)),
+        r"classifier.weight has shape \(9, 128\), our head.classifier.weight \(5, 128\)",
+    ),
+    "fewer cameras": (
+        lambda: with_("cv_embed", torch.zeros(2, 4, 2, 128)),
+        r"cv_embed has shape \(2, 4, 2, 128\)",
+    ),
+    "longer prompts": (
+        lambda: with_("cv_embed", torch.zeros(2, 6, 38, 128)),
+        r"cv_embed has shape \(2, 6, 3, 128\), our prompts.camera \(2, 4, 3, 128\)",
+    ),
+    "flat prompts": (lambda: with_("cv_embed", torch.zeros(3)), r"cv_embed has shape \(3,\)"),
+    "not finite": (
+        lambda: with_("cv_embed", torch.full((2, 4, 38, 128), torch.nan)),
+        "cv_embed has numbers that are not finite",
+    ),
+    "nothing of it": (
+        lambda: {"weight": torch.zeros(1)},
+        "left over weight; missing .* and .* more",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_what_does_not_fit_is_an_error_and_changes_nothing(kind: str) -> None:
+    make, message = UNFIT[kind]
+    mine = ours(attention=True)
+    before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
+    with pytest.raises(UserError, match=message):
+        load_reference_checkpoint(make(), mine)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in mine.state_dict().items())
+
+
+def test_attention_checkpoint_does_not_fit_mean_pooling() -> None:
+    with pytest.raises(UserError, match=r"left over temporal_attn\.fc\.weight"):
+        load_reference_checkpoint(reference(attention=True).state_dict(), ours(attention=False))
+
+
+def test_allowed_by_name_or_pattern() -> None:
+    checkpoint = with_("classifier.weight", torch.zeros(9, 128))
+    checkpoint["arcface.weight"] = torch.zeros(1)
+    del checkpoint["temporal_attn.fc.weight"]
+    mine = ours(attention=True)
+    kept = mine.head.classifier.weight.detach().clone()
+    assert mine.pool.score is not None
+    pool = mine.pool.score.weight.detach().clone()
+    report = load_reference_checkpoint(
+        checkpoint,
+        mine,
+        allow=["classifier.weight", "arcface*", "pool.score.weight"],
+    )
+    assert report.left_over == ("classifier.weight", "arcface.weight")
+    assert report.missing == ("head.classifier.weight", "pool.score.weight")
+    assert torch.equal(mine.head.classifier.weight, kept)
+    assert torch.equal(mine.pool.score.weight, pool)
+    assert torch.equal(mine.head_proj.classifier.weight, checkpoint["classifier_proj.weight"])
+
+
+def test_metadata_tables_are_missing_unless_allowed() -> None:
+    """They start at zero and so change nothing: but they must be asked for."""
+    checkpoint = reference(attention=False).state_dict()
+    mine = ours(attention=False, metadata=True)
+    with pytest.raises(UserError, match=r"missing prompts\.altitude"):
+        load_reference_checkpoint(checkpoint, mine)
+    names = ["prompts.altitude", "prompts.distance", "prompts.angle"]
+    report = load_reference_checkpoint(checkpoint, mine, allow=names)
+    assert list(report.missing) == sorted(names)
