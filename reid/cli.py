@@ -45,6 +45,13 @@ def index(settings: Config, _: argparse.Namespace) -> None:
     indexing.run(settings)
 
 
+def check(settings: Config, arguments: argparse.Namespace) -> None:
+    """Decode the indexed frames once: damaged ones, odd ones, sizes by capture point."""
+    from reid.data import quality
+
+    quality.run(settings, frames=arguments.frames, least_height=arguments.least_height)
+
+
 def pack(settings: Config, arguments: argparse.Namespace) -> None:
     """Copy the indexed frames into a few large files that read faster than one file each."""
     from reid.data import pack as packing
@@ -176,6 +183,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     child.add_argument("--backbone", required=True, help="key of `backbones`")
     add("index", index, example="index --config config/config.yaml")
+    child = add("check", check, example="check --config config/config.yaml --frames 8")
+    child.add_argument("--frames", type=int, metavar="N", help="only N frames of each tracklet")
+    child.add_argument(
+        "--least-height", type=int, default=16, metavar="PX", help="note tracklets below (16)"
+    )
     child = add("pack", pack, example="pack --config config/config.yaml --config my-cluster.yaml")
     child.add_argument("--verify", action="store_true", help="only compare with the hashes")
 

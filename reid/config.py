@@ -54,6 +54,9 @@ class Dataset(Section):
         True,
         description="`index` looks at every file to find empty ones; false: lists folders only",
     )
+    damaged: Path | None = Field(
+        None, description="damaged.csv of `reid check`: frames that `index` leaves out, and counts"
+    )
     allow_shared_identities: bool = Field(
         False, description="the test set reuses identity numbers of training for other people"
     )

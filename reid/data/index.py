@@ -15,6 +15,7 @@ from typing import Literal
 from reid.artefacts import SPLITS, Results
 from reid.config import Config
 from reid.data.checks import check, summarise
+from reid.data.damaged import read_damaged
 from reid.data.layout import PROTOCOL_FOLDERS, Tracklet
 from reid.data.scan import Rejected, Walk, scan_subset
 from reid.data.stored import check_fresh, demand_folder, read_split, write_split
@@ -73,14 +74,16 @@ def build(
     protocols: Sequence[str] = ("A2G", "G2A", "A2A"),
     workers: int | None = None,
     check_sizes: bool = True,
+    damaged: Mapping[str, str] | None = None,
     quiet: bool = True,
 ) -> Index:
     """Walk a dataset and list its tracklets; nothing is decoded.
 
     `layout` is the folder and file-name convention (reid.data.layout), `workers` the number of
     threads (default: 8; they wait for the file system). Without `check_sizes` folders are listed
-    but files not looked at, so that empty ones stay; `quiet` prints no progress. Raises
-    UserError when the root, train/ or a protocol's query/ or gallery/ folder is missing.
+    but files not looked at, so that empty ones stay; `damaged` holds reasons by path of files to
+    leave out (`reid check`); `quiet` prints no progress. Raises UserError when the root, train/
+    or a protocol's query/ or gallery/ folder is missing.
     """
     if layout != "detreidx":
         raise UserError(f"dataset.layout: no layout {layout!r} (known: detreidx)")
@@ -93,12 +96,13 @@ def build(
                 f"expected for protocol {protocol}: add it or leave {protocol} out of "
                 "dataset.protocols",
             )
-    walks = {"train": [Walk("train", "train", check_sizes)]}
+    known = damaged or {}
+    walks = {"train": [Walk("train", "train", check_sizes, known)]}
     for protocol in protocols:
         folder = PROTOCOL_FOLDERS[protocol]
         walks[protocol] = [
-            Walk(f"{folder}/query", "query", check_sizes),
-            Walk(f"{folder}/gallery", "gallery", check_sizes),
+            Walk(f"{folder}/query", "query", check_sizes, known),
+            Walk(f"{folder}/gallery", "gallery", check_sizes, known),
         ]
     with ThreadPoolExecutor(workers or 8) as pool:
         found = {
@@ -123,6 +127,7 @@ def run(config: Config) -> None:
         layout=options.layout,
         protocols=options.protocols,
         check_sizes=options.check_sizes,
+        damaged=None if options.damaged is None else read_damaged(options.damaged),
         quiet=False,
     )
     index.write_report(folder)

@@ -3,9 +3,9 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from reid.data.layout import (
@@ -48,6 +48,8 @@ class Walk:
     subset: Subset
     check_sizes: bool = True
     """Look at every file to find empty ones; False lists folders only."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """Reasons by path of files to leave out."""
 
 
 def scan_subset(root: Path, walk: Walk, pool: ThreadPoolExecutor, *, quiet: bool = True) -> Found:
@@ -118,6 +120,9 @@ def _scan_tracklet(
     if not names:
         return None, [_reject(folder, "empty tracklet")]
     bad = _unusable(root / folder, names) if walk.check_sizes else {}
+    if walk.damaged:
+        paths = {name: f"{folder}/{name}" for name in names}
+        bad |= {name: walk.damaged[paths[name]] for name in names if paths[name] in walk.damaged}
     runs, others = group(names if not bad else [name for name in names if name not in bad])
     for name in others:
         bad[name] = why_not_a_frame(name)
