@@ -9,7 +9,7 @@ trainings of the table are written in config/config.yaml as differences from it 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -210,6 +210,14 @@ class Schedule(Section):
     )
 
 
+def _demand_whole_identities(stage: str, batch_size: int, instances: int) -> None:
+    if batch_size % instances:
+        raise ValueError(
+            f"{stage}.batch_size ({batch_size}) must be a multiple of "
+            f"{stage}.instances ({instances})"
+        )
+
+
 class Stage1(Section):
     """Identity text contexts against frozen image features (Table 2; MODEL 4.5)."""
 
@@ -222,6 +230,11 @@ class Stage1(Section):
     view: Literal["augmented", "clean"] = Field(
         "augmented", description="the one view whose features are cached; augmented as released"
     )
+
+    @model_validator(mode="after")
+    def _whole_identities(self) -> Self:
+        _demand_whole_identities("stage1", self.batch_size, self.instances)
+        return self
 
 
 class Stage2(Section):
@@ -239,11 +252,7 @@ class Stage2(Section):
 
     @model_validator(mode="after")
     def _whole_identities(self) -> Self:
-        if self.batch_size % self.instances:
-            raise ValueError(
-                f"stage2.batch_size ({self.batch_size}) must be a multiple of "
-                f"stage2.instances ({self.instances})"
-            )
+        _demand_whole_identities("stage2", self.batch_size, self.instances)
         return self
 
 

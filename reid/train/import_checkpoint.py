@@ -9,11 +9,12 @@ from torch import Tensor
 
 from reid import fingerprint, provenance
 from reid.artefacts import Results
-from reid.config import Config
+from reid.config import Config, Validation
 from reid.data.layout import NUM_CAMERAS
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import sha256_of_file
+from reid.holdout import part
 from reid.model import network
 from reid.model.finetune import trainable_groups
 from reid.model.network import VideoReID
@@ -39,7 +40,7 @@ def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str
         raise UserError(f"{target} exists: move it away, or import into another training or seed")
     given = read_tensors(file)
     classes = _classes(given, file)
-    identities = _identities(results.index("train"), classes, file)
+    identities = _identities(results.index("train"), training.validation, classes, file)
     weights = load_weights(config.backbones[training.backbone].weights)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -98,11 +99,11 @@ def _classes(given: dict[str, Tensor], file: Path) -> int:
     return len(given["classifier.weight"])
 
 
-def _identities(index: Path, classes: int, file: Path) -> list[int]:
-    """Identities of the training split; plain numbers when there is no index to name them."""
+def _identities(index: Path, held_out: Validation, classes: int, file: Path) -> list[int]:
+    """Identities that are trained on; plain numbers when there is no index to name them."""
     if not index.exists():
         return list(range(classes))
-    identities = identities_of(read_split(index))
+    identities = identities_of(part(read_split(index), held_out, "train"))
     if len(identities) != classes:
         raise UserError(
             f"{file} was trained on {classes} identities, but {index} has {len(identities)}: "

@@ -4,9 +4,10 @@ import torch
 
 from reid.artefacts import Results
 from reid.config import Config, Training
-from reid.data.index import read_split
 from reid.data.layout import NUM_CAMERAS
+from reid.data.stored import read_split
 from reid.errors import UserError
+from reid.holdout import part
 from reid.model import network
 from reid.model.finetune import Group, describe, frozen_groups, trainable_groups
 from reid.model.geometry import VIT_B16, VIT_L14, Geometry
@@ -33,7 +34,7 @@ def run(config: Config, name: str, *, geometry: str | None, classes: int | None)
         index = Results.of(config.dataset.name).index("train")
         if not index.exists():
             raise UserError(f"{index} does not exist: run `reid index`, or give --classes")
-        classes = len(identities_of(read_split(index)))
+        classes = len(identities_of(part(read_split(index), training.validation, "train")))
     print(
         f"training {name}: backbone {geometry or weights} "
         f"(width {sizes.width}, {sizes.depth} blocks, patch {sizes.patch}), "

@@ -14,6 +14,7 @@ from reid.data.layout import NUM_CAMERAS
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
 from reid.files import sha256_of_file
+from reid.holdout import part
 from reid.model import network, text
 from reid.model.finetune import Group
 from reid.model.text import IdentityContexts, TextTower
@@ -45,7 +46,8 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
     index = results.index("train")
-    tracklets = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
+    everyone = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
+    tracklets = part(everyone, training.validation, "train")
     weights = load_weights(config.backbones[training.backbone].weights)
     dataset = TrackletDataset(
         tracklets,

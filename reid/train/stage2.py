@@ -16,6 +16,7 @@ from reid.data.dataset import Batch, TrackletDataset, loader
 from reid.data.layout import NUM_CAMERAS
 from reid.data.sampler import Draw, pk_batches
 from reid.files import sha256_of_file
+from reid.holdout import part
 from reid.model import network
 from reid.model.finetune import Group, describe, trainable_groups
 from reid.model.network import Features, VideoReID
@@ -77,7 +78,8 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
     index, stage1 = results.index("train"), results.stage(name, seed, 1)
-    tracklets = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
+    everyone = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
+    tracklets = part(everyone, training.validation, "train")
     weights = load_weights(config.backbones[training.backbone].weights)
     learned, facts = load_tensors(stage1)
     identities = identities_of(tracklets)
