@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +18,7 @@ from reid import files
 from reid.config import Demo
 from reid.errors import UserError
 from reid.synthetic.camera import CAPTURE_POINTS, CapturePoint
-from reid.synthetic.layout import aerial_name, folders, ground_name
+from reid.synthetic.names import aerial_name, folders, ground_name
 from reid.synthetic.people import Person, draw_person
 from reid.synthetic.photo import jpeg
 from reid.synthetic.scene import draw_take, film
@@ -25,7 +27,7 @@ from reid.synthetic.sheet import contact_sheet
 __all__ = ["contact_sheet", "render"]
 
 MANIFEST = ".xfd-demo.json"
-VERSION = 2
+VERSION = 3
 """Raise it when the same settings render other files."""
 
 _PERSON, _POINTS, _TAKE = 1, 2, 3
@@ -114,7 +116,7 @@ def render(demo: Demo, root: Path, *, workers: int | None = None) -> None:
     partial_root = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.rendering-"))
     try:
         written = _render_all(demo, partial_root, workers or len(os.sched_getaffinity(0)))
-        files.write_json(partial_root / MANIFEST, {"settings": settings, "files": written})
+        files.write_json(partial_root / MANIFEST, {"settings": settings, "crops": written})
         partial_root.chmod(0o755)
         if found is not None:
             shutil.rmtree(root)
@@ -124,16 +126,32 @@ def render(demo: Demo, root: Path, *, workers: int | None = None) -> None:
     except BaseException:
         shutil.rmtree(partial_root, ignore_errors=True)
         raise
-    print(f"{root}: {written} files", flush=True)
+    print(f"{root}: {written} crops", flush=True)
 
 
 def _render_all(demo: Demo, root: Path, workers: int) -> int:
-    pids = range(1, demo.train_identities + demo.test_identities + 1)
+    count = demo.train_identities + demo.test_identities
     job = partial(render_identity, demo, root)
+    pids = range(1, count + 1)
     if workers == 1:
-        return sum(map(job, pids))
+        return _progress(map(job, pids), count)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return sum(pool.map(job, pids))
+        return _progress(pool.map(job, pids), count)
+
+
+def _progress(written: Iterable[int], count: int) -> int:
+    """The sum of `written`; prints a line for every eighth of `count`."""
+    started, total = time.monotonic(), 0
+    for done, crops in enumerate(written, start=1):
+        total += crops
+        if done * 8 // count > (done - 1) * 8 // count:
+            spent = time.monotonic() - started
+            print(
+                f"rendered {done} of {count} people, {total / spent:.0f} crops/s, "
+                f"{spent / done * (count - done):.0f} s left",
+                flush=True,
+            )
+    return total
 
 
 def _settings(demo: Demo) -> dict[str, Any]:
@@ -152,10 +170,10 @@ def _found(root: Path) -> dict[str, Any] | None:
             "set dataset.root to a new folder"
         )
     manifest: dict[str, Any] = files.read_json(root / MANIFEST)
-    count = sum(len(names) for _, _, names in os.walk(root)) - 1
-    if count != manifest["files"]:
+    crops = sum(name.endswith(".jpg") for _, _, names in os.walk(root) for name in names)
+    if crops != manifest["crops"]:
         raise UserError(
-            f"{root} has {count} files, expected the {manifest['files']} that `reid demo-data` "
+            f"{root} has {crops} crops, expected the {manifest['crops']} that `reid demo-data` "
             "wrote: delete the folder and run it again"
         )
     return manifest

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from reid.data import layout
+
 Array = NDArray[np.float64]
 
 
@@ -23,28 +25,9 @@ class CapturePoint:
         return math.hypot(self.height, self.distance)
 
 
-CAPTURE_POINTS: tuple[CapturePoint, ...] = tuple(
-    CapturePoint(*point)
-    for point in (
-        (5.8, 10, 30),
-        (11.5, 20, 30),
-        (17.3, 30, 30),
-        (23.1, 40, 30),
-        (40, 80, 30),
-        (60, 120, 30),
-        (15, 10, 60),
-        (30, 20, 60),
-        (45, 30, 60),
-        (60, 40, 60),
-        (75, 80, 60),
-        (90, 120, 60),
-        (10, 0, 90),
-        (20, 0, 90),
-        (30, 0, 90),
-        (40, 0, 90),
-        (80, 0, 90),
-        (120, 0, 90),
-    )
+CAPTURE_POINTS = tuple(
+    CapturePoint(height, distance, round(angle))
+    for height, distance, angle in layout.CAPTURE_POINTS
 )
 
 DRONE_FOCAL = 1280.0

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from reid.data.layout import PROTOCOL_FOLDERS
 from reid.errors import UserError
 from reid.files import replacing
 from reid.synthetic.camera import CAPTURE_POINTS
-from reid.synthetic.layout import CASES
 
 CELL = (96, 168)
 """Width and height of a cell, pixels."""
@@ -22,8 +22,8 @@ def contact_sheet(root: Path, png: Path) -> None:
     holds no rendered benchmark.
     """
     people = sorted((root / "train").glob("*"))[: ROWS // 2]
-    tests = [folder.name for folder in sorted((root / CASES["A2G"] / "query").glob("*"))]
-    sides = [root / CASES["A2G"] / side for side in ("gallery", "query")]
+    tests = [folder.name for folder in sorted((root / PROTOCOL_FOLDERS["A2G"] / "query").glob("*"))]
+    sides = [root / PROTOCOL_FOLDERS["A2G"] / side for side in ("gallery", "query")]
     rows = [sorted(person.iterdir()) for person in people]
     rows += [
         sorted(track for side in sides for track in (side / pid).iterdir())

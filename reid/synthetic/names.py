@@ -2,14 +2,10 @@
 
 from collections.abc import Iterator
 
+from reid.data.layout import PROTOCOL_FOLDERS
 from reid.synthetic.camera import CapturePoint
 from reid.synthetic.people import BAGS, BOTTOMS, BUILDS, HAIR, HAIRSTYLES, TOPS, Person
 
-CASES = {
-    "A2G": "case1_aerial_to_ground",
-    "G2A": "case2_ground_to_aerial",
-    "A2A": "case3_aerial_to_aerial",
-}
 DATES = (("23_10_2024", 9), ("06_11_2024", 15))
 """Day and hour of both sessions."""
 
@@ -73,7 +69,7 @@ def folders(*, train: bool, session: int, aerial: bool) -> Iterator[str]:
     if train:
         yield "train"
         return
-    yield f"{CASES['A2G']}/{'query' if aerial else 'gallery'}"
-    yield f"{CASES['G2A']}/{'gallery' if aerial else 'query'}"
+    yield f"{PROTOCOL_FOLDERS['A2G']}/{'query' if aerial else 'gallery'}"
+    yield f"{PROTOCOL_FOLDERS['G2A']}/{'gallery' if aerial else 'query'}"
     if aerial:
-        yield f"{CASES['A2A']}/{'gallery' if session else 'query'}"
+        yield f"{PROTOCOL_FOLDERS['A2A']}/{'gallery' if session else 'query'}"
