@@ -5,19 +5,17 @@ the Python that the rule calls. So every rule carries the fingerprint of its sta
 a hash of the source of all modules of this package that the stage's entry module imports
 (directly or not), and of the options that the stage reads. Changes upstream arrive through files.
 
-Comments, docstrings and layout of the code do not count. Nor do `PLUMBING` modules: what reaches
-a stage through them is a path, or an option that is hashed by its value.
+What counts of the code: `reid.sources`.
 """
 
-import ast
 import hashlib
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reid.config import Config, Training
 from reid.files import sha256_of_json
+from reid.sources import code_hash
 
 ENTRIES = {
     "demo_data": "reid.synthetic.benchmark",
@@ -30,20 +28,6 @@ ENTRIES = {
     "table": "reid.report.table",
 }
 """The module that each stage of the workflow enters by."""
-
-PLUMBING = frozenset(
-    {
-        "reid.artefacts",
-        "reid.config",
-        "reid.errors",
-        "reid.files",
-        "reid.fingerprint",
-        "reid.progress",
-        "reid.provenance",
-    }
-)
-
-PACKAGE = Path(__file__).resolve().parent
 
 
 def fingerprint(stage: str, settings: Mapping[str, Any]) -> str:
@@ -144,80 +128,6 @@ def dataset_stamp(root: Path) -> str:
         name = folder.relative_to(root).as_posix()
         digest.update(f"{name}\0{folder.stat().st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-@cache
-def code_hash(entry: str) -> str:
-    """Hex hash of the source of `entry` and of every module of this package it imports."""
-    digest = hashlib.sha256()
-    for name in sorted(modules_behind(entry)):
-        digest.update(f"{name}\n{_meaning(_source(name))}\n".encode())
-    return digest.hexdigest()
-
-
-def modules_behind(entry: str) -> frozenset[str]:
-    """Names of the modules of this package that `entry` imports, itself included.
-
-    Found in the source, so that nothing heavy is imported; imports inside functions count.
-    """
-    found: set[str] = set()
-    waiting = [entry]
-    while waiting:
-        name = waiting.pop()
-        if name in found or name in PLUMBING:
-            continue
-        found.add(name)
-        waiting.extend(_imported(name))
-        if "." in name:
-            waiting.append(name.rpartition(".")[0])  # importing a module runs its package first
-    return frozenset(found)
-
-
-def _imported(name: str) -> Iterator[str]:
-    package = name if _file(name).name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(_source(name))):
-        if isinstance(node, ast.Import):
-            candidates = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parents, base] if base else parents)
-            candidates = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        # `from reid.data import index` names a module, `from reid.data.index import build` not.
-        yield from (found for found in candidates if _is_ours(found))
-
-
-def _is_ours(name: str) -> bool:
-    return name.split(".")[0] == PACKAGE.name and _file(name).exists()
-
-
-def _file(name: str) -> Path:
-    path = PACKAGE.joinpath(*name.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def _source(name: str) -> str:
-    return _file(name).read_text(encoding="utf-8")
-
-
-def _meaning(source: str) -> str:
-    """The code without comments, docstrings and layout."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [
-                statement
-                for statement in node.body
-                if not (
-                    isinstance(statement, ast.Expr)
-                    and isinstance(statement.value, ast.Constant)
-                    and isinstance(statement.value.value, str)
-                )
-            ] or [ast.Pass()]
-    return ast.unparse(tree)
 
 
 def _folders(folder: Path, depth: int) -> list[Path]:

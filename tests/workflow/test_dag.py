@@ -4,6 +4,7 @@ The verbs are stood in for, so that the whole DAG runs in seconds; Snakemake, th
 configuration, the command lines and the fingerprints are the real ones.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,25 @@ class TestAgain:
 
 class TestLast:
     """Tests that change the finished workspace for good."""
+
+    def test_fault_22_a_failed_training_leaves_a_table_of_the_others_and_is_resumed(
+        self, done: Workspace
+    ) -> None:
+        shutil.copy(Path(__file__).with_name("mini.yaml"), done.path)
+        (done.path / "tiny.safetensors").write_text("weights")
+        options = ("--configfile", "mini.yaml", "--replace-workflow-config")
+        ticket = done.path / "fail-pooled"
+        ticket.touch()
+        verbs = done.path / "verbs.txt"
+        verbs.unlink()
+        printed = done.refused(*options)
+        assert "no luck" in printed, "the log of the failed job is not shown"
+        assert "the same command again" in printed
+        ran = verbs.read_text().split()
+        rest = {"index": 1, "stage1": 2, "stage2": 2, "extract": 2, "retrieve": 3, "table": 1}
+        assert {verb: ran.count(verb) for verb in set(ran)} == rest
+        ticket.unlink()
+        assert counts(done.plan(*options)) == {"stage2": 1, "extract": 1, "retrieve": 1, "table": 1}
 
     def test_fault_23_a_new_tracklet_reruns_the_index(self, done: Workspace) -> None:
         person = next((done.path / "data" / "DetReIDX" / "train").iterdir())

@@ -59,6 +59,13 @@ def freeze_settings():
     )
 
 
+def tabulate_what_there_is():
+    """After a failure: the table with gaps, in place of one from before, and what to type."""
+    if any(Path(path).exists() for path in metrics()):
+        shell("python -m reid table --config {FROZEN}")
+    print("To go on once it is repaired: the same command again; what is done is kept.")
+
+
 def frozen(wildcards, output):
     """The frozen configuration. It asks for `output` so that Snakemake takes it for derived:
     a new name re-runs nothing, the fingerprints say what to re-run."""
