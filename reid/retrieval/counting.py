@@ -11,7 +11,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def _before(row: Any, position: int) -> Any:  # pragma: no cover - compiled
+def before(row: Any, position: int) -> Any:  # pragma: no cover - compiled
     """Entries of `row` ranked before the one at `position`."""
     value = row[position]
     head = row[:position]
@@ -27,39 +27,41 @@ def _before(row: Any, position: int) -> Any:  # pragma: no cover - compiled
 
 
 @njit(cache=True, nogil=True)
-def score_row(
-    row: Any,
-    same: Any,
+def insert(
+    order: Any, places: Any, size: int, entry: int, place: int
+) -> None:  # pragma: no cover - compiled
+    """Keep `order` (gallery entries) ascending by `places` (entries before each), one more."""
+    slot = size
+    while slot > 0 and places[slot - 1] > place:
+        places[slot] = places[slot - 1]
+        order[slot] = order[slot - 1]
+        slot -= 1
+    places[slot] = place
+    order[slot] = entry
+
+
+@njit(cache=True, nogil=True)
+def grade(
+    order: Any,
+    places: Any,
     camera: int,
     gallery_cam: Any,
-    before: Any,
     standard: Any,
     trapezoid: Any,
     first_rank: Any,
     positives: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Score one ranking. same: gallery entries of the query's identity; before: scratch, as long.
+    """Score one ranking from its entries of the query's identity and what lies before each.
 
     The last four (2,) receive the results without and with the junk rule (same camera); average
     precision and first rank are left alone where there is no positive.
     """
-    order = before[0, : same.size]
-    places = before[1, : same.size]
-    for s in range(same.size):
-        place = _before(row, same[s])
-        slot = s
-        while slot > 0 and places[slot - 1] > place:
-            places[slot] = places[slot - 1]
-            order[slot] = order[slot - 1]
-            slot -= 1
-        places[slot] = place
-        order[slot] = same[s]
     for rule in range(2):
         junk = 0
         good = 0
         area = 0.0
         slanted = 0.0
-        for s in range(same.size):
+        for s in range(order.size):
             if rule == 1 and gallery_cam[order[s]] == camera:
                 junk += 1
                 continue
@@ -94,7 +96,8 @@ def score_rows(
     damaged: Any,
 ) -> None:  # pragma: no cover - compiled
     """Score the queries `start..stop`; arrays from `first_of` on have one row per query."""
-    before = np.empty((2, by_identity.size), np.int64)
+    order = np.empty(by_identity.size, np.int64)
+    places = np.empty(by_identity.size, np.int64)
     for q in range(start, stop):
         row = distances[q]
         bad = np.int32(0)
@@ -103,12 +106,14 @@ def score_rows(
         if bad:
             damaged[q] = True
             continue
-        score_row(
-            row,
-            by_identity[first_of[q] : last_of[q]],
+        same = by_identity[first_of[q] : last_of[q]]
+        for s in range(same.size):
+            insert(order, places, s, same[s], before(row, same[s]))
+        grade(
+            order[: same.size],
+            places[: same.size],
             query_cam[q],
             gallery_cam,
-            before,
             standard[q],
             trapezoid[q],
             first_rank[q],

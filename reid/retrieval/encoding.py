@@ -28,11 +28,16 @@ PairDistances = Callable[[NDArray[np.int64], Ints], Floats]
 
 @dataclass(frozen=True)
 class Sparse:
-    """Sparse rows: row i is columns[offsets[i] : offsets[i + 1]] with the values alongside."""
+    """Sparse rows: row i is columns[starts[i] : stops[i]] with the values alongside."""
 
-    offsets: NDArray[np.int64]
-    columns: Ints
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    columns: NDArray[np.integer]
     values: Floats
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """The fields, in the order the kernels take them."""
+        return self.starts, self.stops, self.columns, self.values
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ def weigh(
     sums = np.empty(len(near), np.float32)
     over_rows(_sum_rows, len(near), offsets, values, sums, threads=threads)
     values /= np.repeat(sums, np.diff(offsets))
-    return Weights(Sparse(offsets, columns, _stored(values, form)), near, scale)
+    rows = Sparse(offsets[:-1], offsets[1:], columns, _stored(values, form))
+    return Weights(rows, near, scale)
 
 
 def expand(weights: Weights, *, queries: int, k2: int, form: Form, threads: int) -> Encoding:
@@ -97,10 +103,11 @@ def expand(weights: Weights, *, queries: int, k2: int, form: Form, threads: int)
     rows = weights.rows
     if k2 > 1:
         rows = _query_expansion(rows, weights.near[:, :k2], queries, form, threads)
-    last = rows.offsets[queries]
+    index = _invert(rows.starts, rows.stops, rows.columns, rows.values, queries)
+    offsets, positions, weights_of = index
     return Encoding(
-        queries=Sparse(rows.offsets[: queries + 1], rows.columns[:last], rows.values[:last]),
-        gallery=Sparse(*_invert(rows.offsets, rows.columns, rows.values, queries)),
+        queries=Sparse(rows.starts[:queries], rows.stops[:queries], rows.columns, rows.values),
+        gallery=Sparse(offsets[:-1], offsets[1:], positions, weights_of),
         farthest=weights.scale[:queries],
     )
 
@@ -121,21 +128,15 @@ def _expanded_sets(near: Ints, half: Ints, threads: int) -> tuple[NDArray[np.int
 
 def _query_expansion(rows: Sparse, near: Ints, queries: int, form: Form, threads: int) -> Sparse:
     near = np.ascontiguousarray(near)
-    source = (rows.offsets, rows.columns, near, queries)
-    offsets, columns = _two_pass(_union, len(near), threads, *source)
-    values = np.empty(len(columns), np.float32)
-    target = (offsets, columns, values)
-    over_rows(
-        _average,
-        len(near),
-        rows.offsets,
-        rows.columns,
-        rows.values,
-        near,
-        *target,
-        threads=threads,
-    )
-    return Sparse(offsets, columns, _stored(values, form))
+    # Room for rows without a common column; what stays empty is not looked at.
+    room = (rows.stops - rows.starts)[near].sum(axis=1)
+    stops = np.cumsum(room)
+    starts = stops - room
+    columns = np.empty(stops[-1], np.int32)
+    values = np.empty(stops[-1], np.float32)
+    target = (starts, stops, columns, values)
+    over_rows(_average, len(near), *rows.arrays(), near, queries, *target, threads=threads)
+    return Sparse(starts, stops, columns, _stored(values, form))
 
 
 def _two_pass(
@@ -246,78 +247,67 @@ def _sum_rows(
 
 
 @njit(cache=True, nogil=True)
-def _union(
+def _average(
     start: int,
     stop: int,
-    offsets: Any,
+    starts: Any,
+    stops: Any,
     columns: Any,
+    values: Any,
     near: Any,
-    sort_before: int,
-    new_offsets: Any,
+    queries: int,
+    new_starts: Any,
+    new_stops: Any,
     new_columns: Any,
+    new_values: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Columns of the rows of each row's neighbours; ascending in the first `sort_before` rows."""
+    """Local query expansion: mean of the neighbours' rows, added in rank order.
+
+    Lowers new_stops to the end of each row. Only queries need their columns ascending.
+    """
+    total = np.zeros(near.shape[0], np.float32)
     seen = np.full(near.shape[0], -1, np.int32)
-    found = np.empty(near.shape[0], np.int32)
+    divisor = np.float32(near.shape[1])
     for i in range(start, stop):
+        found = new_columns[new_starts[i] : new_stops[i]]
         count = 0
         for j in near[i]:
-            for column in columns[offsets[j] : offsets[j + 1]]:
+            for p in range(starts[j], stops[j]):
+                column = columns[p]
                 if seen[column] != i:
                     seen[column] = i
                     found[count] = column
                     count += 1
-        if new_columns.size == 0:
-            new_offsets[i + 1] = count
-        elif i < sort_before:
-            new_columns[new_offsets[i] : new_offsets[i + 1]] = np.sort(found[:count])
-        else:
-            new_columns[new_offsets[i] : new_offsets[i + 1]] = found[:count]
-
-
-@njit(cache=True, nogil=True)
-def _average(
-    start: int,
-    stop: int,
-    offsets: Any,
-    columns: Any,
-    values: Any,
-    near: Any,
-    new_offsets: Any,
-    new_columns: Any,
-    new_values: Any,
-) -> None:  # pragma: no cover - compiled
-    """Local query expansion: mean of the neighbours' rows, added in rank order."""
-    total = np.zeros(near.shape[0], np.float32)
-    count = np.float32(near.shape[1])
-    for i in range(start, stop):
-        for j in near[i]:
-            for p in range(offsets[j], offsets[j + 1]):
-                total[columns[p]] += values[p]
-        for p in range(new_offsets[i], new_offsets[i + 1]):
-            new_values[p] = total[new_columns[p]] / count
-            total[new_columns[p]] = np.float32(0)
+                total[column] += values[p]
+        found = found[:count]
+        if i < queries:
+            found.sort()
+        result = new_values[new_starts[i] : new_starts[i] + count]
+        for p in range(count):
+            result[p] = total[found[p]] / divisor
+            total[found[p]] = np.float32(0)
+        new_stops[i] = new_starts[i] + count
 
 
 @njit(cache=True, nogil=True)
 def _invert(
-    offsets: Any, columns: Any, values: Any, queries: int
+    starts: Any, stops: Any, columns: Any, values: Any, queries: int
 ) -> tuple[Any, Any, Any]:  # pragma: no cover - compiled
     """Rows from `queries` on, listed by column: (offsets by column, position, value)."""
-    size = offsets.size - 1
-    begin = offsets[queries]
-    starts = np.zeros(size + 1, np.int64)
-    for p in range(begin, offsets[size]):
-        starts[columns[p] + 1] += 1
-    for c in range(size):
-        starts[c + 1] += starts[c]
-    fill = starts[:-1].copy()
-    rows = np.empty(offsets[size] - begin, np.int32)
-    weights = np.empty(offsets[size] - begin, np.float32)
+    size = starts.size
+    offsets = np.zeros(size + 1, np.int64)
     for i in range(queries, size):
-        for p in range(offsets[i], offsets[i + 1]):
+        for p in range(starts[i], stops[i]):
+            offsets[columns[p] + 1] += 1
+    for c in range(size):
+        offsets[c + 1] += offsets[c]
+    fill = offsets[:-1].copy()
+    rows = np.empty(offsets[size], np.uint32)  # unsigned: no test for negative indices
+    weights = np.empty(offsets[size], np.float32)
+    for i in range(queries, size):
+        for p in range(starts[i], stops[i]):
             place = fill[columns[p]]
             rows[place] = i - queries
             weights[place] = values[p]
             fill[columns[p]] = place + 1
-    return starts, rows, weights
+    return offsets, rows, weights

@@ -31,12 +31,8 @@ def blend(
         len(distances),
         distances,
         first,
-        encoding.queries.offsets,
-        encoding.queries.columns,
-        encoding.queries.values,
-        encoding.gallery.offsets,
-        encoding.gallery.columns,
-        encoding.gallery.values,
+        *encoding.queries.arrays(),
+        *encoding.gallery.arrays(),
         encoding.farthest,
         jaccard_share,
         np.float32(lambda_value),
@@ -60,7 +56,8 @@ def _round_half(value: Any) -> Any:  # pragma: no cover - compiled
 def overlap(
     columns: Any,
     values: Any,
-    gallery_offsets: Any,
+    gallery_starts: Any,
+    gallery_stops: Any,
     gallery_rows: Any,
     gallery_values: Any,
     half: bool,
@@ -69,10 +66,12 @@ def overlap(
     """Add min(query weight, gallery weight) over the columns of one query into `total` (G,)."""
     for p in range(columns.size):
         weight = values[p]
-        for e in range(gallery_offsets[columns[p]], gallery_offsets[columns[p] + 1]):
-            smaller = min(weight, gallery_values[e])
-            added = total[gallery_rows[e]] + smaller
-            total[gallery_rows[e]] = _round_half(added) if half else added
+        start, stop = gallery_starts[columns[p]], gallery_stops[columns[p]]
+        rows = gallery_rows[start:stop]
+        weights = gallery_values[start:stop]
+        for e in range(rows.size):
+            added = total[rows[e]] + min(weight, weights[e])
+            total[rows[e]] = _round_half(added) if half else added
 
 
 @njit(cache=True, nogil=True)
@@ -105,10 +104,12 @@ def _blend_rows(
     stop: int,
     distances: Any,
     first: int,
-    offsets: Any,
+    starts: Any,
+    stops: Any,
     columns: Any,
     values: Any,
-    gallery_offsets: Any,
+    gallery_starts: Any,
+    gallery_stops: Any,
     gallery_rows: Any,
     gallery_values: Any,
     farthest: Any,
@@ -121,9 +122,10 @@ def _blend_rows(
         q = first + r
         total[:] = 0
         overlap(
-            columns[offsets[q] : offsets[q + 1]],
-            values[offsets[q] : offsets[q + 1]],
-            gallery_offsets,
+            columns[starts[q] : stops[q]],
+            values[starts[q] : stops[q]],
+            gallery_starts,
+            gallery_stops,
             gallery_rows,
             gallery_values,
             half,

@@ -22,10 +22,10 @@ from reid.files import read_json, sha256_of_file, write_json
 from reid.holdout import VALIDATION, part
 from reid.retrieval import features as feature_files
 from reid.retrieval import neighbours
-from reid.retrieval.counting import score_row
+from reid.retrieval.counting import before, grade, insert
 from reid.retrieval.encoding import expand, weigh
 from reid.retrieval.features import Floats
-from reid.retrieval.jaccard import mix, overlap
+from reid.retrieval.jaccard import overlap
 from reid.retrieval.metrics import group, score
 from reid.retrieval.rerank import check, pairs_of_features, stack
 from reid.retrieval.retrieve import distances_of, labels
@@ -160,6 +160,8 @@ def search(
     size = min(max(grid.k1) + 1, len(features))
     near = neighbours.nearest(features, size, cross=distances, threads=workers)
     pairs = pairs_of_features(features, near, threads=workers)
+    distances /= np.where(near.farthest > 0, near.farthest, np.float32(1))[:queries, None]
+    nearest_of_query = distances.min(axis=1)
     lambdas = np.array(grid.lambda_values, np.float64)
     people = np.asarray(query_pids, np.int64), np.asarray(gallery_pids, np.int64)
     by_identity, start, stop = group(*people)
@@ -174,13 +176,9 @@ def search(
                 _grid_rows,
                 queries,
                 distances,
-                encoding.queries.offsets,
-                encoding.queries.columns,
-                encoding.queries.values,
-                encoding.gallery.offsets,
-                encoding.gallery.columns,
-                encoding.gallery.values,
-                encoding.farthest,
+                nearest_of_query,
+                *encoding.queries.arrays(),
+                *encoding.gallery.arrays(),
                 (1 - lambdas).astype(np.float32),
                 lambdas.astype(np.float32),
                 by_identity,
@@ -233,13 +231,15 @@ def _grid_rows(
     start: int,
     stop: int,
     distances: Any,
-    offsets: Any,
+    nearest: Any,
+    starts: Any,
+    stops: Any,
     columns: Any,
     values: Any,
-    gallery_offsets: Any,
+    gallery_starts: Any,
+    gallery_stops: Any,
     gallery_rows: Any,
     gallery_values: Any,
-    farthest: Any,
     jaccard_shares: Any,
     distance_shares: Any,
     by_identity: Any,
@@ -249,32 +249,71 @@ def _grid_rows(
     gallery_cam: Any,
     precision: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Average precision of queries `start..stop` for every lambda; overlaps computed once."""
+    """Average precision of queries `start..stop` for every lambda.
+
+    distances: (Q, G) already divided by the farthest; nearest: (Q,) their smallest.
+    Most gallery entries share no weight with the query: their Jaccard distance is 1. A positive
+    that comes before the nearest of those is ranked among the others alone.
+    """
     size = distances.shape[1]
-    total = np.empty(size, np.float32)
+    total = np.zeros(size, np.float32)
+    jaccard = np.empty(size, np.float32)
     row = np.empty(size, np.float32)
-    before = np.empty((2, by_identity.size), np.int64)
+    near = np.empty(size, np.int64)  # entries that share weight with the query, ascending
+    near_jaccard = np.empty(size, np.float32)
+    near_distance = np.empty(size, np.float32)
+    near_row = np.empty(size, np.float32)
+    where = np.empty(size, np.int64)
+    order, places = np.empty(size, np.int64), np.empty(size, np.int64)
     standard, trapezoid = np.empty(2), np.empty(2)
     first_rank, positives = np.empty(2, np.int64), np.empty(2, np.int64)
+    one, two = np.float32(1), np.float32(2)
     for q in range(start, stop):
-        total[:] = 0
-        part = slice(offsets[q], offsets[q + 1])
-        gallery = (gallery_offsets, gallery_rows, gallery_values)
+        part = slice(starts[q], stops[q])
+        gallery = (gallery_starts, gallery_stops, gallery_rows, gallery_values)
         overlap(columns[part], values[part], *gallery, False, total)
+        distance = distances[q]
+        count = 0
+        for j in range(size):
+            near[count] = j
+            where[j] = count
+            count += total[j] > 0
+        for k in range(count):
+            near_jaccard[k] = one - total[near[k]] / (two - total[near[k]])
+            near_distance[k] = distance[near[k]]
         same = by_identity[first_of[q] : last_of[q]]
+        dense = False  # whether `jaccard` is filled for this query
         for place in range(distance_shares.size):
-            shares = (jaccard_shares[place], distance_shares[place])
-            mix(distances[q], total, farthest[q], *shares, False, row)
+            share, rest = jaccard_shares[place], distance_shares[place]
+            ranked = near_row[:count]
+            for k in range(count):
+                ranked[k] = near_jaccard[k] * share + near_distance[k] * rest
+            floor = share + nearest[q] * rest
+            mixed = False  # whether `row` is filled for this lambda
+            for s in range(same.size):
+                entry = same[s]
+                if total[entry] > 0 and ranked[where[entry]] < floor:
+                    insert(order, places, s, entry, before(ranked, where[entry]))
+                    continue
+                if not dense:
+                    for j in range(size):
+                        jaccard[j] = one - total[j] / (two - total[j])
+                    dense = True
+                if not mixed:
+                    for j in range(size):
+                        row[j] = jaccard[j] * share + distance[j] * rest
+                    mixed = True
+                insert(order, places, s, entry, before(row, entry))
             standard[1] = np.nan
-            score_row(
-                row,
-                same,
+            grade(
+                order[: same.size],
+                places[: same.size],
                 query_cam[q],
                 gallery_cam,
-                before,
                 standard,
                 trapezoid,
                 first_rank,
                 positives,
             )
             precision[q, place] = standard[1]
+        total[:] = 0
