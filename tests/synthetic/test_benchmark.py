@@ -57,13 +57,11 @@ def test_the_index_reads_every_file(root: Path) -> None:
     assert all(len(t.frames) == DEMO.frames for split in found.splits.values() for t in split)
     aerial, ground = DEMO.capture_points * 2, DEMO.ground_tracklets
     people = DEMO.test_identities
-    counts = {
-        (split, tracklet.subset): count
+    counts = Counter(
+        (split, tracklet.subset)
         for split, tracklets in found.splits.items()
-        for tracklet, count in [
-            (t, sum(o.subset == t.subset for o in tracklets)) for t in tracklets
-        ]
-    }
+        for tracklet in tracklets
+    )
     assert counts == {
         ("train", "train"): DEMO.train_identities * (aerial + ground),
         ("A2G", "query"): people * aerial,

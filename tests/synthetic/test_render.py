@@ -45,7 +45,8 @@ def test_a_round_cone_is_the_hull_of_its_spheres(
     end: tuple[float, float, float],
     radii: tuple[float, float],
 ) -> None:
-    first, last = np.array(start) + [0, 4, 0], np.array(end) + [0, 4, 0]
+    before = np.array([0.0, 4.0, 0.0])
+    first, last = before + start, before + end
     # The frame of a limb needs a direction that is not the one in which it "faces".
     if np.linalg.norm(np.cross(last - first, [0, 1, 0])) < 1e-2:
         last = last + np.array([0.1, 0.0, 0.0])
