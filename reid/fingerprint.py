@@ -24,6 +24,8 @@ ENTRIES = {
     "stage1": "reid.train.stage1",
     "stage2": "reid.train.stage2",
     "extract": "reid.retrieval.extract",
+    "tune": "reid.retrieval.tune",
+    "tune": "reid.retrieval.tune",
     "retrieve": "reid.retrieval.retrieve",
     "table": "reid.report.table",
 }
@@ -95,6 +97,28 @@ def extract_settings(config: Config, training: str) -> dict[str, Any]:
             variant.flip_tta for variant in config.variants.values() if variant.training == training
         ),
         **_dump(options, include={"clip", "model"}),
+    }
+
+
+def tune_settings(config: Config, variant: str) -> dict[str, Any]:
+    """Options of the choice of re-ranking parameters on held-out identities."""
+    options = config.variants[variant]
+    return {
+        "protocols": config.dataset.protocols,
+        "flip_tta": options.flip_tta,
+        **_dump(config.trainings[options.training], include={"validation"}),
+        **_dump(config, include={"tune"}),
+    }
+
+
+def tune_settings(config: Config, variant: str) -> dict[str, Any]:
+    """Options of the search for re-ranking parameters: its grid, and whose features it sees."""
+    options = config.variants[variant]
+    return {
+        "flip_tta": options.flip_tta,
+        "protocols": config.dataset.protocols,
+        "validation": _dump(config.trainings[options.training].validation),
+        **_dump(config.tune),
     }
 
 

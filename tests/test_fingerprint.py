@@ -19,7 +19,7 @@ CONFIG = options.load([ROOT / "config" / "config.yaml", ROOT / "config" / "demo.
 NO_RESULT = {"runtime", "dataset.name"}
 
 # Where a stage follows the value, another one must exist.
-OTHERS = {"backbone": "vit_b16"}
+OTHERS = {"backbone": "vit_b16", "training": "baseline"}
 
 
 def all_settings(config: Config) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def all_settings(config: Config) -> dict[str, Any]:
         **{f"stage1 {name}": fp.stage1_settings(config, name) for name in config.trainings},
         **{f"stage2 {name}": fp.stage2_settings(config, name) for name in config.trainings},
         **{f"extract {name}": fp.extract_settings(config, name) for name in config.trainings},
+        **{f"tune {name}": fp.tune_settings(config, name) for name in config.variants},
         **{f"retrieve {name}": fp.retrieve_settings(config, name) for name in config.variants},
         "table": fp.table_settings(config),
     }

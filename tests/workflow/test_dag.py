@@ -67,6 +67,18 @@ class TestFresh:
         with fresh.appended("mine.yaml", change):
             assert counts(fresh.plan("--configfile", "mine.yaml")) == WHOLE
 
+    def test_a_tuned_variant_is_tuned_on_people_held_out_of_training(
+        self, fresh: Workspace
+    ) -> None:
+        change = (
+            "trainings: {scaled: {validation: {share: 0.2}}}\nvariants: {scaled: {rerank: tuned}}\n"
+        )
+        with fresh.appended("mine.yaml", change):
+            jobs = fresh.plan("--configfile", "mine.yaml")
+        assert counts(jobs) == {**WHOLE, "extract": 19, "tune": 1}
+        wanted = {"dataset": "detreidx", "training": "scaled", "seed": "1"}
+        assert Job("extract", {**wanted, "protocol": "validation"}) in jobs
+
     def test_gpu_rules_ask_for_one_gpu_and_only_one_runs_at_a_time(self, fresh: Workspace) -> None:
         printed = fresh.snakemake("-n")
         blocks = [block for block in printed.split("\n[") if "rule stage2:" in block]

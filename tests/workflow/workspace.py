@@ -31,6 +31,7 @@ outputs = {
     "stage1": lambda: [results.stage(a.training, a.seed, 1)],
     "stage2": lambda: [results.stage(a.training, a.seed, 2), results.manifest(a.training, a.seed)],
     "extract": lambda: [results.features(a.training, a.seed, a.protocol)],
+    "tune": lambda: [results.tuned(a.variant, a.seed)],
     "retrieve": lambda: [results.retrieval(a.variant, a.seed, a.protocol)],
     "table": lambda: [results.table(s) for s in ("csv", "md", "tex")],
 }[a.verb.__name__]()

@@ -12,6 +12,7 @@ from reid import fingerprint as stages
 from reid.artefacts import Results
 from reid.errors import UserError
 from reid.files import sha256_of_json, write_text
+from reid.holdout import VALIDATION
 
 # `python` in a rule is the one that runs Snakemake, also when its environment is not activated.
 os.environ.update(
@@ -50,7 +51,7 @@ wildcard_constraints:
     seed=r"\d+",
     training="|".join(SETTINGS.trainings),
     variant="|".join(SETTINGS.variants),
-    protocol="|".join(PROTOCOLS),
+    protocol="|".join((*PROTOCOLS, VALIDATION)),
 
 
 def freeze_settings():
@@ -127,10 +128,24 @@ def stage1_of_owner(wildcards):
     )
 
 
+def index(wildcards):
+    """An input: the index of a protocol; the tracklets held out of training are in training's."""
+    split = "train" if wildcards.protocol == VALIDATION else wildcards.protocol
+    return Results.of(DATASET).index(split)
+
+
 def features(wildcards):
-    """An input: the features of the variant's training."""
+    """An input: the features of the variant's training, on held-out tracklets when tuning."""
     training = SETTINGS.variants[wildcards.variant].training
-    return Results.of(DATASET).features(training, wildcards.seed, wildcards.protocol)
+    protocol = wildcards.get("protocol", VALIDATION)
+    return Results.of(DATASET).features(training, wildcards.seed, protocol)
+
+
+def tuned(wildcards):
+    """An input: the re-ranking parameters of the variant, if they are chosen by `reid tune`."""
+    if not SETTINGS.variants[wildcards.variant].tuned:
+        return []
+    return Results.of(DATASET).tuned(wildcards.variant, wildcards.seed)
 
 
 def metrics():

@@ -1,6 +1,6 @@
 rule extract:
     input:
-        index="results/{dataset}/index/{protocol}.parquet",
+        index=index,
         weights=weights,
         stage2="results/{dataset}/train/{training}/seed{seed}/stage2.safetensors",
     output:
@@ -19,10 +19,31 @@ rule extract:
         " --seed {wildcards.seed} --protocol {wildcards.protocol} >> {log} 2>&1"
 
 
+rule tune:
+    input:
+        index="results/{dataset}/index/train.parquet",
+        features=features,
+    output:
+        "results/{dataset}/tune/{variant}/seed{seed}.json",
+    log:
+        "results/{dataset}/logs/tune/{variant}/seed{seed}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/tune/{variant}/seed{seed}.tsv"
+    conda:
+        "../envs/reid.yaml"
+    params:
+        fingerprint=fingerprint("tune", "variant"),
+        config=frozen,
+    shell:
+        "exec python -m reid tune --config {params.config} --variant {wildcards.variant}"
+        " --seed {wildcards.seed} >> {log} 2>&1"
+
+
 rule retrieve:
     input:
         index="results/{dataset}/index/{protocol}.parquet",
         features=features,
+        tuned=tuned,
     output:
         "results/{dataset}/retrieval/{variant}/seed{seed}/{protocol}.json",
     log:
