@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from reid import __version__, config
 from reid.config import Config
 from reid.errors import UserError
+from reid.holdout import VALIDATION
 
 if TYPE_CHECKING:
     from reid.train.session import Session
@@ -100,6 +101,13 @@ def extract(settings: Config, arguments: argparse.Namespace) -> None:
     extraction.run(settings, arguments.training, arguments.seed, arguments.protocol)
 
 
+def tune(settings: Config, arguments: argparse.Namespace) -> None:
+    """Choose re-ranking parameters on the identities that the training holds out."""
+    from reid.retrieval import tune as tuning
+
+    tuning.run(settings, arguments.variant, arguments.seed)
+
+
 def retrieve(settings: Config, arguments: argparse.Namespace) -> None:
     """Rank the gallery for every query of a protocol and measure it."""
     from reid.retrieval import retrieve as retrieval
@@ -121,7 +129,7 @@ def _check_names(settings: Config, arguments: argparse.Namespace) -> None:
         "training": settings.trainings,
         "variant": settings.variants,
         "seed": settings.seeds,
-        "protocol": settings.dataset.protocols,
+        "protocol": (*settings.dataset.protocols, VALIDATION),
     }
     for kind, known in tables.items():
         name = getattr(arguments, kind, None)
@@ -238,16 +246,21 @@ def build_parser() -> argparse.ArgumentParser:
         child.add_argument(
             "--restart", action="store_true", help="throw away the progress of an unfinished run"
         )
-    retriever = add(
-        "retrieve",
-        retrieve,
-        example="retrieve --config config/config.yaml --variant scaled --seed 1 --protocol A2G",
-    )
-    retriever.add_argument("--variant", required=True, help="key of `variants`")
-    for child in (*trainers, extractor, retriever):
+    rows = "--config config/config.yaml --variant scaled --seed 1"
+    retriever = add("retrieve", retrieve, example=f"retrieve {rows} --protocol A2G")
+    tuner = add("tune", tune, example=f"tune {rows}")
+    for child in (retriever, tuner):
+        child.add_argument("--variant", required=True, help="key of `variants`")
+    for child in (*trainers, extractor, retriever, tuner):
         child.add_argument("--seed", type=int, required=True, help="one of `seeds`")
-    for child in (extractor, retriever):
-        child.add_argument("--protocol", required=True, choices=("A2G", "G2A", "A2A"))
+    protocols = ("A2G", "G2A", "A2A")
+    extractor.add_argument(
+        "--protocol",
+        required=True,
+        choices=(*protocols, VALIDATION),
+        help="`validation`: the identities that the training holds out",
+    )
+    retriever.add_argument("--protocol", required=True, choices=protocols)
     add("table", table, example="table --config config/config.yaml")
     return parser
 

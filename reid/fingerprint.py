@@ -25,7 +25,6 @@ ENTRIES = {
     "stage2": "reid.train.stage2",
     "extract": "reid.retrieval.extract",
     "tune": "reid.retrieval.tune",
-    "tune": "reid.retrieval.tune",
     "retrieve": "reid.retrieval.retrieve",
     "table": "reid.report.table",
 }
@@ -108,17 +107,6 @@ def tune_settings(config: Config, variant: str) -> dict[str, Any]:
         "flip_tta": options.flip_tta,
         **_dump(config.trainings[options.training], include={"validation"}),
         **_dump(config, include={"tune"}),
-    }
-
-
-def tune_settings(config: Config, variant: str) -> dict[str, Any]:
-    """Options of the search for re-ranking parameters: its grid, and whose features it sees."""
-    options = config.variants[variant]
-    return {
-        "flip_tta": options.flip_tta,
-        "protocols": config.dataset.protocols,
-        "validation": _dump(config.trainings[options.training].validation),
-        **_dump(config.tune),
     }
 
 

@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from reid.config import Validation
 from reid.data.layout import Tracklet
 from reid.errors import UserError
 
-VALIDATION = "validation"
+VALIDATION: Final = "validation"
 """Stands for a protocol where the held-out tracklets are meant."""
 
 

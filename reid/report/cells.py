@@ -134,8 +134,10 @@ def collect(config: Config) -> list[Row]:
             return Gap("not run")
         if is_outdated(variant.training, seed):
             return Gap("stale: the training has other options now")
-        features = digest(results.features(variant.training, seed, protocol))
-        return _read_cell(path, variant, features)
+        sources = {"features": digest(results.features(variant.training, seed, protocol))}
+        if variant.tuned:
+            sources["tuning"] = digest(results.tuned(name, seed))
+        return _read_cell(path, variant, sources)
 
     return [
         Row(
@@ -158,14 +160,19 @@ def collect(config: Config) -> list[Row]:
     ]
 
 
-def _read_cell(path: Path, variant: Variant, features: str | None) -> Cell | Gap:
+def _read_cell(path: Path, variant: Variant, sources: Mapping[str, str | None]) -> Cell | Gap:
     try:
         content: dict[str, Any] = read_json(path)
         options = variant.model_dump(mode="json", include={"training", "flip_tta", "rerank"})
-        if any(content[key] != value for key, value in options.items()):
+        if variant.tuned:
+            del options["rerank"]
+        if any(content[key] != value for key, value in options.items()) or variant.tuned != bool(
+            content["tuning"]
+        ):
             return Gap("stale: run with other options")
-        if features is not None and content["features"]["sha256"] != features:
-            return Gap("stale: the features have changed since")
+        for name, digest in sources.items():
+            if digest is not None and content[name]["sha256"] != digest:
+                return Gap(f"stale: the {name} changed afterwards")
         return Cell(
             mean_ap=content["mAP"],
             trapezoid=content["mAP_trapezoid"],

@@ -9,6 +9,7 @@ from reid.data.dataset import Batch, TrackletDataset, loader
 from reid.data.layout import NUM_CAMERAS, Tracklet
 from reid.data.sampler import sequential_batches
 from reid.errors import UserError
+from reid.holdout import VALIDATION, part
 from reid.model import network
 from reid.model.finetune import trainable_groups
 from reid.model.network import VideoReID
@@ -27,12 +28,16 @@ from reid.train.stage2 import trained_tensors
 def run(config: Config, name: str, seed: int, protocol: str) -> None:
     """Extract the query and gallery features of a protocol with the training `name`.
 
+    The protocol `validation` stands for the tracklets of the identities that it holds out.
     Writes `features` (n, D), raw and in the order of the protocol's index, and `flipped`, those
     of the mirrored clips, when a variant of this training averages both (Sec. 3.2.5).
     """
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
-    tracklets = tracklets_of(config.dataset.root, results.index(protocol), pack=config.runtime.pack)
+    split = "train" if protocol == VALIDATION else protocol
+    tracklets = tracklets_of(config.dataset.root, results.index(split), pack=config.runtime.pack)
+    if protocol == VALIDATION:
+        tracklets = held_out(tracklets, training, name)
     if config.dataset.metadata and training.model.prompts.metadata:
         warn_about_metadata(tracklets, protocol)
     device = pick_device(config.runtime.device)
@@ -71,6 +76,18 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
         features,
         {"training": name, "seed": seed, "protocol": protocol},
     )
+
+
+def held_out(
+    tracklets: tuple[Tracklet, ...], training: Training, name: str
+) -> tuple[Tracklet, ...]:
+    """Tracklets of the identities a training holds out. Raises UserError when it holds out none."""
+    if training.validation.share == 0:
+        raise UserError(
+            f"trainings.{name}.validation.share is 0: no identities are held out to tune on; "
+            "set it and train again"
+        )
+    return part(tracklets, training.validation, VALIDATION)
 
 
 def embed(model: VideoReID, batch: Batch, *, mirrored: bool) -> torch.Tensor:

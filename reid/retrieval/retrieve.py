@@ -1,6 +1,7 @@
 """Rank the gallery of a protocol for every query, and measure it (Sec. 3.2.5, 3.2.6, 4.1)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from reid.config import Config, ReRanking, chosen
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.files import sha256_of_file, write_json
+from reid.files import read_json, sha256_of_file, write_json
 from reid.retrieval import features as feature_files
 from reid.retrieval.features import Floats, l2_normalised
 from reid.retrieval.metrics import Metrics, Scores, score
@@ -40,11 +41,13 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
         distances = distances_of(features[:split], features[split:], rerank)
         return score(distances, *labels(queries, gallery))
 
-    scores = scored(options.rerank)
+    tuning = results.tuned(variant, seed)
+    chosen_rerank = read_choice(tuning) if options.tuned else options.rerank
+    scores = scored(chosen_rerank)
     metrics = scores.metrics()
     if metrics.queries_without_positive == metrics.queries:
         raise UserError(f"{protocol}: no query has a positive in the gallery, nothing to measure")
-    rerank = None if options.rerank is None else options.rerank.model_dump(mode="json")
+    rerank = None if chosen_rerank is None else chosen_rerank.model_dump(mode="json")
     plain = metrics if rerank is None else scored(None).metrics()
     report = {
         "variant": variant,
@@ -53,7 +56,8 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
         "protocol": protocol,
         "flip_tta": options.flip_tta,
         "rerank": rerank,
-        "features": {"path": source.as_posix(), "sha256": sha256_of_file(source)},
+        "tuning": _traced(tuning) if options.tuned else None,
+        "features": _traced(source),
         "queries": metrics.queries,
         "queries_without_positive": metrics.queries_without_positive,
         "gallery": len(gallery),
@@ -65,6 +69,15 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
         "per_query": per_query(queries, metrics),
     }
     write_json(results.retrieval(variant, seed, protocol), report)
+
+
+def read_choice(tuning: Path) -> ReRanking:
+    """The parameters that `reid tune` chose. Raises UserError when it has not run."""
+    content = read_json(tuning)
+    try:
+        return ReRanking(**content["chosen"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{tuning} names no parameters: run `reid tune` again") from None
 
 
 def distances_of(query: Floats, gallery: Floats, rerank: ReRanking | None) -> Floats:
@@ -121,6 +134,10 @@ def per_query(queries: Sequence[Tracklet], metrics: Metrics) -> dict[str, list[A
         "ap": [None if np.isnan(ap) else float(ap) for ap in metrics.ap_per_query],
         "first_rank": [int(first) or None for first in metrics.first_rank],
     }
+
+
+def _traced(path: Path) -> dict[str, str]:
+    return {"path": path.as_posix(), "sha256": sha256_of_file(path)}
 
 
 def require_protocol(config: Config, protocol: str) -> None:

@@ -14,11 +14,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from reid.artefacts import Results
-from reid.config import Config, ReRanking, chosen
+from reid.config import Config, chosen
 from reid.data.index import read_split
 from reid.data.layout import Tracklet
 from reid.errors import UserError
-from reid.files import read_json, sha256_of_file, write_json
+from reid.files import sha256_of_file, write_json
 from reid.holdout import VALIDATION, part
 from reid.retrieval import features as feature_files
 from reid.retrieval import neighbours
@@ -69,7 +69,7 @@ def run(config: Config, variant: str, seed: int) -> None:
             "tune on; set it and train again"
         )
     results = Results.of(config.dataset.name)
-    tracklets = part(read_split(results.index("train")), training.validation, "validation")
+    tracklets = part(read_split(results.index("train")), training.validation, VALIDATION)
     source = results.features(options.training, seed, VALIDATION)
     features = feature_files.read(source, rows=len(tracklets), flip_tta=options.flip_tta)
     grid = Grid(config.tune.k1, config.tune.k2, config.tune.lambda_values)
@@ -105,16 +105,6 @@ def run(config: Config, variant: str, seed: int) -> None:
             **choice(surfaces),
         },
     )
-
-
-def read_choice(results: Results, variant: str, seed: int) -> ReRanking:
-    """The parameters that `run` chose. Raises UserError when it has not run."""
-    path = results.tuned(variant, seed)
-    content = read_json(path)
-    try:
-        return ReRanking(**content["chosen"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{path} names no parameters: run `reid tune` again") from None
 
 
 def sides(tracklets: Sequence[Tracklet], protocol: str) -> tuple[NDArray[np.int64], ...]:

@@ -83,7 +83,7 @@ def test_fault_22_a_stale_number_is_never_shown(here, capsys):
     worlds.write_features(results.features("good", 1, "A2A"), rows, rows)
     table.run(options)
     assert rows_of(results)["good"]["A2A_mean_ap"] == ""
-    assert "Good, A2A: stale: the features have changed since." in capsys.readouterr().out
+    assert "Good, A2A: stale: the features changed afterwards." in capsys.readouterr().out
 
 
 def test_fault_22_other_options_are_stale(here, capsys):
