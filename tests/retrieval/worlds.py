@@ -42,6 +42,15 @@ def protocol_tracklets(protocol, *, identities=6, tracklets=3):
     )
 
 
+def train_tracklets():
+    return tuple(
+        tracklet(identity, camera, number, "train", "train")
+        for identity in range(1, 13)
+        for camera in (0, 1, 2)
+        for number in range(2)
+    )
+
+
 def features_of(tracklets, *, seed, noise, size=16):
     rng = np.random.default_rng(seed)
     centre = {t: np.random.default_rng(t).standard_normal(size) for t in range(1, 200)}
@@ -78,17 +87,16 @@ def write_features(path: Path, features, flipped=None):
     save_file(tensors, path)
 
 
+def write_split(results, train):
+    """Replace the training index."""
+    Index({"train": tuple(train)}, ()).write(results.index("train").parent)
+
+
 def make(options, *, noises=None):
     """Index and features of every training, seed and protocol, under the working directory."""
     results = Results.of(options.dataset.name)
     splits = {protocol: protocol_tracklets(protocol) for protocol in options.dataset.protocols}
-    train = tuple(
-        tracklet(identity, camera, number, "train", "train")
-        for identity in range(1, 13)
-        for camera in (0, 1, 2)
-        for number in range(2)
-    )
-    Index({"train": train, **splits}, ()).write(results.index("train").parent)
+    Index({"train": train_tracklets(), **splits}, ()).write(results.index("train").parent)
     for training in options.trainings:
         noise = (noises or {"plain": 3.0, "good": 1.0})[training]
         for seed in options.seeds:

@@ -1,0 +1,170 @@
+"""Tuning: the grid equals single runs, on held-out identities only, and a variant can use it."""
+
+import json
+import statistics
+
+import numpy as np
+import pytest
+
+from reid.errors import UserError
+from reid.holdout import VALIDATION, hold_out, part
+from reid.report import table
+from reid.retrieval import retrieve, tune
+from reid.retrieval.metrics import evaluate
+from reid.retrieval.rerank import k_reciprocal
+from tests.retrieval import worlds
+
+GRID = tune.Grid(k1=(4, 9, 30), k2=(1, 3, 6), lambda_values=(0.0, 0.3, 1.0))
+
+
+@pytest.mark.parametrize("clusters", [0.2, 1.5])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_triple_scores_as_a_single_run(clusters, threads):
+    rng = np.random.default_rng(4)
+    pids, cams = rng.integers(0, 9, 90), rng.integers(0, 2, 90)
+    rows = rng.standard_normal((9, 16))[pids] * clusters + rng.standard_normal((90, 16))
+    rows = rows.astype(np.float32)
+    rows[40:45] = rows[70:75]  # duplicates: ties
+    labels = (pids[:25], pids[25:], cams[:25], cams[25:])
+    surface = tune.search(rows[:25], rows[25:], *labels, grid=GRID, threads=threads)
+    assert list(surface) == GRID.triples()
+    assert (4, 6, 0.0) not in surface  # k2 > k1
+    for (k1, k2, value), found in surface.items():
+        distances = k_reciprocal(rows[:25], rows[25:], k1=k1, k2=k2, lambda_value=value)
+        assert found == pytest.approx(evaluate(distances, *labels).mAP, abs=1e-12)
+
+
+def test_choice_is_the_best_mean_and_says_how_flat_it_is():
+    surfaces = {
+        "A2G": {(5, 1, 0.1): 0.50, (5, 1, 0.3): 0.60, (9, 1, 0.3): 0.10},
+        "G2A": {(5, 1, 0.1): 0.504, (5, 1, 0.3): 0.40, (9, 1, 0.3): 0.10},
+    }
+    got = tune.choice(surfaces)
+    assert got["chosen"] == {"k1": 5, "k2": 1, "lambda_value": 0.1}
+    assert got["mAP"] == pytest.approx(0.502)
+    assert got["flatness"]["range"] == pytest.approx(0.402)
+    assert got["flatness"]["share_within_half_a_point"] == pytest.approx(2 / 3)
+    assert got["surface"][1] == {
+        "k1": 5, "k2": 1, "lambda_value": 0.3, "mAP": pytest.approx(0.5),
+        "mAP_A2G": 0.60, "mAP_G2A": 0.40,
+    }  # fmt: skip
+
+
+def test_held_out_identities_are_disjoint_stable_and_by_seed():
+    everyone = range(1, 41)
+    held = hold_out(everyone, share=0.25, seed=3)
+    assert len(held) == 10
+    assert held < set(everyone)
+    assert hold_out(reversed(everyone), share=0.25, seed=3) == held
+    assert hold_out(everyone, share=0.25, seed=4) != held
+    assert len(hold_out(range(1, 42), share=0.25, seed=3) & held) >= 9
+    assert hold_out(everyone, share=0, seed=3) == frozenset()
+    with pytest.raises(UserError, match="fewer than two to train on"):
+        hold_out([1, 2, 3], share=0.5, seed=0)
+
+
+TRAININGS = {
+    "plain": {"backbone": "tiny"},
+    "good": {"backbone": "tiny", "validation": {"share": 0.5, "seed": 1}},
+}
+TUNE = {"k1": [3, 6], "k2": [1, 2], "lambda_values": [0.2, 0.8]}
+
+
+def tuned_settings(**changes):
+    variants = {
+        "good": {"training": "good", "label": "Good"},
+        "tuned": {"training": "good", "label": "Tuned", "flip_tta": True, "rerank": "tuned"},
+    }
+    return worlds.settings(trainings=TRAININGS, variants=variants, tune=TUNE, **changes)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = tuned_settings()
+    results = worlds.make(options)
+    held = part(worlds.train_tracklets(), options.trainings["good"].validation, VALIDATION)
+    rows = [worlds.features_of(held, seed=s, noise=2.0) for s in (1, 2)]
+    worlds.write_features(results.features("good", 1, VALIDATION), *rows)
+    return options, results, held, rows
+
+
+def test_run_writes_the_choice_and_the_variant_uses_it(world, capsys):
+    options, results, held, rows = world
+    tune.run(options, "tuned", 1)
+    found = json.loads(results.tuned("tuned", 1).read_text())
+    assert found["identities"] == len({t.identity for t in held}) == 6
+    assert len(found["surface"]) == 8
+    assert set(found["protocols"]) == {"A2G", "G2A", "A2A"}
+    # The surface is what the variant would score on the held-out identities.
+    best = found["chosen"]
+    features = (rows[0] + rows[1]) / np.float32(2)
+    scores = []
+    for protocol in ("A2G", "G2A", "A2A"):
+        query, gallery = tune.sides(held, protocol)
+        labels = retrieve.labels([held[i] for i in query], [held[i] for i in gallery])
+        distances = k_reciprocal(features[query], features[gallery], **best)
+        scores.append(evaluate(distances, *labels).mAP)
+    assert found["mAP"] == pytest.approx(statistics.fmean(scores))
+
+    retrieve.run(options, "tuned", 1, "A2G")
+    report = json.loads(results.retrieval("tuned", 1, "A2G").read_text())
+    assert {key: report["rerank"][key] for key in best} == best
+    table.run(options)
+    assert "Tuned, A2G" not in capsys.readouterr().out
+
+    found["chosen"]["k1"] = 5
+    results.tuned("tuned", 1).write_text(json.dumps(found))
+    table.run(options)
+    assert "Tuned, A2G: stale: the tuning changed afterwards." in capsys.readouterr().out
+
+
+def test_retrieval_of_a_tuned_variant_before_tuning_is_an_error(world):
+    options, *_ = world
+    with pytest.raises(UserError, match=r"tune/tuned/seed1.json does not exist"):
+        retrieve.run(options, "tuned", 1, "A2G")
+
+
+def test_nothing_held_out_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = worlds.settings()
+    worlds.make(options)
+    with pytest.raises(UserError, match=r"validation.share is 0"):
+        tune.run(options, "rerank", 1)
+    with pytest.raises(UserError, match=r"variants.tuned is tuned, but trainings.plain holds no"):
+        worlds.settings(variants={"tuned": {"training": "plain", "label": "x", "rerank": "tuned"}})
+    with pytest.raises(UserError, match="leave out one of them"):
+        worlds.settings(
+            trainings=TRAININGS,
+            variants={
+                "both": {
+                    "training": "good", "label": "x", "tuned": True,
+                    "rerank": {"k1": 3, "k2": 2, "lambda_value": 0.1},
+                }
+            },
+        )  # fmt: skip
+
+
+def test_protocols_without_positives_are_left_out(world):
+    options, results, held, rows = world
+    train = [t for t in worlds.train_tracklets() if t.camera != 2]
+    worlds.write_split(results, train)
+    kept = [place for place, t in enumerate(held) if t.camera != 2]
+    worlds.write_features(results.features("good", 1, VALIDATION), *(r[kept] for r in rows))
+    tune.run(options, "tuned", 1)
+    found = json.loads(results.tuned("tuned", 1).read_text())
+    assert set(found["protocols"]) == {"A2G", "G2A"}
+
+    worlds.write_split(results, [t for t in train if t.camera == 0])
+    ground = [place for place, t in enumerate(held) if t.camera == 0]
+    worlds.write_features(results.features("good", 1, VALIDATION), *(r[ground] for r in rows))
+    with pytest.raises(UserError, match="no held-out query has a positive in any protocol"):
+        tune.run(options, "tuned", 1)
+
+
+def test_a_grid_without_triples_is_an_error():
+    rows = np.eye(4, dtype=np.float32)
+    with pytest.raises(UserError, match="the grid is empty"):
+        tune.search(
+            rows, rows, *[[0, 1, 2, 3]] * 2, *[[0] * 4] * 2, grid=tune.Grid((2,), (3,), (0.1,))
+        )
