@@ -16,8 +16,9 @@ import pytest
 import torch
 
 from reid.config import Clip
-from reid.data.dataset import TrackletDataset, loader
+from reid.data.dataset import TrackletDataset
 from reid.data.index import read_split
+from reid.data.loading import loader
 from reid.data.sampler import pk_batches
 from tests.runs import STAGE1, STAGE2, TRAINING, Lab, kill_after, remains, wait
 
@@ -354,3 +355,35 @@ def test_two_processes_train_and_resume_as_one(lab: Lab, expected: dict[str, Any
     losses = [json.loads(line)["loss"] for line in journal_of(lab).open() if '"loss"' in line]
     alone = [json.loads(line) for line in expected["stage2.jsonl"].splitlines()]
     assert losses == pytest.approx([r["loss"] for r in alone if "loss" in r], rel=1e-4)
+
+
+def test_checkpoints_by_time_keep_work_within_an_epoch(
+    lab: Lab, expected: dict[str, Any], kill_at: Fault
+) -> None:
+    lab.configure(checkpoint_minutes=1e-6, keep_checkpoints=3)
+    fault = kill_at(torch.optim.Adam, "step", 5)
+    assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
+    markers = sorted(path.stem for path in (lab.run / "checkpoints" / "stage2").glob("*.json"))
+    assert markers[-1] in ("00000-0000003", "00000-0000004")  # the last may be on its way
+    assert len(markers) <= 3
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert f"resuming before epoch 1, step {int(markers[-1][-1]) + 1}" in lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_curves_and_speed_are_written(lab: Lab) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    lab.configure(tensorboard=True)
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    events = EventAccumulator(str(lab.run / "tensorboard" / "stage2"))
+    events.Reload()
+    journal = [json.loads(line) for line in journal_of(lab).open()]
+    losses = [record["loss"] for record in journal if "loss" in record]
+    assert [scalar.value for scalar in events.Scalars("loss")] == pytest.approx(losses)
+    rates = [record["lr"]["adapters"] for record in journal if "lr" in record]
+    assert [scalar.value for scalar in events.Scalars("lr/adapters")] == pytest.approx(rates)
+    assert "gradient_norm/heads" in events.Tags()["scalars"]
+    speed = [json.loads(line) for line in (lab.run / "stage2.speed.jsonl").open()]
+    assert [record["epoch"] for record in speed] == [1, 2, 3]
+    assert all(record["frames_per_second"] > 0 for record in speed)
