@@ -1,13 +1,13 @@
-"""Tracklets as batches of decoded frames, the same for any number of loading processes."""
+"""Tracklets as clips of decoded frames; every choice hangs on the seeds of the draw."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from reid.config import Clip
 from reid.data.decode import Decoder, decode_into
@@ -16,7 +16,6 @@ from reid.data.layout import Tracklet
 from reid.data.packed import Packed
 from reid.data.resize import prepare
 from reid.data.sampler import Draw, sample_frames
-from reid.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Batch:
     """B seeds: what `augment` takes."""
 
     def pin_memory(self) -> "Batch":
-        """Copy in page-locked memory; the data loader calls it by this name."""
+        """Copy in page-locked memory, from where copies to a GPU run by themselves."""
         return self._each(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device) -> "Batch":
@@ -125,102 +124,64 @@ class TrackletDataset(Dataset[Sample]):
             prepare(self._clip.height, self._clip.width)
 
     def __getitem__(self, key: Draw | int) -> Sample:
-        index, seed = (key.index, key.seed) if isinstance(key, Draw) else (key, 0)
-        tracklet, clip = self.tracklets[index], self._clip
+        batch = self.load([key])
+        return Sample(
+            frames=batch.frames[0],
+            label=int(batch.label),
+            camera=int(batch.camera),
+            metadata=batch.metadata[0],
+            heights=batch.heights[0],
+            index=int(batch.index),
+            seed=batch.seed[0],
+        )
+
+    def batch_shape(self, clips: int) -> tuple[int, int, int, int, int]:
+        """Shape of the frames of a batch: (B, T, 3, H, W)."""
+        return (clips, self._clip.frames, 3, self._clip.height, self._clip.width)
+
+    def load(self, keys: Sequence[Draw | int], out: np.ndarray | None = None) -> Batch:
+        """Clips of several draws as one batch, decoded straight into its memory.
+
+        That is `out`, uint8 (B, T, 3, H, W), when given.
+        """
+        draws = [key if isinstance(key, Draw) else Draw(key, 0) for key in keys]
+        tracklets = [self.tracklets[draw.index] for draw in draws]
+        frames = np.empty(self.batch_shape(len(draws)), np.uint8) if out is None else out
+        heights = np.empty(frames.shape[:2], np.float32)
+        for number, draw in enumerate(draws):
+            self._decode(draw, frames[number], heights[number])
+        unknown = (float("nan"),) * 3
+        return Batch(
+            frames=torch.from_numpy(frames),
+            label=torch.tensor([self.labels[draw.index] for draw in draws]),
+            camera=torch.tensor([tracklet.camera for tracklet in tracklets]),
+            metadata=torch.tensor(
+                [
+                    (t.altitude, t.distance, t.angle) if self._metadata else unknown
+                    for t in tracklets
+                ]
+            ),
+            heights=torch.from_numpy(heights),
+            index=torch.tensor([draw.index for draw in draws]),
+            seed=tuple(draw.seed for draw in draws),
+        )
+
+    def _decode(self, draw: Draw, frames: np.ndarray, heights: np.ndarray) -> None:
+        """Fill uint8 (T, 3, H, W) and float32 (T,) with the frames of one draw."""
+        tracklet = self.tracklets[draw.index]
         positions = sample_frames(
             len(tracklet.frames),
-            clip.frames,
-            rng=np.random.default_rng([self._seed, seed]) if self._train else None,
-            test=clip.test_sampling,
-        )
-        frames = torch.empty((clip.frames, 3, clip.height, clip.width), dtype=torch.uint8)
-        pixels = frames.numpy()
-        heights = torch.empty(clip.frames, dtype=torch.float32)
+            self._clip.frames,
+            rng=np.random.default_rng([self._seed, draw.seed]) if self._train else None,
+            test=self._clip.test_sampling,
+        ).tolist()
         for slot, position in enumerate(positions):
             if slot and position == positions[slot - 1]:
                 frames[slot], heights[slot] = frames[slot - 1], heights[slot - 1]
                 continue
             heights[slot] = decode_into(
                 self._stored.read(tracklet, position),
-                pixels[slot],
+                frames[slot],
                 decoder=self._decoder,
                 name=self._stored.name(tracklet, position),
             )
-        known = (tracklet.altitude, tracklet.distance, tracklet.angle)
-        return Sample(
-            frames=frames,
-            label=self.labels[index],
-            camera=tracklet.camera,
-            metadata=torch.tensor(known if self._metadata else (float("nan"),) * 3),
-            heights=heights,
-            index=index,
-            seed=seed,
-        )
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples into a batch."""
-    return Batch(
-        frames=torch.stack([sample.frames for sample in samples]),
-        label=torch.tensor([sample.label for sample in samples]),
-        camera=torch.tensor([sample.camera for sample in samples]),
-        metadata=torch.stack([sample.metadata for sample in samples]),
-        heights=torch.stack([sample.heights for sample in samples]),
-        index=torch.tensor([sample.index for sample in samples]),
-        seed=tuple(sample.seed for sample in samples),
-    )
-
-
-def loader(
-    dataset: TrackletDataset, batches: Sequence[Sequence[Draw]], *, workers: int
-) -> Iterator[Batch]:
-    """Load `batches` in their order with `workers` processes (0: in this one).
-
-    Leaves the global random state alone. Raises UserError for an unreadable frame, from
-    whatever process, or when a loading process dies.
-    """
-    if workers:
-        dataset.prepare()
-    pages = DataLoader(
-        _Guarded(dataset),
-        batch_sampler=[list(batch) for batch in batches],
-        num_workers=workers,
-        collate_fn=_collate_guarded,
-        pin_memory=torch.cuda.is_available(),
-        # Else the loader draws its base seed from the global generator.
-        generator=torch.Generator().manual_seed(0),
-    )
-    try:
-        for batch in pages:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"a data-loading process died ({str(error).splitlines()[0]}): often memory ran out; "
-            "lower runtime.workers or ask for more memory"
-        ) from error
-
-
-class _Guarded(Dataset[Sample | UserError]):
-    """Hand a UserError through as a value: torch re-raises exceptions of workers garbled."""
-
-    def __init__(self, dataset: TrackletDataset) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, key: Draw) -> Sample | UserError:
-        try:
-            return self._dataset[key]
-        except UserError as error:
-            return error
-
-
-def _collate_guarded(samples: Sequence[Sample | UserError]) -> Batch | UserError:
-    good: list[Sample] = []
-    for sample in samples:
-        if isinstance(sample, UserError):
-            return sample
-        good.append(sample)
-    return collate(good)

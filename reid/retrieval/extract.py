@@ -5,8 +5,9 @@ import torch
 from reid.artefacts import Results
 from reid.config import Config, Training
 from reid.data.augment import normalise
-from reid.data.dataset import Batch, TrackletDataset, loader
+from reid.data.dataset import Batch, TrackletDataset
 from reid.data.layout import NUM_CAMERAS, Tracklet
+from reid.data.loading import loader
 from reid.data.sampler import sequential_batches
 from reid.errors import UserError
 from reid.holdout import VALIDATION, part
@@ -30,7 +31,8 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
 
     The protocol `validation` stands for the tracklets of the identities that it holds out.
     Writes `features` (n, D), raw and in the order of the protocol's index, and `flipped`, those
-    of the mirrored clips, when a variant of this training averages both (Sec. 3.2.5).
+    of the mirrored clips, when a variant of this training averages both (Sec. 3.2.5); `heights`
+    (n,) is the median pixel height of the crops that were looked at.
     """
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
@@ -56,6 +58,7 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     if flips(config, name):
         views["flipped"] = True
     parts: dict[str, list[torch.Tensor]] = {view: [] for view in views}
+    heights: list[torch.Tensor] = []
     batches = sequential_batches(len(dataset), batch_size=config.runtime.extract_batch)
     progress = Progress(f"features of {name} on {protocol}", len(dataset), "tracklets")
     with torch.inference_mode():
@@ -63,6 +66,7 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
             on_device = batch.to(device)
             for view, mirrored in views.items():
                 parts[view].append(embed(model, on_device, mirrored=mirrored).cpu())
+            heights.append(batch.heights.median(dim=1).values)
             progress.advance(len(batch.index))
     features = {view: torch.cat(rows) for view, rows in parts.items()}
     for view, rows in features.items():
@@ -73,7 +77,7 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
             )
     save_tensors(
         results.features(name, seed, protocol),
-        features,
+        {**features, "heights": torch.cat(heights)},
         {"training": name, "seed": seed, "protocol": protocol},
     )
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from reid import fingerprint
+from reid import fingerprint, sources
 from reid.artefacts import Results
 from reid.config import Config, Stage1, Training
 from reid.data.augment import augment, normalise
-from reid.data.dataset import TrackletDataset, loader
+from reid.data.dataset import TrackletDataset
 from reid.data.layout import NUM_CAMERAS
+from reid.data.loading import loader
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
 from reid.files import sha256_of_file
@@ -78,7 +79,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         facts = {
             "seed": seed,
             "settings": fingerprint.stage1_settings(config, name),
-            "code": fingerprint.code_hash(__name__),
+            "code": sources.code_hash(__name__),
             "index": sha256_of_file(index),
             "backbone": weights.sha256,
         }

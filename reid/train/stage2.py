@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid import fingerprint, provenance
+from reid import fingerprint, provenance, sources
 from reid.artefacts import Results
 from reid.config import Config, Runtime, Training
 from reid.data.augment import augment
-from reid.data.dataset import Batch, TrackletDataset, loader
+from reid.data.dataset import Batch, TrackletDataset
 from reid.data.layout import NUM_CAMERAS
+from reid.data.loading import loader
 from reid.data.sampler import Draw, pk_batches
 from reid.files import sha256_of_file
 from reid.holdout import part
@@ -114,7 +115,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     )
     run_facts = {
         "settings": fingerprint.stage2_settings(config, name),
-        "code": fingerprint.code_hash(__name__),
+        "code": sources.code_hash(__name__),
         "index": sha256_of_file(index),
         "stage1": sha256_of_file(stage1),
         "backbone": weights.sha256,

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 
@@ -8,7 +9,8 @@ from PIL import Image
 
 from reid.config import Clip
 from reid.data import index
-from reid.data.dataset import TrackletDataset, dense_labels, loader
+from reid.data.dataset import TrackletDataset, dense_labels
+from reid.data.loading import loader
 from reid.data.sampler import Draw, pk_batches, sequential_batches
 from reid.errors import UserError
 from tests.trees import make_tree
@@ -143,7 +145,7 @@ def test_grey_frames_become_rgb(own_tree):
 
 
 class _Dying(TrackletDataset):
-    def __getitem__(self, key):
+    def load(self, keys, out=None):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -151,3 +153,28 @@ def test_a_killed_worker_is_one_clear_error(tree):
     data = _Dying(dataset(tree).tracklets, tree, clip=CLIP, train=False)
     with pytest.raises(UserError, match=r"data-loading process died.*runtime\.workers"):
         list(loader(data, sequential_batches(2, batch_size=1), workers=1))
+
+
+def test_batches_that_are_kept_are_never_overwritten(tree):
+    """More than there are slots, and by a view of the frames only."""
+    data = dataset(tree)
+    batches = [[Draw(i % 6, seed)] for seed, i in enumerate(range(60))]
+    expected = [data.load(batch).frames for batch in batches]
+    kept = [batch.frames[0, 1:] for batch in loader(data, batches, workers=2)]
+    for one, two in zip(kept, expected, strict=True):
+        assert torch.equal(one, two[0, 1:])
+    dropped = [int(b.frames.sum()) for b in loader(data, batches, workers=2)]
+    assert dropped == [int(frames.sum()) for frames in expected]
+
+
+def test_no_batches_are_no_work(tree):
+    assert list(loader(dataset(tree), [], workers=1)) == []
+
+
+def test_stopping_early_leaves_no_process_behind(tree):
+    data = dataset(tree)
+    for _ in range(3):
+        for batch in loader(data, sequential_batches(6, batch_size=1), workers=2):
+            assert batch.index.tolist() == [0]
+            break
+    assert not multiprocessing.active_children()

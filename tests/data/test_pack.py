@@ -12,7 +12,8 @@ import yaml
 from reid.cli import main
 from reid.config import Clip
 from reid.data import index, pack
-from reid.data.dataset import TrackletDataset, loader
+from reid.data.dataset import TrackletDataset
+from reid.data.loading import loader
 from reid.data.packed import Packed
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
