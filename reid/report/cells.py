@@ -4,6 +4,7 @@ A cell is one variant on one protocol with one seed. A cell whose file is missin
 older than its options or features is a gap with a reason, never a number.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ class Cell:
     rank1: float
     chance: float
     without_rerank: float
+    low: float
+    """Lower end of the 95 % bootstrap interval of mAP over query identities."""
+    high: float
     valid_queries: int
 
 
@@ -173,12 +177,15 @@ def _read_cell(path: Path, variant: Variant, sources: Mapping[str, str | None]) 
         for name, digest in sources.items():
             if digest is not None and content[name]["sha256"] != digest:
                 return Gap(f"stale: the {name} changed afterwards")
+        interval = content["intervals"]["mAP_interval"] or (math.nan, math.nan)
         return Cell(
             mean_ap=content["mAP"],
             trapezoid=content["mAP_trapezoid"],
             rank1=content["cmc"]["1"],
             chance=content["chance_mAP"],
             without_rerank=content["mAP_without_rerank"],
+            low=interval[0],
+            high=interval[1],
             valid_queries=content["queries"] - content["queries_without_positive"],
         )
     except (UserError, KeyError, TypeError):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 
 from reid.artefacts import Results
@@ -85,6 +86,7 @@ def footnotes(config: Config, rows: Sequence[Row]) -> Iterator[str]:
         for reason, places in row.gaps().items():
             yield f"{row.variant.label}, {', '.join(places)}: {reason}."
     yield from _seed_note(rows)
+    yield from _interval_note(rows)
     yield from check_lines(config, rows)
 
 
@@ -148,7 +150,7 @@ def as_csv(rows: Sequence[Row]) -> str:
                 row.micro(value),
             )
         ]
-        chances = [row.of(protocol, "chance") for protocol in protocols]
+        plain = [row.of(protocol, value) for value in single for protocol in protocols]
         macro = row.macro()
         writer.writerow(
             [
@@ -159,7 +161,7 @@ def as_csv(rows: Sequence[Row]) -> str:
                 f"{macro.seeds if macro else 0}/{len(row.seeds)}",
                 "" if row.variant.paper is None else row.variant.paper,
                 *(text for spread in spreads for text in _full(spread)),
-                *(_full(spread)[0] for spread in chances),
+                *(_full(spread)[0] for spread in plain),
                 " ".join(path.as_posix() for path in row.manifests),
             ]
         )
@@ -221,6 +223,24 @@ def _seed_note(rows: Sequence[Row]) -> Iterator[str]:
         yield f"Mean ± sample standard deviation over the seeds {', '.join(map(str, seeds))}."
 
 
+def _interval_note(rows: Sequence[Row]) -> Iterator[str]:
+    """Intervals of the last ablation row that was run; the csv has those of every row."""
+    for row in reversed([row for row in rows if not row.variant.reference]):
+        found = [
+            f"{protocol} {100 * low.mean:.2f} to {100 * high.mean:.2f}"
+            for protocol in row.protocols
+            if (low := row.of(protocol, "low"))
+            and (high := row.of(protocol, "high"))
+            and low.mean <= high.mean
+        ]
+        if found:
+            yield (
+                f"95 % intervals of mAP, bootstrap over query identities, {row.variant.label}: "
+                f"{', '.join(found)} (all rows: csv)."
+            )
+            return
+
+
 def _percent(value: Spread | None, row: Row) -> str:
     if value is None:
         return NOT_RUN
@@ -233,7 +253,7 @@ def _percent(value: Spread | None, row: Row) -> str:
 
 
 def _full(value: Spread | None) -> tuple[str, str]:
-    if value is None:
+    if value is None or math.isnan(value.mean):
         return "", ""
     deviation = "" if value.deviation is None else f"{100 * value.deviation:.4f}"
     return f"{100 * value.mean:.4f}", deviation

@@ -46,6 +46,7 @@ def grade(
     places: Any,
     camera: int,
     gallery_cam: Any,
+    ignored: Any,
     standard: Any,
     trapezoid: Any,
     first_rank: Any,
@@ -53,8 +54,9 @@ def grade(
 ) -> None:  # pragma: no cover - compiled
     """Score one ranking from its entries of the query's identity and what lies before each.
 
-    The last four (2,) receive the results without and with the junk rule (same camera); average
-    precision and first rank are left alone where there is no positive.
+    ignored: (G,) entries that are junk by either rule, or empty. The last four (2,) receive the
+    results without and with the junk rule (same camera); average precision and first rank are
+    left alone where there is no positive.
     """
     for rule in range(2):
         junk = 0
@@ -62,7 +64,8 @@ def grade(
         area = 0.0
         slanted = 0.0
         for s in range(order.size):
-            if rule == 1 and gallery_cam[order[s]] == camera:
+            entry = order[s]
+            if (rule == 1 and gallery_cam[entry] == camera) or (ignored.size and ignored[entry]):
                 junk += 1
                 continue
             place = places[s] - junk  # entries before this positive, junk removed
@@ -86,6 +89,7 @@ def score_rows(
     distances: Any,
     by_identity: Any,
     gallery_cam: Any,
+    ignored: Any,
     first_of: Any,
     last_of: Any,
     query_cam: Any,
@@ -114,6 +118,7 @@ def score_rows(
             places[: same.size],
             query_cam[q],
             gallery_cam,
+            ignored,
             standard[q],
             trapezoid[q],
             first_rank[q],

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from reid.retrieval.float16 import round_half
 from reid.retrieval.neighbours import Floats, Neighbours
 from reid.retrieval.threads import over_rows
 
@@ -134,9 +135,10 @@ def _query_expansion(rows: Sparse, near: Ints, queries: int, form: Form, threads
     starts = stops - room
     columns = np.empty(stops[-1], np.int32)
     values = np.empty(stops[-1], np.float32)
-    target = (starts, stops, columns, values)
-    over_rows(_average, len(near), *rows.arrays(), near, queries, *target, threads=threads)
-    return Sparse(starts, stops, columns, _stored(values, form))
+    result = Sparse(starts, stops, columns, values)
+    options = (near, queries, form == "released")
+    over_rows(_average, len(near), *rows.arrays(), *options, *result.arrays(), threads=threads)
+    return result
 
 
 def _two_pass(
@@ -256,6 +258,7 @@ def _average(
     values: Any,
     near: Any,
     queries: int,
+    half: bool,
     new_starts: Any,
     new_stops: Any,
     new_columns: Any,
@@ -284,7 +287,8 @@ def _average(
             found.sort()
         result = new_values[new_starts[i] : new_starts[i] + count]
         for p in range(count):
-            result[p] = total[found[p]] / divisor
+            mean = total[found[p]] / divisor
+            result[p] = round_half(mean) if half else mean
             total[found[p]] = np.float32(0)
         new_stops[i] = new_starts[i] + count
 

@@ -39,6 +39,15 @@ def read(path: Path, *, rows: int, flip_tta: bool) -> Floats:
     return features
 
 
+def heights(path: Path) -> Floats | None:
+    """(rows,) median pixel height of the crops, where the file has it."""
+    with safe_open(path, framework="numpy") as opened:
+        found: Floats | None = None
+        if "heights" in set(opened.keys()):
+            found = opened.get_tensor("heights")
+        return found
+
+
 def l2_normalised(features: Floats) -> Floats:
     """Rows scaled to unit length; zero rows stay zero."""
     lengths = np.sqrt(np.einsum("nd,nd->n", features, features))

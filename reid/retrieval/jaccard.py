@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from reid.retrieval.encoding import Encoding, Form
+from reid.retrieval.float16 import round_half
 from reid.retrieval.neighbours import Floats
 from reid.retrieval.threads import over_rows
 
@@ -42,17 +43,6 @@ def blend(
 
 
 @njit(cache=True, nogil=True)
-def _round_half(value: Any) -> Any:  # pragma: no cover - compiled
-    """The nearest float16 of a float32 in [0, 2], ties to even, without float16 arithmetic."""
-    bits = np.float32(value).view(np.int32)
-    bits = np.int32((bits + np.int32(0xFFF) + ((bits >> np.int32(13)) & np.int32(1))) & ~0x1FFF)
-    normal = np.int32(bits).view(np.float32)
-    # Below 2^-14 float16 has a fixed step of 2^-24, which is that of float32 in [0.5, 1).
-    subnormal = (value + np.float32(0.5)) - np.float32(0.5)
-    return normal if value >= np.float32(2.0**-14) else subnormal
-
-
-@njit(cache=True, nogil=True)
 def overlap(
     columns: Any,
     values: Any,
@@ -71,7 +61,7 @@ def overlap(
         weights = gallery_values[start:stop]
         for e in range(rows.size):
             added = total[rows[e]] + min(weight, weights[e])
-            total[rows[e]] = _round_half(added) if half else added
+            total[rows[e]] = round_half(added) if half else added
 
 
 @njit(cache=True, nogil=True)
@@ -89,8 +79,8 @@ def mix(
     two = np.float32(2)
     if half:
         for j in range(out.size):
-            ratio = _round_half(total[j] / _round_half(two - total[j]))
-            jaccard = _round_half(_round_half(one - ratio) * jaccard_share)
+            ratio = round_half(total[j] / round_half(two - total[j]))
+            jaccard = round_half(round_half(one - ratio) * jaccard_share)
             out[j] = jaccard + (distances[j] / farthest) * distance_share
     else:
         for j in range(out.size):

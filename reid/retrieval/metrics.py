@@ -119,10 +119,15 @@ def score(
     query_cams: ArrayLike | None = None,
     gallery_cams: ArrayLike | None = None,
     *,
+    ignored: NDArray[np.bool_] | None = None,
     threads: int | None = None,
 ) -> Scores:
-    """Both AP rules and both camera rules in one pass; arguments as for `evaluate`."""
-    return score_blocks([distances], query_pids, gallery_pids, query_cams, gallery_cams, threads)
+    """Both AP rules and both camera rules in one pass; arguments as for `evaluate`.
+
+    ignored: (G,) gallery entries that are junk for the queries of their identity.
+    """
+    labels = (query_pids, gallery_pids, query_cams, gallery_cams)
+    return score_blocks([distances], *labels, ignored=ignored, threads=threads)
 
 
 def score_blocks(
@@ -131,6 +136,8 @@ def score_blocks(
     gallery_pids: ArrayLike,
     query_cams: ArrayLike | None = None,
     gallery_cams: ArrayLike | None = None,
+    *,
+    ignored: NDArray[np.bool_] | None = None,
     threads: int | None = None,
 ) -> Scores:
     """As `score`, for distances that arrive as consecutive (rows, G) blocks of queries."""
@@ -145,6 +152,8 @@ def score_blocks(
     gallery_cam = _integers(gallery_cams, "gallery_cams") if cameras else np.ones_like(gallery)
     if query_cam.shape != queries.shape or gallery_cam.shape != gallery.shape:
         raise UserError("identities and cameras differ in length")
+    if ignored is not None and (ignored.shape != gallery.shape or ignored.dtype != np.bool_):
+        raise UserError(f"ignored must be bool of shape {gallery.shape}")
 
     by_identity, start, stop = group(queries, gallery)
     standard = np.full((len(queries), 2), np.nan)
@@ -164,6 +173,7 @@ def score_blocks(
             matrix,
             by_identity,
             gallery_cam,
+            np.empty(0, np.bool_) if ignored is None else ignored,
             start[part],
             stop[part],
             query_cam[part],

@@ -13,6 +13,7 @@ from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, write_json
 from reid.retrieval import features as feature_files
+from reid.retrieval.breakdown import Side, breakdown, quality
 from reid.retrieval.features import Floats, l2_normalised
 from reid.retrieval.metrics import Metrics, Scores, score
 from reid.retrieval.rerank import k_reciprocal
@@ -37,18 +38,24 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
     if not gallery or not queries:
         raise UserError(f"{results.index(protocol)}: {protocol} has no query or no gallery")
 
-    def scored(rerank: ReRanking | None) -> Scores:
-        distances = distances_of(features[:split], features[split:], rerank)
-        return score(distances, *labels(queries, gallery))
-
     tuning = results.tuned(variant, seed)
     chosen_rerank = read_choice(tuning) if options.tuned else options.rerank
-    scores = scored(chosen_rerank)
+    people = labels(queries, gallery)
+    distances = distances_of(features[:split], features[split:], chosen_rerank)
+    scores = score(distances, *people)
     metrics = scores.metrics()
     if metrics.queries_without_positive == metrics.queries:
         raise UserError(f"{protocol}: no query has a positive in the gallery, nothing to measure")
     rerank = None if chosen_rerank is None else chosen_rerank.model_dump(mode="json")
-    plain = metrics if rerank is None else scored(None).metrics()
+    plain = metrics
+    if rerank is not None:
+        cosine = distances_of(features[:split], features[split:], None)
+        plain = score(cosine, *people).metrics()
+    heights = feature_files.heights(source)
+    both = (
+        Side(queries, None if heights is None else heights[:split]),
+        Side(gallery, None if heights is None else heights[split:]),
+    )
     report = {
         "variant": variant,
         "training": options.training,
@@ -65,7 +72,9 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
         "gallery_identities": len({tracklet.identity for tracklet in gallery}),
         **summary(scores, cameras=True),
         "mAP_without_rerank": plain.mAP,
+        "intervals": quality(metrics.ap_per_query, metrics.first_rank, both[0].identities),
         "without_junk_rule": summary(scores, cameras=False),
+        "breakdown": breakdown(distances, *both),
         "per_query": per_query(queries, metrics),
     }
     write_json(results.retrieval(variant, seed, protocol), report)

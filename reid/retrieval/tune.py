@@ -257,6 +257,7 @@ def _grid_rows(
     order, places = np.empty(size, np.int64), np.empty(size, np.int64)
     standard, trapezoid = np.empty(2), np.empty(2)
     first_rank, positives = np.empty(2, np.int64), np.empty(2, np.int64)
+    nothing = np.empty(0, np.bool_)
     one, two = np.float32(1), np.float32(2)
     for q in range(start, stop):
         part = slice(starts[q], stops[q])
@@ -300,6 +301,7 @@ def _grid_rows(
                 places[: same.size],
                 query_cam[q],
                 gallery_cam,
+                nothing,
                 standard,
                 trapezoid,
                 first_rank,

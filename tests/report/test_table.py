@@ -55,6 +55,9 @@ def test_averages_and_gain(here, capsys):
     assert "every training beats plain CLIP on at least two protocols and chance on all: yes" in (
         printed
     )
+    low, high = (100 * end for end in reports[0]["intervals"]["mAP_interval"])
+    assert f"A2G {low:.2f} to {high:.2f}" in printed
+    assert float(rows["rerank"]["A2G_low"]) == pytest.approx(low, abs=1e-4)
     markdown = results.table("md").read_text()
     assert f"| {100 * macro:.2f} | {100 * micro:.2f} | 29.40 |" in markdown
     assert r"\bottomrule" in results.table("tex").read_text()
