@@ -139,7 +139,8 @@ def as_csv(rows: Sequence[Row]) -> str:
         f"{place}_{value}{end}" for value in values for place in places for end in ("", "_std")
     ]
     head = ["variant", "label", "training", "reference", "seeds", "paper"]
-    writer.writerow([*head, *names, *(f"{protocol}_chance" for protocol in protocols), "manifests"])
+    single = [(value, protocol) for value in ("low", "high", "chance") for protocol in protocols]
+    writer.writerow([*head, *names, *(f"{p}_{value}" for value, p in single), "manifests"])
     for row in rows:
         spreads = [
             spread
@@ -150,7 +151,7 @@ def as_csv(rows: Sequence[Row]) -> str:
                 row.micro(value),
             )
         ]
-        plain = [row.of(protocol, value) for value in single for protocol in protocols]
+        plain = [row.of(protocol, value) for value, protocol in single]
         macro = row.macro()
         writer.writerow(
             [
