@@ -25,6 +25,8 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 
+OPEN_CLIP_PREFIX = "open_clip:"
+
 
 class Section(BaseModel):
     """A strict, immutable group of options: unknown keys are errors."""
@@ -66,6 +68,11 @@ class Backbone(Section):
     """Where CLIP weights come from; the geometry is read from the weights."""
 
     weights: str = Field(description="a local file, or `open_clip:<model>:<tag>` (network)")
+
+    @property
+    def file(self) -> Path | None:
+        """The local file; None where open_clip fetches the weights by their tag."""
+        return None if self.weights.startswith(OPEN_CLIP_PREFIX) else Path(self.weights)
 
 
 class Prompts(Section):

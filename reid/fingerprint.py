@@ -67,6 +67,16 @@ def stage1_settings(config: Config, training: str) -> dict[str, Any]:
     }
 
 
+def stage1_owners(config: Config) -> dict[str, str]:
+    """For each training the first one whose stage 1 is the same: it runs once, for all of them."""
+    owners: dict[str, str] = {}
+    for name in config.trainings:
+        own = stage1_settings(config, name)
+        same = (first for first in owners.values() if stage1_settings(config, first) == own)
+        owners[name] = next(same, name)
+    return owners
+
+
 def stage2_settings(config: Config, training: str) -> dict[str, Any]:
     """Options of stage 2; those of stage 1 arrive through its file."""
     options = config.trainings[training]

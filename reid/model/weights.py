@@ -18,11 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from reid.config import OPEN_CLIP_PREFIX
 from reid.errors import UserError
 from reid.files import sha256_of_file
 from reid.model.geometry import Geometry, geometry_of
 
-OPEN_CLIP_PREFIX = "open_clip:"
 _METADATA = ("input_resolution", "context_length", "vocab_size")
 
 

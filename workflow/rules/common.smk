@@ -31,18 +31,7 @@ FROZEN = Results.of(DATASET).config(
 )
 """The whole configuration as one file named by its content, which every verb reads."""
 
-# Trainings whose stage 1 would be the same share the first one's.
-STAGE1_OWNERS: dict[str, str] = {}
-for name in SETTINGS.trainings:
-    own = stages.stage1_settings(SETTINGS, name)
-    STAGE1_OWNERS[name] = next(
-        (
-            o
-            for o in STAGE1_OWNERS.values()
-            if stages.stage1_settings(SETTINGS, o) == own
-        ),
-        name,
-    )
+STAGE1_OWNERS = stages.stage1_owners(SETTINGS)
 STAGE1_SHARERS = [name for name, owner in STAGE1_OWNERS.items() if owner != name]
 
 
@@ -100,10 +89,10 @@ def dataset_stamp(wildcards):
 def weights(wildcards):
     """An input: the CLIP weights of the job's training, unless they come by an open_clip tag."""
     backbone = SETTINGS.trainings[wildcards.training].backbone
-    path = SETTINGS.backbones[backbone].weights
-    if path.startswith("open_clip:"):
+    path = SETTINGS.backbones[backbone].file
+    if path is None:
         return []
-    if not SETTINGS.demo and not Path(path).is_file():
+    if not SETTINGS.demo and not path.is_file():
         raise WorkflowError(
             f"backbones.{backbone}.weights: {path} is not a file: put the CLIP weights there or "
             "name their file in the configuration (README: Data and weights)"
