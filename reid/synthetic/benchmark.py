@@ -169,7 +169,11 @@ def _found(root: Path) -> dict[str, Any] | None:
             f"{root} holds something that `reid demo-data` did not make: "
             "set dataset.root to a new folder"
         )
-    manifest: dict[str, Any] = files.read_json(root / MANIFEST)
+    manifest = files.read_json(root / MANIFEST)
+    if not isinstance(manifest, dict) or not {"settings", "crops"} <= manifest.keys():
+        raise UserError(
+            f"{root / MANIFEST} is damaged: delete {root} and run `reid demo-data` again"
+        )
     crops = sum(name.endswith(".jpg") for _, _, names in os.walk(root) for name in names)
     if crops != manifest["crops"]:
         raise UserError(

@@ -117,7 +117,11 @@ def train(
     per_epoch = len(crops) // batch
     steps = epochs * per_epoch
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=_WEIGHT_DECAY
+        model.parameters(),
+        lr=_LEARNING_RATE,
+        betas=(0.9, 0.98),
+        weight_decay=_WEIGHT_DECAY,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser,
