@@ -115,6 +115,21 @@ def retrieve(settings: Config, arguments: argparse.Namespace) -> None:
     retrieval.run(settings, arguments.variant, arguments.seed, arguments.protocol)
 
 
+def submission(settings: Config, arguments: argparse.Namespace) -> None:
+    """Write the challenge's csv: the whole gallery ranked for every query of every protocol."""
+    from reid.retrieval import submission as submitting
+
+    seed = settings.seeds[0] if arguments.seed is None else arguments.seed
+    print(submitting.run(settings, arguments.variant, seed))
+
+
+def score(settings: Config, arguments: argparse.Namespace) -> None:
+    """Score a submission csv under both rules of average precision and of junk."""
+    from reid.retrieval import scoring
+
+    scoring.run(settings, arguments.file)
+
+
 def table(settings: Config, _: argparse.Namespace) -> None:
     """Write and print the ablation table."""
     from reid.report import table as tables
@@ -249,7 +264,9 @@ def build_parser() -> argparse.ArgumentParser:
     rows = "--config config/config.yaml --variant scaled --seed 1"
     retriever = add("retrieve", retrieve, example=f"retrieve {rows} --protocol A2G")
     tuner = add("tune", tune, example=f"tune {rows}")
-    for child in (retriever, tuner):
+    submitter = add("submission", submission, example=f"submission {rows}")
+    submitter.add_argument("--seed", type=int, help="one of `seeds`; the first without it")
+    for child in (retriever, tuner, submitter):
         child.add_argument("--variant", required=True, help="key of `variants`")
     for child in (*trainers, extractor, retriever, tuner):
         child.add_argument("--seed", type=int, required=True, help="one of `seeds`")
@@ -261,6 +278,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="`validation`: the identities that the training holds out",
     )
     retriever.add_argument("--protocol", required=True, choices=protocols)
+    scorer = add("score", score, example="score FILE.csv --config config/config.yaml")
+    scorer.add_argument("file", type=Path, metavar="FILE.csv", help="a submission")
     add("table", table, example="table --config config/config.yaml")
     return parser
 
