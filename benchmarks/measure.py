@@ -91,6 +91,7 @@ def peer(folder: Path | None, path: str) -> ModuleType | None:
     spec = importlib.util.spec_from_file_location(name, folder / path)
     assert spec is not None
     assert spec.loader is not None
+    sys.path.insert(0, str(folder / Path(path).parts[0]))  # they import each other from there
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
