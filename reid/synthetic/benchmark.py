@@ -27,7 +27,7 @@ from reid.synthetic.sheet import contact_sheet
 __all__ = ["contact_sheet", "render"]
 
 MANIFEST = ".xfd-demo.json"
-VERSION = 3
+VERSION = 4
 """Raise it when the same settings render other files."""
 
 _PERSON, _POINTS, _TAKE = 1, 2, 3

@@ -82,15 +82,15 @@ def _trunk(builder: Builder, person: Person, outfit: Outfit, pose: Pose, cloth: 
     middle = pose.chest + 0.040 * s * UP
     for arm in pose.arms:
         shoulder = arm.shoulder - 0.012 * s * UP
-        builder.limb(middle, shoulder, (0.044 * s, 0.032 * s * g + loose), cloth.sleeves, front=UP)
+        builder.limb(middle, shoulder, (0.044 * s, 0.030 * s * g + loose), cloth.sleeves, front=UP)
     builder.limb(middle, pose.neck, (0.058 * s, 0.036 * s), cloth.sleeves, flat=(1.3, 0.8))
     neck = pose.neck - 0.02 * s * UP
     builder.limb(neck, pose.head, (0.031 * s * g**0.5, 0.030 * s), cloth.skin)
     if person.woman:
-        bust = pose.chest + s * np.array([0.0, 0.042 * g, -0.005])
-        builder.blob(bust, (0.074 * s * g, 0.034 * s * g, 0.040 * s), cloth.sleeves)
+        bust = pose.chest + s * np.array([0.0, 0.038 * g, -0.012])
+        builder.blob(bust, (0.076 * s * g, 0.034 * s * g, 0.056 * s), cloth.sleeves)
     if person.build == "heavy":
-        belly = pose.pelvis + s * np.array([0.0, 0.026, 0.085])
+        belly = pose.pelvis + s * np.array([0.0, 0.022, 0.095])
         builder.blob(belly, (0.100 * s, 0.082 * s, 0.090 * s), cloth.trunk)
 
 
@@ -145,7 +145,7 @@ def _leg(builder: Builder, person: Person, outfit: Outfit, leg: Leg, cloth: _Clo
 def _arm(builder: Builder, person: Person, outfit: Outfit, arm: Arm, cloth: _Cloth) -> None:
     s, g = person.stature, person.girth
     loose = (0.007 if outfit.top.kind in ("jacket", "coat") else 0.004) * s
-    upper = (0.030 * s * g + loose, 0.023 * s * g + loose)
+    upper = ((0.027 if person.woman else 0.030) * s * g + loose, 0.023 * s * g + loose)
     if outfit.top.kind == "t-shirt":
         hem = arm.shoulder + 0.68 * (arm.elbow - arm.shoulder)
         length = float(np.linalg.norm(hem - arm.shoulder))

@@ -121,7 +121,7 @@ def _colour(rng: np.random.Generator, *, unlike: str | None = None) -> str:
 def draw_top(rng: np.random.Generator) -> Garment:
     """A random upper garment."""
     kind = _pick(rng, TOPS, (4, 3, 2, 1))
-    weights = (5, 2, 0, 0, 0, 1, 4) if kind in ("jacket", "coat") else (5, 3, 1.5, 2, 1, 2, 0)
+    weights = (5, 2, 0, 0, 0, 0, 4) if kind in ("jacket", "coat") else (5, 3, 1.5, 2, 1, 2, 0)
     colour = _colour(rng)
     return Garment(kind, colour, _colour(rng, unlike=colour), _pick(rng, PATTERNS, weights))
 
