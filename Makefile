@@ -15,8 +15,8 @@ help: ## list the targets
 demo: $(INSTALLED) ## run the whole ablation on the embedded benchmark and print its table
 	@echo "==> snakemake --configfile config/demo.yaml: render people, train, extract, retrieve, tabulate"
 	$(BIN)/snakemake --configfile config/demo.yaml
-	@echo "==> results/demo/tables/ablation.md"
-	@cat results/demo/tables/ablation.md
+	@echo "==> the table, also in results/demo/tables"
+	$(BIN)/reid table --config config/config.yaml --config config/demo.yaml
 
 test: $(INSTALLED) ## run all tests
 	@echo "==> pytest: every test, two at a time"
