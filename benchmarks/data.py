@@ -2,30 +2,56 @@
 
     python benchmarks/data.py decode       decode + bicubic resize + normalise, by crop height
     python benchmarks/data.py augment      the training transform
+    python benchmarks/data.py index        listing a tree of files against the released glob
+    python benchmarks/data.py reads        16 random frames of a tracklet: files against a pack
+    python benchmarks/data.py loader       the whole loader with 2 processes, from a pack
 
-Only ratios are meant: both sides alternate in one process on one core, the figure is the median
-of the ratios of CPU time over the rounds. "Pillow" is the path of the released code written
-plainly: open, convert, resize, per-frame transforms, to tensor, normalise.
+Only ratios are meant: both sides alternate in one run, the figure is the median of the ratios of
+CPU time (loading processes included) over the rounds; wall time stands beside where waiting
+matters. The last three parts write a tree of 200,000 JPEGs (about 1 GB) into --scratch. "Pillow"
+is the path of the released code written plainly: open, convert, resize, per-frame transforms, to
+tensor, normalise.
 """
 
 import argparse
+import gc
+import os
 import random
+import resource
 import statistics
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
+from functools import partial
+from glob import glob
 from io import BytesIO
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import simplejpeg
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import functional as TF
 
-from reid.config import Augment, ColorJitter
+from reid.artefacts import SPLITS
+from reid.config import Augment, Clip, ColorJitter
+from reid.data import index, pack
 from reid.data.augment import MEAN, STD, augment, normalise
+from reid.data.dataset import TrackletDataset
 from reid.data.decode import decode_into
+from reid.data.frames import Files, Frames
+from reid.data.layout import CAPTURE_POINTS, PROTOCOL_FOLDERS, Tracklet
+from reid.data.loading import loader
+from reid.data.names import FrameNames, Run
+from reid.data.packed import Packed
 from reid.data.resize import prepare
+from reid.data.sampler import sequential_batches
+from reid.data.stored import write_split
 
 HEIGHT, WIDTH = 256, 128
 BANDS = ((12, 32), (32, 64), (64, 128), (128, 257), (12, 257))
@@ -48,23 +74,44 @@ def crops(count: int, band: tuple[int, int], seed: int = 0) -> list[bytes]:
     return encoded
 
 
-def race(
-    ours: Callable[[], object], theirs: Callable[[], object], rounds: int
-) -> tuple[float, float, float]:
-    """Median CPU seconds of both and median ratio theirs / ours, alternating."""
+class Race(NamedTuple):
+    """Medians over the rounds."""
+
+    ours: float
+    """CPU seconds."""
+    theirs: float
+    ratio: float
+    """Theirs over ours, of CPU time in the same round."""
+    wall_ours: float
+    wall_theirs: float
+    wall_ratio: float
+
+
+def _spent() -> tuple[float, float]:
+    """CPU seconds of this process and its finished children, and the clock."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages), time.perf_counter()
+
+
+def race(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> Race:
+    """Run both in turn, `rounds` times after one for warming up."""
     ours(), theirs()
-    pairs = []
+    rows = []
     for _ in range(rounds):
-        start = time.process_time()
+        start = _spent()
         theirs()
-        middle = time.process_time()
+        middle = _spent()
         ours()
-        pairs.append((time.process_time() - middle, middle - start))
-    return (
-        statistics.median(own for own, _ in pairs),
-        statistics.median(other for _, other in pairs),
-        statistics.median(other / own for own, other in pairs),
-    )
+        end = _spent()
+        own, other = (
+            (b - a for a, b in zip(middle, end, strict=True)),
+            (b - a for a, b in zip(start, middle, strict=True)),
+        )
+        (own_cpu, own_wall), (other_cpu, other_wall) = own, other
+        rows.append(
+            (own_cpu, other_cpu, other_cpu / own_cpu, own_wall, other_wall, other_wall / own_wall)
+        )
+    return Race(*(statistics.median(column) for column in zip(*rows, strict=True)))
 
 
 def pillow_test(data: bytes) -> torch.Tensor:
@@ -125,13 +172,14 @@ def decode(rounds: int, count: int) -> None:
             for data in encoded:
                 simplejpeg.decode_jpeg(data)
 
-        own, other, ratio = race(ours, theirs, rounds)
-        limit = race(floor, floor, rounds)[0]
+        result = race(ours, theirs, rounds)
+        limit = race(floor, floor, rounds).ours
         load(clips[0], batch)
         expected = torch.stack([pillow_test(data) for data in clips[0]])
         difference = (normalise(batch) - expected).abs().max()
         print(
-            f"| {band[0]}-{band[1] - 1} | {count / own:,.0f} | {count / other:,.0f} | {ratio:.1f} "
+            f"| {band[0]}-{band[1] - 1} | {count / result.ours:,.0f} "
+            f"| {count / result.theirs:,.0f} | {result.ratio:.1f} "
             f"| {count / limit:,.0f} | {difference:.1e} |"
         )
 
@@ -152,24 +200,218 @@ def augmentation(rounds: int, count: int) -> None:
         for clip in clips:
             pillow(clip)
 
-    own, other, ratio = race(ours, theirs, rounds)
+    result = race(ours, theirs, rounds)
     print("| training transform | ours, frames/s | Pillow, frames/s | ratio |")
     print("| --- | --- | --- | --- |")
-    print(f"| mixed heights | {count / own:,.0f} | {count / other:,.0f} | {ratio:.1f} |")
+    print(
+        f"| mixed heights | {count / result.ours:,.0f} | {count / result.theirs:,.0f} "
+        f"| {result.ratio:.1f} |"
+    )
+
+
+# -- on disk ---------------------------------------------------------------------------------------
+
+
+def grow(root: Path) -> None:
+    """A DetReIDX tree of 400 tracklets of 500 frames; made once, kept."""
+    if (root / "whole").exists():
+        return
+    encoded = crops(2000, BANDS[-1], seed=1)
+    sides = {"A2G": ((1, 2, 1, 2, 1), (0, 0)), "G2A": ((0, 0), (1, 2, 1, 2, 1))}
+    sides["A2A"] = ((1, 1, 1), (2, 2, 2))
+    folders = [("train", person, (0, 1, 1, 1, 2, 2, 2, 0, 1, 2)) for person in range(1, 21)]
+    for protocol, parts in sides.items():
+        for part, cameras in zip(("query", "gallery"), parts, strict=True):
+            folder = f"{PROTOCOL_FOLDERS[protocol]}/{part}"
+            folders += [(folder, person, cameras) for person in range(21, 31)]
+    turn = cycle(encoded)
+    for folder, person, cameras in folders:
+        for number, camera in enumerate(cameras):
+            height, distance, angle = CAPTURE_POINTS[number]
+            tracklet = root / folder / f"{person:04d}" / f"{person:04d}_{number:04d}"
+            tracklet.mkdir(parents=True, exist_ok=True)
+            head = f"{person:04d}_0_3_2_1_F"
+            if camera:
+                head = (
+                    f"{person:04d}_23_10_2024_09_18_{height:g}_{distance:g}_{angle:g}"
+                    f"_3_0_1_1_0_-1_-1_6_0_0_6_152_178_{camera}"
+                )
+            for frame in range(500):
+                (tracklet / f"{head}_{frame:05d}.jpg").write_bytes(next(turn))
+    (root / "whole").touch()
+
+
+def glob_loader(root: Path) -> list[list[str]]:
+    """How the released loader lists a tree: glob and isdir at each level, one name parsed."""
+
+    def folders(path: str) -> list[str]:
+        return sorted(d for d in glob(f"{path}/*") if os.path.isdir(d))  # noqa: PTH112, PTH207
+
+    found = []
+    parts = [
+        f"{name}/{part}" for name in PROTOCOL_FOLDERS.values() for part in ("query", "gallery")
+    ]
+    for folder in ("train", *parts):
+        for person in folders(f"{root}/{folder}"):
+            for tracklet in folders(person):
+                paths = sorted(glob(f"{tracklet}/*.jpg"))  # noqa: PTH207
+                float(paths[0].split("_")[6] if paths[0].count("_") > 12 else 0)
+                found.append(paths)
+    return found
+
+
+def listing(rounds: int, scratch: Path) -> None:
+    """Files/s of the index, its reload and its memory."""
+    tree, folder = scratch / "tree", scratch / "index"
+    index.build(tree).write(folder)
+    files = [folder / f"{split}.parquet" for split in SPLITS]
+
+    def theirs() -> object:
+        return glob_loader(tree)
+
+    variants: dict[str, Callable[[], object]] = {
+        "folders listed, 1 thread": partial(index.build, tree, workers=1, check_sizes=False),
+        "folders listed, 8 threads": partial(index.build, tree, workers=8, check_sizes=False),
+        "every file looked at, 1 thread": partial(index.build, tree, workers=1),
+        "every file looked at, 8 threads": partial(index.build, tree, workers=8),
+        "reload of the stored index": lambda: [index.read_split(path) for path in files],
+        "check of the stored index": lambda: [index.check_fresh(tree, path) for path in files],
+    }
+    tracklets = [tracklet for path in files for tracklet in index.read_split(path)]
+    frames = sum(len(tracklet.frames) for tracklet in tracklets)
+    print("| index, warm | ours, files/s | glob, files/s | ratio (CPU) | ratio (wall) |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, ours in variants.items():
+        result = race(ours, theirs, rounds)
+        print(
+            f"| {name} | {frames / result.wall_ours:,.0f} | {frames / result.wall_theirs:,.0f} "
+            f"| {result.ratio:.1f} | {result.wall_ratio:.1f} |"
+        )
+    glob_rate = frames / race(theirs, theirs, rounds).ours
+    full = whole_detreidx(scratch / "full.parquet")
+    again = race(partial(index.read_split, full), partial(index.read_split, full), rounds).ours
+    rate = 11_288 * 1_041 / again
+    print(
+        f"| reload of an index of 11,288 tracklets, 11.75 M frames | {rate:,.0f} "
+        f"| {glob_rate:,.0f} (CPU) | {rate / glob_rate:.0f} | |"
+    )
+    gc.collect()
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    kept = index.read_split(full)
+    size = tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - before
+    tracemalloc.stop()
+    print(f"\nmemory: {size / 11_288 / 1_041:.1f} bytes a frame ({len(kept):,} tracklets)")
+
+
+def whole_detreidx(path: Path) -> Path:
+    """An index of the size of DetReIDX; its files do not exist."""
+    tracklets = []
+    for number in range(11_288):
+        point = CAPTURE_POINTS[number % 18]
+        person, where = number // 31 + 1, "_".join(f"{value:g}" for value in point)
+        head = f"{person:04d}_23_10_2024_09_18_{where}_3_0_1_1_0_-1_-1_6_0_0_6_152_178_1"
+        names = FrameNames([Run(head, 5, ".jpg", np.arange(1_041, dtype=np.int32))])
+        folder = f"{person:04d}_{number:04d}"
+        own = (person, folder, f"train/{person:04d}/{folder}", "train", "aerial", 1, 1)
+        tracklets.append(Tracklet(*own, *point, names))
+    write_split(path, tracklets)
+    return path
+
+
+def reads(rounds: int, scratch: Path) -> None:
+    """16 random frames of a random tracklet, from files and from a pack; disk used."""
+    tree, folder = scratch / "tree", scratch / "pack"
+    built = index.build(tree)
+    tracklets = [tracklet for split in built.splits.values() for tracklet in split]
+    start = time.perf_counter()
+    pack.pack(tracklets, tree, folder, largest_shard=1 << 26)
+    seconds = time.perf_counter() - start
+    files, packed = Files(tree), Packed(folder, tracklets)
+    rng = random.Random(0)
+    draws = [(rng.choice(tracklets), rng.sample(range(500), CLIP)) for _ in range(1000)]
+
+    def read(source: Frames) -> None:
+        for tracklet, positions in draws:
+            for position in positions:
+                source.read(tracklet, position)
+
+    result = race(partial(read, packed), partial(read, files), rounds)
+    print("| 16 random frames of a tracklet, warm | pack, /s | files, /s | ratio (CPU) | (wall) |")
+    print("| --- | --- | --- | --- | --- |")
+    print(
+        f"| one thread | {len(draws) / result.wall_ours:,.0f} | "
+        f"{len(draws) / result.wall_theirs:,.0f} | {result.ratio:.1f} | {result.wall_ratio:.1f} |"
+    )
+    used = [sum(path.stat().st_blocks * 512 for path in root.rglob("*")) for root in (folder, tree)]
+    frames = sum(len(tracklet.frames) for tracklet in tracklets)
+    print(f"\ndisk: {used[0] / used[1]:.0%} of one file a frame ({used[0] / 1e6:,.0f} MB)")
+    if seconds > 1:
+        print(f"packing: {frames / seconds:,.0f} files/s")
+
+
+class PillowClips(Dataset[tuple[torch.Tensor, int]]):
+    """The released video dataset: one file a frame, float tensors from the worker."""
+
+    def __init__(self, paths: Sequence[Sequence[str]]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        chosen = [self._paths[number][i * (len(self._paths[number]) // CLIP)] for i in range(CLIP)]
+        return torch.stack([pillow_test(Path(path).read_bytes()) for path in chosen]), number
+
+
+def loading(rounds: int, scratch: Path) -> None:
+    """Both loaders with 2 processes, test transform, batches of 4 clips of 16 frames."""
+    tree, folder = scratch / "tree", scratch / "pack"
+    tracklets = index.build(tree).splits["train"]
+    if not (folder / "pack.json").exists():
+        raise SystemExit("run the part `reads` first: it makes the pack")
+    dataset = TrackletDataset(tracklets, tree, clip=Clip(), train=False, pack=folder)
+    paths = [[f"{tree}/{t.path}/{name}" for name in t.frames] for t in tracklets]
+    passes = 3  # so that starting the processes does not count
+    batches = sequential_batches(len(tracklets), batch_size=4) * passes
+
+    def ours() -> None:
+        for batch in loader(dataset, batches, workers=2):
+            assert batch.frames.dtype == torch.uint8
+
+    def theirs() -> None:
+        for _ in DataLoader(PillowClips(paths * passes), batch_size=4, num_workers=2):
+            pass
+
+    result = race(ours, theirs, rounds)
+    frames = len(tracklets) * passes * CLIP
+    print("| loader, 2 processes | ours, frames/s | Pillow, frames/s | ratio (CPU) | (wall) |")
+    print("| --- | --- | --- | --- | --- |")
+    print(
+        f"| uint8 from a pack, to be normalised on the device | {frames / result.wall_ours:,.0f} | "
+        f"{frames / result.wall_theirs:,.0f} | {result.ratio:.1f} | {result.wall_ratio:.1f} |"
+    )
 
 
 def main() -> None:
     """Run the parts named on the command line (default: all)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parts = {"decode": decode, "augment": augmentation}
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
+    in_memory = {"decode": decode, "augment": augmentation}
+    on_disk = {"index": listing, "reads": reads, "loader": loading}
+    every = (*in_memory, *on_disk)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(every))
+    parser.add_argument("--scratch", type=Path, default=Path("resources/benchmark"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=320, help="frames a round")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     prepare(HEIGHT, WIDTH)
-    for name in arguments.parts or parts:
-        parts[name](arguments.rounds, arguments.frames)
+    for name in arguments.parts or every:
+        if name in in_memory:
+            in_memory[name](arguments.rounds, arguments.frames)
+        else:
+            grow(arguments.scratch / "tree")
+            on_disk[name](arguments.rounds, arguments.scratch)
         print()
 
 

@@ -45,7 +45,7 @@ _INTEGER = re.compile(r"\d+", re.ASCII)
 _SESSIONS = {"1": 1, "S1": 1, "2": 2, "S2": 2}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tracklet:
     """One folder of frames of one person, seen by one camera without interruption."""
 

@@ -13,7 +13,7 @@ import numpy as np
 _NAME = re.compile(r"(.*)_(\d{1,9})(\.\w+)", re.ASCII | re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Run:
     """Names `head_NUMBERsuffix` with the number padded by zeros to `width` digits."""
 
@@ -26,6 +26,8 @@ class Run:
 
 class FrameNames(Sequence[str]):
     """A sequence of names that are made when asked for; equal to any sequence of the same."""
+
+    __slots__ = ("_ends", "runs")
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self.runs = tuple(runs)

@@ -141,7 +141,9 @@ def _scan_tracklet(
     bad |= dict.fromkeys(
         odd, "view, height, distance, angle or session differs from the rest of its tracklet"
     )
-    rejected = [one for name in bad for one in _reject_entry(root, f"{folder}/{name}", bad[name])]
+    rejected = [
+        one for name in sorted(bad) for one in _reject_entry(root, f"{folder}/{name}", bad[name])
+    ]
     if scene is None:
         return None, rejected
     tracklet = Tracklet(
@@ -183,7 +185,7 @@ def _unusable(folder: Path, names: list[str]) -> dict[str, str]:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(os.listdir(folder))  # noqa: PTH208 - names only, and faster
+        return os.listdir(folder)  # noqa: PTH208 - names only, and faster
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
 

@@ -1,6 +1,8 @@
 """Tracklets of one split as a Parquet file: a row each, frame names by what differs."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def write_split(path: Path, tracklets: Sequence[Tracklet]) -> None:
     """Write tracklets to a Parquet file, atomically."""
     columns = {name: [getattr(t, name) for t in tracklets] for name in SCHEMA.names}
     columns["frames"] = [
-        [vars(run) for run in FrameNames.of(tracklet.frames).runs] for tracklet in tracklets
+        [asdict(run) for run in FrameNames.of(tracklet.frames).runs] for tracklet in tracklets
     ]
     with replacing(path) as temporary:
         pq.write_table(pa.table(columns, schema=SCHEMA), temporary)
@@ -101,7 +103,9 @@ def _names(column: Any) -> list[FrameNames]:
     numbers = runs.field("numbers")
     ends = np.cumsum(numbers.value_lengths().to_numpy())
     parts = np.split(numbers.flatten().to_numpy(), ends[:-1])
-    heads, widths, suffixes = (runs.field(f).to_pylist() for f in ("head", "width", "suffix"))
+    widths = runs.field("width").to_pylist()
+    # Few different strings, many tracklets: keep each once.
+    heads, suffixes = (list(map(sys.intern, runs.field(f).to_pylist())) for f in ("head", "suffix"))
     made = [Run(*run) for run in zip(heads, widths, suffixes, parts, strict=False)]
     limits = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())])
     return [FrameNames(made[start:end]) for start, end in pairwise(limits)]
