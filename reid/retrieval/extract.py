@@ -1,5 +1,7 @@
 """Features of a protocol's tracklets by a trained model, with flip test-time augmentation."""
 
+from pathlib import Path
+
 import torch
 
 from reid.artefacts import Results
@@ -110,10 +112,15 @@ def load_trained(config: Config, name: str, seed: int) -> VideoReID:
 
     Raises UserError when the backbone or the model options are not those it was trained with.
     """
-    training: Training = config.trainings[name]
+    training = config.trainings[name]
     path = Results.of(config.dataset.name).stage(name, seed, 2)
+    return restore(path, training, config.backbones[training.backbone].weights, seed=seed)
+
+
+def restore(path: Path, training: Training, backbone: str, *, seed: int) -> VideoReID:
+    """As `load_trained`, from a stage-2 file and the `weights` of its backbone."""
     trained, facts = load_tensors(path)
-    weights = load_weights(config.backbones[training.backbone].weights)
+    weights = load_weights(backbone)
     expected = {
         "backbone": weights.sha256,
         "seed": seed,

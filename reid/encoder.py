@@ -1,0 +1,214 @@
+"""Features of any tracklets from a trained folder, and their ranking, for use as a library.
+
+from reid import TrackletEncoder
+
+encoder = TrackletEncoder("results/demo/train/scaled/seed1")
+query = encoder.encode("my/queries")
+ranking = encoder.rank(query, encoder.encode("my/gallery"))
+print(query.folders[0], "is most like", ranking.index[0])
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reid.config import Clip, ReRanking, Training
+from reid.data.dataset import TrackletDataset
+from reid.data.layout import NUM_CAMERAS, GrammarError, Scene, Tracklet, parse_scene
+from reid.data.loading import loader
+from reid.data.names import FrameNames, group
+from reid.data.sampler import sequential_batches
+from reid.errors import UserError
+from reid.files import read_json
+from reid.retrieval.extract import embed, restore
+from reid.retrieval.features import Floats
+from reid.retrieval.rerank import Ranking, stack
+from reid.retrieval.retrieve import distances_of
+from reid.train.common import pick_device
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features of tracklets: one row each, raw (not l2-normalised)."""
+
+    folders: tuple[Path, ...]
+    features: Floats  # (n, D)
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+
+class TrackletEncoder:
+    """A trained network that turns folders of images into features."""
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        weights: str | None = None,
+        device: str = "auto",
+        test_sampling: str = "first",
+    ) -> None:
+        """Load `run`, a folder `results/<dataset>/train/<training>/seed<N>`.
+
+        weights: of the CLIP backbone; without it the file that the run was trained from.
+        device: `auto`, `cpu` or `cuda`. test_sampling: as `clip.test_sampling`.
+        Raises UserError when the folder is no finished run, or on other weights.
+        """
+        for name, value, known in (
+            ("device", device, ("auto", "cpu", "cuda")),
+            ("test_sampling", test_sampling, ("first", "centre")),
+        ):
+            if value not in known:
+                raise UserError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        folder = Path(run)
+        manifest = read_json(folder / "manifest.json")
+        try:
+            options = manifest["options"]["stage2"]
+            self._metadata = bool(options["metadata"])
+            self._training = Training(
+                clip=Clip(**options["clip"], test_sampling=test_sampling),
+                **{name: options[name] for name in ("model", "finetune", "stage2")},
+            )
+            seed, backbone = int(manifest["seed"]), str(weights or options["weights"])
+        except (KeyError, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{folder / 'manifest.json'} is of no finished run ({reason})"
+            ) from None
+        self._device = pick_device(device)
+        network = restore(folder / "stage2.safetensors", self._training, backbone, seed=seed)
+        self._network = network.to(self._device).eval()
+
+    def encode(
+        self,
+        images: str | Path | Sequence[str | Path],
+        *,
+        camera: int | None = None,
+        flip_tta: bool = True,
+        batch_size: int = 16,
+        workers: int = 0,
+    ) -> Encoded:
+        """Features (n, D) of tracklets: a folder with images is one.
+
+        images: a folder, below which every folder with .jpg files is taken, in order of path; or
+        a list of tracklet folders, in its order.
+        camera: 0 ground, 1 or 2 aerial (session), for file names that are not those of
+        DetReIDX; such tracklets have no altitude, distance and angle. Names of DetReIDX say it.
+        flip_tta: average with the features of the mirrored clips (Sec. 3.2.5).
+        Raises UserError naming the folder without images or the file name of no known form.
+        """
+        if isinstance(images, str | Path):
+            folders = _folders_below(Path(images))
+        else:
+            folders = [Path(folder) for folder in images]
+        if camera is not None and camera not in range(NUM_CAMERAS):
+            raise UserError(f"camera must be 0 (ground), 1 or 2 (aerial), got {camera}")
+        if not folders:
+            raise UserError("no tracklet folders given: there is nothing to encode")
+        dataset = TrackletDataset(
+            [_tracklet(folder, camera) for folder in folders],
+            Path(),
+            clip=self._training.clip,
+            train=False,
+            metadata=self._metadata,
+        )
+        rows = []
+        batches = sequential_batches(len(dataset), batch_size=batch_size)
+        with torch.inference_mode():
+            for batch in loader(dataset, batches, workers=workers):
+                here = batch.to(self._device)
+                features = embed(self._network, here, mirrored=False)
+                if flip_tta:
+                    features = (features + embed(self._network, here, mirrored=True)) / 2
+                rows.append(features.cpu())
+        return Encoded(tuple(folders), torch.cat(rows).numpy())
+
+    def rank(
+        self,
+        query: Encoded,
+        gallery: Encoded,
+        *,
+        rerank: ReRanking | None = None,
+        top: int | None = None,
+    ) -> Ranking:
+        """The gallery ranked for each query by cosine distance, or re-ranked.
+
+        Row q of `index` holds positions in `gallery.folders`, nearest first.
+        Raises UserError on an empty side, features of different sizes or not finite.
+        """
+        if top is not None and top < 1:
+            raise UserError(f"top must be at least 1, got {top}")
+        stack(query.features, gallery.features, normalize=True)
+        distances = distances_of(query.features, gallery.features, rerank)
+        order = np.argsort(distances, axis=1, kind="stable")[:, :top]
+        nearest = np.take_along_axis(distances, order, axis=1)
+        return Ranking(order.astype(np.int32), nearest)
+
+
+def _folders_below(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder: expected one with tracklet folders")
+    found = [
+        Path(folder)
+        for folder, _, names in os.walk(root)
+        if any(name.lower().endswith((".jpg", ".jpeg")) for name in names)
+    ]
+    if not found:
+        raise UserError(f"{root} holds no folder with .jpg images")
+    return sorted(found)
+
+
+def _tracklet(folder: Path, camera: int | None) -> Tracklet:
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: expected the images of a tracklet")
+    names = sorted(
+        path.name for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg")
+    )
+    if not names:
+        raise UserError(f"{folder} has no .jpg images")
+    frames: Sequence[str] = tuple(names)
+    if camera is None:
+        scene, frames = _scene_of(folder, names)
+    else:
+        scene = Scene("aerial" if camera else "ground", None, None, None, camera or None)
+    measures = (scene.altitude, scene.distance, scene.angle)
+    altitude, distance, angle = (math.nan if value is None else value for value in measures)
+    return Tracklet(
+        identity=0,
+        name=folder.name,
+        path=str(folder),
+        subset="query",
+        view=scene.view,
+        camera=scene.camera,
+        session=scene.session,
+        altitude=altitude,
+        distance=distance,
+        angle=angle,
+        frames=frames,
+    )
+
+
+def _scene_of(folder: Path, names: list[str]) -> tuple[Scene, FrameNames]:
+    """What the DetReIDX names of a tracklet say. Raises UserError when they say nothing, or two."""
+    runs, others = group(names)
+    problem = f"{others[0]} is no DetReIDX file name" if others else ""
+    scenes = set()
+    for run in runs:
+        person = run.head.split("_")[0]
+        try:
+            scenes.add(parse_scene(run.head, run.suffix, int(person) if person.isdigit() else -1))
+        except GrammarError as error:
+            problem = f"{next(iter(FrameNames([run])))}: {error}"
+    if len(scenes) > 1:
+        problem = "its names tell of different cameras or conditions"
+    if problem:
+        raise UserError(
+            f"{folder}: {problem}; say what took it with camera=0 (ground), 1 or 2 (aerial)"
+        )
+    return scenes.pop(), FrameNames(runs)
