@@ -7,7 +7,7 @@ import torch
 from reid.artefacts import Results
 from reid.config import Config, Training
 from reid.data.augment import normalise
-from reid.data.dataset import Batch, TrackletDataset
+from reid.data.dataset import Batch
 from reid.data.layout import NUM_CAMERAS, Tracklet
 from reid.data.loading import loader
 from reid.data.sampler import sequential_batches
@@ -19,12 +19,14 @@ from reid.model.network import VideoReID
 from reid.model.weights import load as load_weights
 from reid.progress import Progress
 from reid.train.common import (
+    clips_of,
     load_tensors,
     pick_device,
     require_equal,
     save_tensors,
     tracklets_of,
 )
+from reid.train.engine import autocast, pick_precision
 from reid.train.stage2 import trained_tensors
 
 
@@ -46,15 +48,12 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
         warn_about_metadata(tracklets, protocol)
     device = pick_device(config.runtime.device)
     model = load_trained(config, name, seed).to(device).eval()
-    dataset = TrackletDataset(
+    dataset = clips_of(
         tracklets,
-        config.dataset.root,
+        config.dataset,
+        config.runtime,
         clip=training.clip,
         train=False,
-        seed=0,
-        metadata=config.dataset.metadata,
-        pack=config.runtime.pack,
-        decoder=config.runtime.decoder,
     )
     views = {"features": False}
     if flips(config, name):
@@ -63,7 +62,8 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     heights: list[torch.Tensor] = []
     batches = sequential_batches(len(dataset), batch_size=config.runtime.extract_batch)
     progress = Progress(f"features of {name} on {protocol}", len(dataset), "tracklets")
-    with torch.inference_mode():
+    precision = pick_precision(config.runtime.precision, device)
+    with torch.inference_mode(), autocast(device, precision):
         for batch in loader(dataset, batches, workers=config.runtime.workers):
             on_device = batch.to(device)
             for view, mirrored in views.items():

@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from reid.config import Clip, Dataset, Runtime
+from reid.data.dataset import TrackletDataset
 from reid.data.layout import Tracklet
 from reid.data.stored import check_fresh, read_split
 from reid.errors import UserError
@@ -33,6 +35,28 @@ def tracklets_of(root: Path, index: Path, *, pack: Path | None = None) -> tuple[
     if pack is None:
         check_fresh(root, index)
     return read_split(index)
+
+
+def clips_of(
+    tracklets: Sequence[Tracklet],
+    dataset: Dataset,
+    runtime: Runtime,
+    *,
+    clip: Clip,
+    train: bool,
+    seed: int = 0,
+) -> TrackletDataset:
+    """Clips of tracklets, read the way the dataset and runtime options say."""
+    return TrackletDataset(
+        tracklets,
+        dataset.root,
+        clip=clip,
+        train=train,
+        seed=derive_seed(seed, "frames"),
+        metadata=dataset.metadata,
+        pack=runtime.pack,
+        decoder=runtime.decoder,
+    )
 
 
 def identities_of(tracklets: Sequence[Tracklet]) -> list[int]:

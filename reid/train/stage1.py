@@ -23,6 +23,7 @@ from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
 from reid.progress import Progress
 from reid.train.common import (
+    clips_of,
     derive_seed,
     identities_of,
     save_tensors,
@@ -50,14 +51,13 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     everyone = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
     tracklets = part(everyone, training.validation, "train")
     weights = load_weights(config.backbones[training.backbone].weights)
-    dataset = TrackletDataset(
+    dataset = clips_of(
         tracklets,
-        config.dataset.root,
+        config.dataset,
+        config.runtime,
         clip=training.clip,
         train=True,
-        seed=derive_seed(seed, "frames"),
-        pack=config.runtime.pack,
-        decoder=config.runtime.decoder,
+        seed=seed,
     )
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "stage 1"))

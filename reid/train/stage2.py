@@ -25,6 +25,7 @@ from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
 from reid.train import memory
 from reid.train.common import (
+    clips_of,
     derive_seed,
     identities_of,
     load_tensors,
@@ -92,15 +93,13 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     prepare(model, config.runtime, training, engine)
     if engine.world.leads:
         print(describe(groups), flush=True)
-    dataset = TrackletDataset(
+    dataset = clips_of(
         tracklets,
-        config.dataset.root,
+        config.dataset,
+        config.runtime,
         clip=training.clip,
         train=True,
-        seed=derive_seed(seed, "frames"),
-        metadata=config.dataset.metadata,
-        pack=config.runtime.pack,
-        decoder=config.runtime.decoder,
+        seed=seed,
     )
     plan = visual_plan(
         f"stage 2 of {name}",
