@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reid.synthetic.camera import CAPTURE_POINTS, CapturePoint
-from reid.synthetic.people import caption, draw_person
+from reid.synthetic.people import Person, caption, draw_person
 from reid.synthetic.scene import draw_take, film
 
 _CAPTIONED = 4
@@ -59,9 +59,14 @@ def _chunk(start: int, *, count: int, size: int, seed: int) -> Captioned:
     return Captioned(np.stack([crop for crop, _ in pairs]), [words for _, words in pairs])
 
 
-def _one(number: int, size: int, seed: int) -> tuple[NDArray[np.uint8], str]:
+def draw_captioned(number: int, seed: int) -> tuple[Person, np.random.Generator]:
+    """The person of a caption, and the generator of everything else about it."""
     rng = np.random.default_rng((seed, _CAPTIONED, number))
-    person = draw_person(rng, changed_share=0.0)
+    return draw_person(rng, changed_share=0.0), rng
+
+
+def _one(number: int, size: int, seed: int) -> tuple[NDArray[np.uint8], str]:
+    person, rng = draw_captioned(number, seed)
     session = int(rng.integers(2))
     point = None
     if rng.random() >= _GROUND_SHARE:

@@ -11,7 +11,7 @@ from reid.config import Demo
 from reid.data import index
 from reid.errors import UserError
 from reid.synthetic import benchmark
-from reid.synthetic.captions import render_captioned
+from reid.synthetic.captions import draw_captioned
 
 DEMO = Demo(
     seed=3,
@@ -111,10 +111,10 @@ def test_both_spellings_of_the_session_occur(root: Path) -> None:
 
 
 def test_the_captioned_people_are_others() -> None:
-    ours = {benchmark.person_of(DEMO, pid) for pid in range(1, 6)}
-    assert len(ours) == 5
-    captioned = render_captioned(6, 16, seed=DEMO.seed, workers=1)
-    assert len(set(captioned.captions)) == 6
+    ours = {benchmark.person_of(DEMO, pid) for pid in range(1, 41)}
+    theirs = {draw_captioned(number, DEMO.seed)[0] for number in range(200)}
+    assert (len(ours), len(theirs)) == (40, 200)
+    assert not {person.stature for person in ours} & {person.stature for person in theirs}
 
 
 def test_part_of_the_people_change_clothes() -> None:
