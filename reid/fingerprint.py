@@ -26,6 +26,7 @@ ENTRIES = {
     "extract": "reid.retrieval.extract",
     "tune": "reid.retrieval.tune",
     "retrieve": "reid.retrieval.retrieve",
+    "submission": "reid.retrieval.submission",
     "table": "reid.report.table",
 }
 """The module that each stage of the workflow enters by."""
@@ -123,6 +124,16 @@ def tune_settings(config: Config, variant: str) -> dict[str, Any]:
 def retrieve_settings(config: Config, variant: str) -> dict[str, Any]:
     """Options of retrieval: how a variant uses its features."""
     return _dump(config.variants[variant], include={"flip_tta", "rerank", "tuned"})
+
+
+def submission_settings(config: Config, variant: str) -> dict[str, Any]:
+    """Options of the challenge's file: whose features, how ranked, which protocols and seed."""
+    return {
+        **retrieve_settings(config, variant),
+        "training": config.variants[variant].training,
+        "protocols": config.dataset.protocols,
+        "seed": config.seeds[0],
+    }
 
 
 def table_settings(config: Config) -> dict[str, Any]:

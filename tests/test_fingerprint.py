@@ -33,6 +33,7 @@ def all_settings(config: Config) -> dict[str, Any]:
         **{f"extract {name}": fp.extract_settings(config, name) for name in config.trainings},
         **{f"tune {name}": fp.tune_settings(config, name) for name in config.variants},
         **{f"retrieve {name}": fp.retrieve_settings(config, name) for name in config.variants},
+        **{f"submission {name}": fp.submission_settings(config, name) for name in config.variants},
         "table": fp.table_settings(config),
     }
 
@@ -76,7 +77,7 @@ def test_every_option_that_changes_a_result_changes_a_fingerprint(path: str) -> 
 @pytest.mark.parametrize(
     ("path", "stages"),
     [
-        ("variants.scaled.rerank.k1", {"retrieve scaled", "table"}),
+        ("variants.scaled.rerank.k1", {"retrieve scaled", "submission scaled", "table"}),
         ("variants.scaled.label", {"table"}),
         ("trainings.scaled.stage2.losses.triplet", {"stage2 scaled"}),
         ("trainings.scaled.stage1.lr", {"stage1 scaled"}),

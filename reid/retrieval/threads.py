@@ -14,12 +14,18 @@ from itertools import pairwise
 from threading import Condition
 from typing import Any
 
+import numpy  # noqa: F401, ICN001 - its matrix library must be there when the controller looks
 from threadpoolctl import ThreadpoolController
 
 
 def available_cores() -> int:
-    """Cores this process may run on (its affinity mask, which Slurm and taskset set)."""
-    return len(os.sched_getaffinity(0))
+    """Threads to use: what the matrix library would, which follows the limits set around it.
+
+    Those are the affinity of the process (Slurm, taskset) and OMP_NUM_THREADS, by which
+    Snakemake hands a job its cores.
+    """
+    pools = _controller().select(user_api="blas").info()
+    return int(min([len(os.sched_getaffinity(0)), *(pool["num_threads"] for pool in pools)]))
 
 
 def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any, threads: int) -> None:

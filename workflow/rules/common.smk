@@ -134,7 +134,20 @@ def tuned(wildcards):
     """An input: the re-ranking parameters of the variant, if they are chosen by `reid tune`."""
     if not SETTINGS.variants[wildcards.variant].tuned:
         return []
-    return Results.of(DATASET).tuned(wildcards.variant, wildcards.seed)
+    seed = wildcards.get("seed", SETTINGS.seeds[0])
+    return Results.of(DATASET).tuned(wildcards.variant, seed)
+
+
+def indices(wildcards):
+    """An input: the indices of all protocols."""
+    return [Results.of(DATASET).index(protocol) for protocol in PROTOCOLS]
+
+
+def all_features(wildcards):
+    """An input: the features of the variant's training by the first seed, of all protocols."""
+    training = SETTINGS.variants[wildcards.variant].training
+    first = SETTINGS.seeds[0]
+    return [Results.of(DATASET).features(training, first, p) for p in PROTOCOLS]
 
 
 def metrics():

@@ -58,3 +58,24 @@ rule retrieve:
     shell:
         "exec python -m reid retrieve --config {params.config} --variant {wildcards.variant}"
         " --seed {wildcards.seed} --protocol {wildcards.protocol} >> {log} 2>&1"
+
+
+rule submission:
+    input:
+        indices=indices,
+        features=all_features,
+        tuned=tuned,
+    output:
+        "results/{dataset}/submission/{variant}.csv",
+    log:
+        "results/{dataset}/logs/submission/{variant}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/submission/{variant}.tsv"
+    conda:
+        "../envs/reid.yaml"
+    params:
+        fingerprint=fingerprint("submission", "variant"),
+        config=frozen,
+    shell:
+        "exec python -m reid submission --config {params.config} --variant {wildcards.variant}"
+        " >> {log} 2>&1"
