@@ -395,6 +395,9 @@ class Runtime(Section):
     pack: Path | None = Field(
         None, description="folder that `reid pack` writes; set: frames are read from it, not root"
     )
+    stage_to: str | None = Field(
+        None, description="copy the pack to this disk of the node first, for example `$TMPDIR`"
+    )
     extract_batch: Count = Field(16, description="tracklets of an extraction batch (Table 3)")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="of forward passes; auto is bf16 on a GPU that has it, else fp32"

@@ -19,6 +19,9 @@ from reid.files import read_json
 RECORD = np.dtype([("end", "<u4"), ("crc", "<u4")])
 """Where a frame ends in its shard (it begins where the one before ends), and its CRC-32."""
 
+PARTS = ("shard", "frames", "parquet")
+"""Suffixes of the files of a shard, in the order in which they are written."""
+
 _COLUMNS: dict[str, pa.DataType] = {
     "path": pa.string(),
     "first": pa.int64(),

@@ -13,6 +13,7 @@ from torch import Tensor
 from reid.config import Clip, Dataset, Runtime
 from reid.data.dataset import TrackletDataset
 from reid.data.layout import Tracklet
+from reid.data.staging import pack_for
 from reid.data.stored import check_fresh, read_split
 from reid.errors import UserError
 from reid.files import replacing
@@ -54,7 +55,7 @@ def clips_of(
         train=train,
         seed=derive_seed(seed, "frames"),
         metadata=dataset.metadata,
-        pack=runtime.pack,
+        pack=pack_for(runtime),
         decoder=runtime.decoder,
     )
 
