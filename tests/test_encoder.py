@@ -6,62 +6,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from reid import TrackletEncoder, config, fingerprint
+from reid import TrackletEncoder
 from reid.artefacts import Results
 from reid.config import ReRanking
-from reid.data import index
 from reid.encoder import Encoded
 from reid.errors import UserError
 from reid.files import write_json
-from reid.model.finetune import trainable_groups
-from reid.model.weights import load as load_weights
 from reid.retrieval import extract
 from reid.retrieval.rerank import k_reciprocal
-from reid.train.common import save_tensors
-from reid.train.stage2 import build_model, trained_tensors
+from tests import trained
 from tests.clips import TINY, state_dict
-from tests.trees import make_tree, write_frame
-
-SETTINGS = {
-    "dataset": {"name": "tiny", "root": "data"},
-    "backbones": {"tiny": {"weights": "tiny.safetensors"}},
-    "trainings": {
-        "small": {
-            "backbone": "tiny",
-            "clip": {"frames": 2, "height": 32, "width": 32},
-            "model": {"prompts": {"depth": 2, "length": 1}, "adapters": {"width": 64}},
-        }
-    },
-    "variants": {"row": {"training": "small", "label": "row", "flip_tta": True}},
-    "runtime": {"workers": 0, "device": "cpu"},
-}
+from tests.trees import write_frame
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A working directory with a dataset, weights, and the folder of a run of no epochs."""
+    """A working directory with the folder of a run of no epochs, and features of a protocol."""
     home = tmp_path_factory.mktemp("encoder")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        make_tree(home / "data")
-        save_file(state_dict(TINY), "tiny.safetensors")
-        (home / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
-        options = config.parse(SETTINGS, source="test")
-        index.run(options)
-        training = options.trainings["small"]
-        weights = load_weights("tiny.safetensors")
-        model = build_model(training, weights, identities=2, seed=1)
-        trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
-        results = Results.of("tiny")
-        facts = {"identities": [1, 2], "backbone": weights.sha256, "seed": 1}
-        facts["model"] = training.model.model_dump(mode="json")
-        save_tensors(results.stage("small", 1, 2), trained_tensors(model), facts)
-        manifest = {"seed": 1, "options": fingerprint.run_settings(options, "small")}
-        write_json(results.manifest("small", 1), manifest)
+        options = trained.make_home(home)
         extract.run(options, "small", 1, "A2G")
     return home
 
@@ -110,8 +77,8 @@ def test_rank_is_cosine_or_reranked(encoder):
 def test_the_example_runs(run, capsys):
     runpy.run_path(str(EXAMPLE))["main"](str(run), f"{CASE}/query", f"{CASE}/gallery")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert lines[0].startswith("0003_0100: 000")
+    assert len(lines) == 8
+    assert lines[0].startswith("0005_0100: 000")
 
 
 def test_other_file_names_need_a_camera(encoder, tmp_path):

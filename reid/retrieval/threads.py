@@ -14,7 +14,7 @@ from itertools import pairwise
 from threading import Condition
 from typing import Any
 
-import numpy  # noqa: F401, ICN001 - its matrix library must be there when the controller looks
+import numpy  # noqa: F401 - its matrix library must be there when the controller looks
 from threadpoolctl import ThreadpoolController
 
 
