@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PAINTS = ("plain", "striped", "pinstriped", "checked", "dotted", "two-tone", "open", "head")
-"""How a surface is coloured from its two colours; render.py knows them by their position."""
+"""How a surface is coloured from its two colours; shade.py knows them by their position."""
 
 NO_LIMIT = 9.0
 """Metres: beyond every part, so a clip there does nothing."""

@@ -10,7 +10,9 @@ from PIL import Image
 
 from reid.synthetic.body import Body
 from reid.synthetic.camera import Camera
-from reid.synthetic.render import Light, Window, cast, crop, expose, kernel, shade
+from reid.synthetic.cast import Window, cast, crop
+from reid.synthetic.sensor import expose, kernel
+from reid.synthetic.shade import Light, shade
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from reid.synthetic.figure import figure
 from reid.synthetic.people import Person
 from reid.synthetic.photo import Exposure, photograph
 from reid.synthetic.pose import SPEED, STRIDES_PER_SECOND
-from reid.synthetic.render import GROUNDS, Light
+from reid.synthetic.shade import GROUNDS, Light
 
 FRAME_INTERVAL = 0.25
 """Seconds between the frames of a tracklet."""
@@ -29,7 +29,7 @@ class Take:
     distance: float  # of the ground camera
     eye: float  # height of the ground camera
     light: Light
-    ground: int  # index into render.GROUNDS
+    ground: int  # index into shade.GROUNDS
     texture: int  # seed of ground and backdrop
     exposure: Exposure
 

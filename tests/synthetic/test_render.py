@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from reid.synthetic import camera, people
 from reid.synthetic.body import Body, Builder, Material
 from reid.synthetic.camera import CAPTURE_POINTS, DRONE_FOCAL, CapturePoint
+from reid.synthetic.cast import Window, cast, crop
 from reid.synthetic.figure import figure
-from reid.synthetic.render import Window, cast, crop, expose, kernel
+from reid.synthetic.sensor import expose, kernel
 
 Array = NDArray[np.float64]
 GREY = Material("plain", (128, 128, 128), (128, 128, 128))
