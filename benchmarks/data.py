@@ -19,6 +19,8 @@ import os
 import random
 import resource
 import statistics
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -323,6 +325,7 @@ def reads(rounds: int, scratch: Path) -> None:
     """16 random frames of a random tracklet, from files and from a pack; disk used."""
     tree, folder = scratch / "tree", scratch / "pack"
     built = index.build(tree)
+    built.write(scratch / "index")
     tracklets = [tracklet for split in built.splits.values() for tracklet in split]
     start = time.perf_counter()
     pack.pack(tracklets, tree, folder, largest_shard=1 << 26)
@@ -333,6 +336,7 @@ def reads(rounds: int, scratch: Path) -> None:
 
     def read(source: Frames) -> None:
         for tracklet, positions in draws:
+            source.expect(tracklet, positions)
             for position in positions:
                 source.read(tracklet, position)
 
@@ -345,9 +349,46 @@ def reads(rounds: int, scratch: Path) -> None:
     )
     used = [sum(path.stat().st_blocks * 512 for path in root.rglob("*")) for root in (folder, tree)]
     frames = sum(len(tracklet.frames) for tracklet in tracklets)
+    cold_reads(rounds, scratch)
     print(f"\ndisk: {used[0] / used[1]:.0%} of one file a frame ({used[0] / 1e6:,.0f} MB)")
     if seconds > 1:
         print(f"packing: {frames / seconds:,.0f} files/s")
+
+
+def cold_reads(rounds: int, scratch: Path) -> None:
+    """The same with nothing cached, each time in a process of its own (needs root: drop_caches)."""
+    if os.geteuid() != 0:
+        print("| nothing cached | not measured: needs root to drop the caches | | | |")
+        return
+    seconds: dict[str, list[float]] = {"pack": [], "files": []}
+    for number in range(rounds):
+        for kind, found in seconds.items():
+            command = (sys.executable, __file__, "cold-read", kind, str(number), str(scratch))
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found.append(float(done.stdout))
+    ratio = statistics.median(b / a for a, b in zip(*seconds.values(), strict=True))
+    rates = [_COLD / statistics.median(found) for found in seconds.values()]
+    print(f"| nothing cached | {rates[0]:,.0f} | {rates[1]:,.0f} | | {ratio:.1f} |")
+
+
+_COLD = 150
+
+
+def cold_read(kind: str, seed: str, scratch: str) -> None:
+    """Print the seconds of reading 16 random frames of each of `_COLD` tracklets, uncached."""
+    root = Path(scratch)
+    files = [root / "index" / f"{split}.parquet" for split in SPLITS]
+    tracklets = [tracklet for path in files for tracklet in index.read_split(path)]
+    source: Frames = Files(root / "tree") if kind == "files" else Packed(root / "pack", tracklets)
+    rng = random.Random(seed)
+    draws = [(rng.choice(tracklets), rng.sample(range(500), CLIP)) for _ in range(_COLD)]
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    start = time.perf_counter()
+    for tracklet, positions in draws:
+        source.expect(tracklet, positions)
+        for position in positions:
+            source.read(tracklet, position)
+    print(time.perf_counter() - start)
 
 
 class PillowClips(Dataset[tuple[torch.Tensor, int]]):
@@ -416,4 +457,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["cold-read"]:
+        cold_read(*sys.argv[2:])
+    else:
+        main()

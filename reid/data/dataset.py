@@ -175,6 +175,7 @@ class TrackletDataset(Dataset[Sample]):
             rng=np.random.default_rng([self._seed, draw.seed]) if self._train else None,
             test=self._clip.test_sampling,
         ).tolist()
+        self._stored.expect(tracklet, positions)
         for slot, position in enumerate(positions):
             if slot and position == positions[slot - 1]:
                 frames[slot], heights[slot] = frames[slot - 1], heights[slot - 1]

@@ -1,5 +1,6 @@
 """Where the bytes of frames come from: files under the dataset root, or a pack of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +10,9 @@ from reid.errors import UserError
 
 class Frames(Protocol):
     """Reads the stored bytes of one frame; the same bytes whatever the storage."""
+
+    def expect(self, tracklet: Tracklet, positions: Sequence[int]) -> None:
+        """Say which frames will be read next."""
 
     def read(self, tracklet: Tracklet, position: int) -> bytes:
         """JPEG of the frame at `position`. Raises UserError when it is missing or damaged."""
@@ -22,6 +26,9 @@ class Files:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+
+    def expect(self, tracklet: Tracklet, positions: Sequence[int]) -> None:
+        """Nothing: files of their own gain nothing by it."""
 
     def read(self, tracklet: Tracklet, position: int) -> bytes:
         """Read the file. Raises UserError when it is missing or unreadable."""

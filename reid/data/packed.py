@@ -116,6 +116,11 @@ class Packed:
                     "`reid index`"
                 )
 
+    def expect(self, tracklet: Tracklet, positions: Sequence[int]) -> None:
+        """Ask the system to fetch what lies between these frames in one go, if it is not cached."""
+        number, row = self._rows[tracklet.path]
+        self._shards[number].fetch(row.first + min(positions), row.first + max(positions))
+
     def read(self, tracklet: Tracklet, position: int) -> bytes:
         """Read a frame. Raises UserError when its bytes are not those that were packed."""
         number, row = self._rows[tracklet.path]
@@ -136,19 +141,28 @@ class _Shard:
         path, records = (shard_path(folder, number, suffix) for suffix in ("shard", "frames"))
         try:
             self._file = os.open(path, os.O_RDONLY)
-            self._records = np.memmap(records, RECORD, mode="r")
+            mapped = np.asarray(np.memmap(records, RECORD, mode="r"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path} or {records.name} cannot be opened ({error})") from None
-        if os.fstat(self._file).st_size != size or self._records["end"][-1] != size:
+        self._ends, self._crcs = mapped["end"], mapped["crc"]
+        if os.fstat(self._file).st_size != size or self._ends[-1] != size:
             raise damaged(path)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             os.close(self._file)
 
+    def fetch(self, first: int, last: int) -> None:
+        """Start reading a range of frames into the page cache."""
+        start = self._start(first)
+        length = int(self._ends[last]) - start
+        os.posix_fadvise(self._file, start, length, os.POSIX_FADV_WILLNEED)
+
+    def _start(self, record: int) -> int:
+        return int(self._ends[record - 1]) if record else 0
+
     def read(self, record: int) -> bytes | None:
         """Bytes of a frame, or None when they are not what was packed."""
-        start = int(self._records["end"][record - 1]) if record else 0
-        end, crc = self._records[record].item()
-        data = os.pread(self._file, end - start, start)
-        return data if zlib.crc32(data) == crc else None
+        start = self._start(record)
+        data = os.pread(self._file, int(self._ends[record]) - start, start)
+        return data if zlib.crc32(data) == self._crcs[record] else None

@@ -47,6 +47,7 @@ def content(folder):
 def test_every_frame_reads_back(tree, tracklets, packed):
     reader = Packed(packed, tracklets)
     for tracklet in tracklets:
+        reader.expect(tracklet, range(len(tracklet.frames)))
         for position, name in enumerate(tracklet.frames):
             stored = (tree / tracklet.path / name).read_bytes()
             assert reader.read(tracklet, position) == stored
