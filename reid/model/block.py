@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reid.model.adapters import SpatialAdapter, TemporalAdapter, quick_gelu
+from reid.model.adapters import SpatialAdapter, TemporalAdapter, through_quick_gelu
 
 
 class Mlp(nn.Module):
@@ -20,8 +20,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, d) -> (N, L, d)."""
-        out: Tensor = self.c_proj(quick_gelu(self.c_fc(x)))
-        return out
+        return through_quick_gelu(x, self.c_fc, self.c_proj)
 
 
 class Block(nn.Module):
@@ -57,7 +56,8 @@ class Block(nn.Module):
         CLIP, whatever adapters the block has.
         """
         rows = x[:, :1] if class_only else x
-        attended = self._attend(self.ln_1(x), prompts, frames, class_only)
+        attend = self._attend_first if class_only else self._attend
+        attended = attend(self.ln_1(x), prompts, frames)
         if adapt and self.temporal is not None:
             attended = attended + self.temporal(rows, frames)
         x = rows + attended
@@ -66,14 +66,10 @@ class Block(nn.Module):
             out = out + self.spatial(x)
         return out
 
-    def _attend(self, y: Tensor, prompts: Tensor | None, frames: int, class_only: bool) -> Tensor:
+    def _attend(self, y: Tensor, prompts: Tensor | None, frames: int) -> Tensor:
         count, _, width = y.shape
         weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
-        if class_only:
-            q = F.linear(y[:, :1], weight[:width], bias[:width])
-            k, v = F.linear(y, weight[width:], bias[width:]).chunk(2, dim=-1)
-        else:
-            q, k, v = F.linear(y, weight, bias).chunk(3, dim=-1)
+        q, k, v = F.linear(y, weight, bias).chunk(3, dim=-1)
         if prompts is not None:
             # Projected once per tracklet, then shared by its frames.
             extra = F.linear(prompts, weight[width:], bias[width:])
@@ -83,6 +79,29 @@ class Block(nn.Module):
             self._split(q), self._split(k), self._split(v), is_causal=self.causal
         )
         out: Tensor = self.attn.out_proj(attended.transpose(1, 2).reshape(count, -1, width))
+        return out
+
+    def _attend_first(self, y: Tensor, prompts: Tensor | None, frames: int) -> Tensor:
+        """Attention of the first token only: (N, L, d) -> (N, 1, d).
+
+        With one query per frame it is cheaper to carry the query through W_k than every token:
+        q . (W_k y + b_k) = (q W_k) . y + a constant that softmax cancels. Likewise the weighted
+        mean of the values is W_v of the weighted mean of the tokens. In float32: scores are not
+        accumulated inside one kernel here.
+        """
+        with torch.autocast(y.device.type, enabled=False):
+            tokens = y.float()
+            if prompts is not None:
+                extra = prompts.float().repeat_interleave(frames, dim=0)
+                tokens = torch.cat([tokens, extra], dim=1)
+            per_head = (3, self.heads, 64, tokens.shape[-1])
+            w_q, w_k, w_v = self.attn.in_proj_weight.float().view(per_head)
+            b_q, _, b_v = self.attn.in_proj_bias.float().view(3, self.heads, 64)
+            q = torch.einsum("nd,hcd->nhc", tokens[:, 0], w_q) + b_q
+            scores = torch.einsum("nhc,hcd->nhd", q, w_k) @ tokens.transpose(1, 2)
+            mean = (scores / 8).softmax(dim=-1) @ tokens
+            values = torch.einsum("nhd,hcd->nhc", mean, w_v) + b_v
+        out: Tensor = self.attn.out_proj(values.flatten(1)[:, None])
         return out
 
     def _split(self, x: Tensor) -> Tensor:
