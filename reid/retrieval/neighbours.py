@@ -17,6 +17,9 @@ from reid.retrieval.threads import one_thread_per_product, over_pairs, over_rows
 BLOCK = 512
 """Rows of a distance block: 1 MiB of float32, which stays in the cache of a core."""
 
+CHUNK = 64
+"""Entries that a scan looks at together."""
+
 NOISE = np.float32(4e-6)
 """Squared distances below this share of the squared norms are rounding errors of the product:
 they count as zero, so that duplicates tie exactly."""
@@ -56,10 +59,11 @@ def nearest(
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         block = buffers[worker, : shape[0] * shape[1]].reshape(shape)
         np.matmul(features[rows], features[columns].T, out=block)
-        _to_distances(0, len(block), block, norms[rows], norms[columns])
-        _scan_rows(0, shape[0], block, columns.start, *lists.part(rows))
+        of_rows, of_columns = lists.part(rows), lists.part(columns)
+        _to_distances(0, shape[0], block, norms[rows], norms[columns])
+        _scan_rows(0, shape[0], block, columns.start, *of_rows)
         if a < b:
-            _scan_columns(0, shape[1], block, rows.start, *lists.part(columns))
+            _scan_columns(0, shape[0], block, rows.start, *of_columns)
         if cross is not None:
             _copy_cross(block, rows, columns, cross)
 
@@ -155,21 +159,85 @@ def _to_distances(
 
 @njit(cache=True, nogil=True)
 def _insert(
-    index: Any, distance: Any, candidate: int, value: float
+    index: Any, distance: Any, row: int, candidate: int, value: float
 ) -> None:  # pragma: no cover - compiled
-    """Insert into a sorted list, in place of its last entry, unless that comes first."""
-    place = index.size - 1
-    if value == distance[place] and candidate > index[place]:
+    """Insert into the sorted list of `row`, in place of its last entry, unless that comes first."""
+    place = index.shape[1] - 1
+    if value == distance[row, place] and candidate > index[row, place]:
         return
-    while place > 0 and (
-        value < distance[place - 1]
-        or (value == distance[place - 1] and candidate < index[place - 1])
-    ):
-        distance[place] = distance[place - 1]
-        index[place] = index[place - 1]
+    while place > 0:
+        before = distance[row, place - 1]
+        if before < value or (before == value and index[row, place - 1] < candidate):
+            break
+        distance[row, place] = before
+        index[row, place] = index[row, place - 1]
         place -= 1
-    distance[place] = value
-    index[place] = candidate
+    distance[row, place] = value
+    index[row, place] = candidate
+
+
+# Few entries matter: counting those of a part vectorises, finding them does not. Counting and
+# offering are functions of their own because slices inside a longer function are counted
+# references, which cost more than the comparisons.
+
+
+@njit(cache=True, nogil=True)
+def _hits_of_row(
+    row: Any, bound: float, largest: float, left: int, right: int
+) -> Any:  # pragma: no cover - compiled
+    part = row[left:right]
+    hits = np.int32(0)
+    for j in range(part.size):
+        hits = np.int32(hits + np.int32((part[j] <= bound) | (part[j] > largest)))
+    return hits
+
+
+@njit(cache=True, nogil=True)
+def _hits_of_columns(
+    row: Any, bounds: Any, largest: Any, left: int, right: int
+) -> Any:  # pragma: no cover - compiled
+    part, bound, most = row[left:right], bounds[left:right], largest[left:right]
+    hits = np.int32(0)
+    for j in range(part.size):
+        hits = np.int32(hits + np.int32((part[j] <= bound[j]) | (part[j] > most[j])))
+    return hits
+
+
+@njit(cache=True, nogil=True)
+def _offer_to_row(
+    row: Any,
+    left: int,
+    right: int,
+    first_column: int,
+    r: int,
+    index: Any,
+    distance: Any,
+    limit: Any,
+    farthest: Any,
+) -> None:  # pragma: no cover - compiled
+    for j in range(left, right):
+        farthest[r] = max(farthest[r], row[j])
+        if row[j] <= limit[r]:
+            _insert(index, distance, r, first_column + j, row[j])
+            limit[r] = distance[r, index.shape[1] - 1]
+
+
+@njit(cache=True, nogil=True)
+def _offer_to_columns(
+    row: Any,
+    left: int,
+    right: int,
+    candidate: int,
+    index: Any,
+    distance: Any,
+    limit: Any,
+    farthest: Any,
+) -> None:  # pragma: no cover - compiled
+    for j in range(left, right):
+        farthest[j] = max(farthest[j], row[j])
+        if row[j] <= limit[j]:
+            _insert(index, distance, j, candidate, row[j])
+            limit[j] = distance[j, index.shape[1] - 1]
 
 
 @njit(cache=True, nogil=True)
@@ -184,27 +252,13 @@ def _scan_rows(
     farthest: Any,
 ) -> None:  # pragma: no cover - compiled
     """Offer every entry of rows `start..stop` to the list of its row."""
-    width = block.shape[1]
     for r in range(start, stop):
         row = block[r]
-        bound = limit[r]
-        largest = farthest[r]
-        for left in range(0, width, 64):
-            part = row[left : min(left + 64, width)]
-            # Few entries matter: a count of them vectorises, finding them does not.
-            hits = np.int32(0)
-            for j in range(part.size):
-                hits = np.int32(hits + np.int32((part[j] <= bound) | (part[j] > largest)))
-            if hits:
-                for j in range(part.size):
-                    value = part[j]
-                    if value > largest:
-                        largest = value
-                    if value <= bound:
-                        _insert(index[r], distance[r], first_column + left + j, value)
-                        bound = distance[r, -1]
-        limit[r] = bound
-        farthest[r] = largest
+        for left in range(0, row.size, CHUNK):
+            right = min(left + CHUNK, row.size)
+            if _hits_of_row(row, limit[r], farthest[r], left, right):
+                lists = (index, distance, limit, farthest)
+                _offer_to_row(row, left, right, first_column, r, *lists)
 
 
 @njit(cache=True, nogil=True)
@@ -218,22 +272,11 @@ def _scan_columns(
     limit: Any,
     farthest: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Offer every entry of columns `start..stop` to the list of its column."""
-    for left in range(start, stop, 64):
-        right = min(left + 64, stop)
-        bound = limit[left:right]
-        largest = farthest[left:right]
-        for r in range(block.shape[0]):
-            part = block[r, left:right]
-            hits = np.int32(0)
-            for j in range(part.size):
-                hits = np.int32(hits + np.int32((part[j] <= bound[j]) | (part[j] > largest[j])))
-            if hits:
-                for j in range(part.size):
-                    value = part[j]
-                    if value > largest[j]:
-                        largest[j] = value
-                    if value <= bound[j]:
-                        column = left + j
-                        _insert(index[column], distance[column], first_row + r, value)
-                        bound[j] = distance[column, -1]
+    """Offer every entry of rows `start..stop` to the list of its column."""
+    for r in range(start, stop):
+        row = block[r]
+        for left in range(0, row.size, CHUNK):
+            right = min(left + CHUNK, row.size)
+            if _hits_of_columns(row, limit, farthest, left, right):
+                lists = (index, distance, limit, farthest)
+                _offer_to_columns(row, left, right, first_row + r, *lists)
