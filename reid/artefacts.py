@@ -50,6 +50,10 @@ class Results:
         """Metrics of one variant on one protocol."""
         return self.root / "retrieval" / variant / f"seed{seed}" / f"{protocol}.json"
 
+    def breakdown(self) -> Path:
+        """Quality by capture conditions of every variant, beside the table."""
+        return self.root / "tables" / "breakdown.csv"
+
     def submission(self, variant: str) -> Path:
         """The challenge's file for a variant: the whole gallery ranked for every query."""
         return self.root / "submission" / f"{variant}.csv"

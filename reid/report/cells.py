@@ -32,6 +32,8 @@ class Cell:
     """Lower end of the 95 % bootstrap interval of mAP over query identities."""
     high: float
     valid_queries: int
+    breakdown: tuple[Mapping[str, Any], ...]
+    """Quality by capture conditions, as `reid.retrieval.breakdown` gives it."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def _read_cell(path: Path, variant: Variant, sources: Mapping[str, str | None]) 
             low=interval[0],
             high=interval[1],
             valid_queries=content["queries"] - content["queries_without_positive"],
+            breakdown=tuple(content["breakdown"]),
         )
     except (UserError, KeyError, TypeError):
         return Gap("unreadable: run `reid retrieve` again")

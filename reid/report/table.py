@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from reid.artefacts import Results
 from reid.config import Config
 from reid.files import write_text
-from reid.report.cells import Row, Spread, collect
+from reid.report.cells import Cell, Row, Spread, collect
 
 PAPER_PROTOCOLS = {"A2G": 46.69, "G2A": 41.23, "A2A": 22.98}
 """mAP of the paper's last row by protocol, from its public abstract, in per cent."""
@@ -21,11 +21,12 @@ _LATEX = str.maketrans(
 
 
 def run(config: Config) -> None:
-    """Write the table in its three formats and print it."""
+    """Write the table in its three formats and the breakdown, and print the table."""
     rows = collect(config)
     results = Results.of(config.dataset.name)
     notes = list(footnotes(config, rows))
     write_text(results.table("csv"), as_csv(rows))
+    write_text(results.breakdown(), breakdown_csv(rows))
     write_text(results.table("md"), as_markdown(rows, notes))
     write_text(results.table("tex"), as_latex(rows, notes))
     print(as_text(rows, notes), end="")
@@ -166,6 +167,23 @@ def as_csv(rows: Sequence[Row]) -> str:
                 " ".join(path.as_posix() for path in row.manifests),
             ]
         )
+    return text.getvalue()
+
+
+def breakdown_csv(rows: Sequence[Row]) -> str:
+    """One line for every group of every measured cell; shares, not per cent."""
+    text = io.StringIO()
+    place = ("variant", "seed", "protocol")
+    group = ("attribute", "side", "group", "queries", "identities", "mAP", "rank1")
+    bounds = [f"{value}_{end}" for value in ("mAP", "rank1") for end in ("low", "high")]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*place, *group, *bounds])
+    for row in rows:
+        for (seed, protocol), cell in row.cells.items():
+            for entry in cell.breakdown if isinstance(cell, Cell) else ():
+                intervals = (entry[f"{value}_interval"] or ("", "") for value in ("mAP", "rank1"))
+                ends = [end for interval in intervals for end in interval]
+                writer.writerow([row.name, seed, protocol, *(entry[key] for key in group), *ends])
     return text.getvalue()
 
 

@@ -58,6 +58,13 @@ def test_averages_and_gain(here, capsys):
     low, high = (100 * end for end in reports[0]["intervals"]["mAP_interval"])
     assert f"A2G {low:.2f} to {high:.2f}" in printed
     assert float(rows["rerank"]["A2G_low"]) == pytest.approx(low, abs=1e-4)
+    with results.breakdown().open(newline="") as opened:
+        lines = [line for line in csv.DictReader(opened) if line["variant"] == "rerank"]
+    entries = [entry for each in reports for entry in each["breakdown"]]
+    assert len(lines) == len(entries) > 20
+    written = [float(line["mAP"]) if line["mAP"] else None for line in lines]
+    assert written == [entry["mAP"] for entry in entries]
+    assert [line["attribute"] for line in lines] == [entry["attribute"] for entry in entries]
     markdown = results.table("md").read_text()
     assert f"| {100 * macro:.2f} | {100 * micro:.2f} | 29.40 |" in markdown
     assert r"\bottomrule" in results.table("tex").read_text()

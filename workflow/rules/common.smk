@@ -162,9 +162,9 @@ def metrics():
 
 
 def tables():
-    """The ablation table in its formats."""
-    return expand(
-        "results/{dataset}/tables/ablation.{suffix}",
-        dataset=DATASET,
-        suffix=("csv", "md", "tex"),
-    )
+    """The ablation table in its formats, and the breakdown by capture conditions."""
+    results = Results.of(DATASET)
+    return [
+        *(results.table(suffix) for suffix in ("csv", "md", "tex")),
+        results.breakdown(),
+    ]
