@@ -44,7 +44,8 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     tracklets = tracklets_of(config.dataset.root, results.index(split), pack=config.runtime.pack)
     if protocol == VALIDATION:
         tracklets = held_out(tracklets, training, name)
-    if config.dataset.metadata and training.model.prompts.metadata:
+    prompts = training.model.prompts
+    if config.dataset.metadata and prompts.length and prompts.metadata:
         warn_about_metadata(tracklets, protocol)
     device = pick_device(config.runtime.device)
     model = load_trained(config, name, seed).to(device).eval()
