@@ -52,7 +52,7 @@ def steps(pair: Pair, *, autocast: Callable[[], object]) -> dict[str, Callable[[
         ours.zero_grad(set_to_none=True)
         loss.backward()
         ours.step()
-        return float(loss)
+        return loss.item()
 
     def naive() -> float:
         with autocast():
@@ -60,7 +60,7 @@ def steps(pair: Pair, *, autocast: Callable[[], object]) -> dict[str, Callable[[
         theirs.zero_grad(set_to_none=True)
         loss.backward()
         theirs.step()
-        return float(loss)
+        return loss.item()
 
     return {"reid": reid, "naive": naive}
 
