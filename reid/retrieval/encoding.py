@@ -13,8 +13,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from reid.retrieval.features import Floats
 from reid.retrieval.float16 import round_half
-from reid.retrieval.neighbours import Floats, Neighbours
+from reid.retrieval.neighbours import Neighbours
 from reid.retrieval.threads import over_rows
 
 Form = Literal["float32", "released", "unnormalised"]

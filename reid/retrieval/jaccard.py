@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 
 from reid.retrieval.encoding import Encoding, Form
+from reid.retrieval.features import Floats
 from reid.retrieval.float16 import round_half
-from reid.retrieval.neighbours import Floats
 from reid.retrieval.threads import over_rows
 
 

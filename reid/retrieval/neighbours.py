@@ -12,7 +12,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from reid.retrieval.threads import one_thread_per_product, over_pairs, over_rows
+from reid.retrieval.features import Floats
+from reid.retrieval.products import Products
+from reid.retrieval.threads import over_pairs, over_rows
 
 BLOCK = 512
 """Rows of a distance block: 1 MiB of float32, which stays in the cache of a core."""
@@ -23,8 +25,6 @@ CHUNK = 64
 NOISE = np.float32(4e-6)
 """Squared distances below this share of the squared norms are rounding errors of the product:
 they count as zero, so that duplicates tie exactly."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Neighbours:
 
 
 def nearest(
-    features: Floats, count: int, *, cross: Floats | None = None, threads: int
+    products: Products, count: int, *, cross: Floats | None = None, threads: int
 ) -> Neighbours:
-    """The `count` <= N nearest rows of each row of `features` (N, D).
+    """The `count` <= N nearest rows of each row of the features (N, D) of `products`.
 
     cross: (Q, G) array with Q + G = N, filled with the distances from the first Q rows to the
     others while they are at hand.
     """
-    size = len(features)
-    norms = squared_norms(features)
+    size = len(products.features)
+    norms = squared_norms(products.features)
     lists = RunningLists.empty(size, count)
     parts = [slice(top, min(top + BLOCK, size)) for top in range(0, size, BLOCK)]
     buffers = np.empty((threads, BLOCK * BLOCK), np.float32)
@@ -58,7 +58,7 @@ def nearest(
         rows, columns = parts[a], parts[b]
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         block = buffers[worker, : shape[0] * shape[1]].reshape(shape)
-        np.matmul(features[rows], features[columns].T, out=block)
+        products(rows, columns, block)
         of_rows, of_columns = lists.part(rows), lists.part(columns)
         _to_distances(0, shape[0], block, norms[rows], norms[columns])
         _scan_rows(0, shape[0], block, columns.start, *of_rows)
@@ -67,7 +67,7 @@ def nearest(
         if cross is not None:
             _copy_cross(block, rows, columns, cross)
 
-    with one_thread_per_product():
+    with products.in_own_threads():
         over_pairs(work, len(parts), threads=threads)
     return Neighbours(lists.index, lists.distance, lists.farthest)
 
@@ -89,15 +89,22 @@ def squared_norms(features: Floats) -> Floats:
     return norms
 
 
-def cross_distances(queries: Floats, gallery: Floats, out: Floats, *, threads: int) -> None:
-    """Squared Euclidean distances from (Q, D) to (G, D) into `out` (Q, G)."""
-    norms = squared_norms(queries), squared_norms(gallery)
+def cross_distances(
+    products: Products, first: int, queries: int, out: Floats, *, threads: int
+) -> None:
+    """Squared Euclidean distances of rows from `first` on to the rows after `queries`.
+
+    out: (rows, N - queries), filled.
+    """
+    columns = slice(queries, len(products.features))
+    rows_of = products.features[first : first + len(out)]
+    norms = squared_norms(rows_of), squared_norms(products.features[columns])
 
     def part(start: int, stop: int) -> None:
-        np.matmul(queries[start:stop], gallery.T, out=out[start:stop])
+        products(slice(first + start, first + stop), columns, out[start:stop])
         _to_distances(start, stop, out, *norms)
 
-    with one_thread_per_product():
+    with products.in_own_threads():
         over_rows(part, len(out), threads=threads)
 
 

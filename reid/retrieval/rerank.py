@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from reid.errors import UserError
 from reid.retrieval import jaccard, neighbours
 from reid.retrieval.encoding import Form, PairDistances, encode
-from reid.retrieval.neighbours import BLOCK, NOISE, Floats, Neighbours
+from reid.retrieval.features import Floats
+from reid.retrieval.neighbours import BLOCK, NOISE, Neighbours
+from reid.retrieval.products import Products
 from reid.retrieval.threads import available_cores, over_rows
 
 
@@ -40,6 +42,7 @@ def k_reciprocal(
     form: Form = "float32",
     top: None = None,
     out: Floats | None = None,
+    device: str | None = None,
     threads: int | None = None,
 ) -> Floats: ...
 
@@ -55,6 +58,7 @@ def k_reciprocal(
     normalize: bool = True,
     form: Form = "float32",
     top: int,
+    device: str | None = None,
     threads: int | None = None,
 ) -> Ranking: ...
 
@@ -70,6 +74,7 @@ def k_reciprocal(
     form: Form = "float32",
     top: int | None = None,
     out: Floats | None = None,
+    device: str | None = None,
     threads: int | None = None,
 ) -> Floats | Ranking:
     """Re-ranked distances (Q, G) float32 of query (Q, D) and gallery (G, D) features.
@@ -80,21 +85,23 @@ def k_reciprocal(
     form: variant of the field (`reid.retrieval.encoding.Form`).
     top: return the first `top` of each ranking instead; the (Q, G) output is never stored.
     out: float32 (Q, G) array to fill, for example a `numpy.memmap`.
+    device: torch device of the matrix products, such as `cuda`; without it NumPy.
     Raises UserError on features that are not finite or differ in size, an empty side, or
     parameters out of range.
     """
     check(k1, k2, lambda_value, form)
     workers = threads or available_cores()
     features = stack(query, gallery, normalize=normalize)
+    products = Products(features, device)
     queries, positions = len(query), len(gallery)
     if top is not None:
-        blocks = _blocks(features, queries, k1, k2, lambda_value, form, workers)
+        blocks = _blocks(products, queries, k1, k2, lambda_value, form, workers)
         return _first(blocks, queries, positions, top, workers)
     if out is None:
         out = np.empty((queries, positions), np.float32)
     elif out.shape != (queries, positions) or out.dtype != np.float32:
         raise UserError(f"out must be float32 of shape {(queries, positions)}")
-    near = neighbours.nearest(features, _list_size(k1, features), cross=out, threads=workers)
+    near = neighbours.nearest(products, _list_size(k1, features), cross=out, threads=workers)
     pairs = pairs_of_features(features, near, threads=workers)
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=workers)
     jaccard.blend(encoding, out, lambda_value=lambda_value, form=form, threads=workers)
@@ -110,6 +117,7 @@ def k_reciprocal_blocks(
     lambda_value: float,
     normalize: bool = True,
     form: Form = "float32",
+    device: str | None = None,
     threads: int | None = None,
 ) -> Iterator[Floats]:
     """As `k_reciprocal`, yielding consecutive (rows, G) blocks of queries.
@@ -120,7 +128,8 @@ def k_reciprocal_blocks(
     check(k1, k2, lambda_value, form)
     features = stack(query, gallery, normalize=normalize)
     workers = threads or available_cores()
-    return _blocks(features, len(query), k1, k2, lambda_value, form, workers)
+    products = Products(features, device)
+    return _blocks(products, len(query), k1, k2, lambda_value, form, workers)
 
 
 def k_reciprocal_of_matrix(
@@ -213,7 +222,7 @@ def _list_size(k1: int, rows: NDArray[Any]) -> int:
 
 
 def _blocks(
-    features: Floats,
+    products: Products,
     queries: int,
     k1: int,
     k2: int,
@@ -221,17 +230,16 @@ def _blocks(
     form: Form,
     threads: int,
 ) -> Iterator[Floats]:
-    near = neighbours.nearest(features, _list_size(k1, features), threads=threads)
+    features = products.features
+    near = neighbours.nearest(products, _list_size(k1, features), threads=threads)
     pairs = pairs_of_features(features, near, threads=threads)
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=threads)
-    gallery = features[queries:]
-    rows = min(queries, max(1, 2 * BLOCK * BLOCK // len(gallery)))
-    buffer = np.empty((rows, len(gallery)), np.float32)
+    positions = len(features) - queries
+    rows = min(queries, max(1, 2 * BLOCK * BLOCK // positions))
+    buffer = np.empty((rows, positions), np.float32)
     for first in range(0, queries, rows):
         block = buffer[: min(rows, queries - first)]
-        neighbours.cross_distances(
-            features[first : first + len(block)], gallery, block, threads=threads
-        )
+        neighbours.cross_distances(products, first, queries, block, threads=threads)
         jaccard.blend(
             encoding, block, first=first, lambda_value=lambda_value, form=form, threads=threads
         )

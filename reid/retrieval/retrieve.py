@@ -16,6 +16,7 @@ from reid.retrieval import features as feature_files
 from reid.retrieval.breakdown import Side, breakdown, quality
 from reid.retrieval.features import Floats, l2_normalised
 from reid.retrieval.metrics import Metrics, Scores, score
+from reid.retrieval.products import device_for
 from reid.retrieval.rerank import k_reciprocal
 
 RANKS = (1, 5, 10, 20)
@@ -41,7 +42,8 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
     tuning = results.tuned(variant, seed)
     chosen_rerank = read_choice(tuning) if options.tuned else options.rerank
     people = labels(queries, gallery)
-    distances = distances_of(features[:split], features[split:], chosen_rerank)
+    device = device_for(config.runtime.device, len(tracklets))
+    distances = distances_of(features[:split], features[split:], chosen_rerank, device)
     scores = score(distances, *people)
     metrics = scores.metrics()
     if metrics.queries_without_positive == metrics.queries:
@@ -89,8 +91,13 @@ def read_choice(tuning: Path) -> ReRanking:
         raise UserError(f"{tuning} names no parameters: run `reid tune` again") from None
 
 
-def distances_of(query: Floats, gallery: Floats, rerank: ReRanking | None) -> Floats:
-    """Distances (Q, G) of raw features: cosine on l2-normalised ones, or re-ranked."""
+def distances_of(
+    query: Floats, gallery: Floats, rerank: ReRanking | None, device: str | None = None
+) -> Floats:
+    """Distances (Q, G) of raw features: cosine on l2-normalised ones, or re-ranked.
+
+    device: where re-ranking multiplies, see `k_reciprocal`.
+    """
     if rerank is not None:
         return k_reciprocal(
             query,
@@ -100,6 +107,7 @@ def distances_of(query: Floats, gallery: Floats, rerank: ReRanking | None) -> Fl
             lambda_value=rerank.lambda_value,
             normalize=rerank.normalize,
             form=rerank.form,
+            device=device,
         )
     cosine: Floats = np.matmul(l2_normalised(query), l2_normalised(gallery).T)
     return np.subtract(np.float32(1), cosine, out=cosine)

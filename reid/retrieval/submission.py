@@ -25,6 +25,7 @@ from reid.errors import UserError
 from reid.files import replacing
 from reid.retrieval import features as feature_files
 from reid.retrieval.metrics import Scores, score
+from reid.retrieval.products import device_for
 from reid.retrieval.retrieve import distances_of, read_choice, sides
 
 CASES = {
@@ -54,7 +55,8 @@ def run(config: Config, variant: str, seed: int) -> Path:
             source = results.features(options.training, seed, protocol)
             rows = feature_files.read(source, rows=len(tracklets), flip_tta=options.flip_tta)
             queries, gallery = sides(tracklets)
-            distances = distances_of(rows[: len(queries)], rows[len(queries) :], rerank)
+            device = device_for(config.runtime.device, len(tracklets))
+            distances = distances_of(rows[: len(queries)], rows[len(queries) :], rerank, device)
             for query, names in rankings(distances, queries, gallery):
                 row_id += 1
                 writer.writerow((row_id, CASES[protocol], query, " ".join(names)))

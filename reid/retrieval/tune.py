@@ -27,6 +27,7 @@ from reid.retrieval.encoding import expand, weigh
 from reid.retrieval.features import Floats
 from reid.retrieval.jaccard import overlap
 from reid.retrieval.metrics import group, score
+from reid.retrieval.products import Products, device_for
 from reid.retrieval.rerank import check, pairs_of_features, stack
 from reid.retrieval.retrieve import distances_of, labels
 from reid.retrieval.threads import available_cores, over_rows
@@ -81,7 +82,10 @@ def run(config: Config, variant: str, seed: int) -> None:
         if not has_positive([tracklets[i] for i in query], [tracklets[i] for i in gallery]):
             continue
         people = labels([tracklets[i] for i in query], [tracklets[i] for i in gallery])
-        surfaces[protocol] = search(features[query], features[gallery], *people, grid=grid)
+        device = device_for(config.runtime.device, len(query) + len(gallery))
+        surfaces[protocol] = search(
+            features[query], features[gallery], *people, grid=grid, device=device
+        )
         cosine = distances_of(features[query], features[gallery], None)
         plain[protocol] = score(cosine, *people).metrics().mAP
         counts[protocol] = {"queries": len(query), "gallery": len(gallery)}
@@ -135,6 +139,7 @@ def search(
     gallery_cams: Sequence[int],
     *,
     grid: Grid,
+    device: str | None = None,
     threads: int | None = None,
 ) -> dict[Triple, float]:
     """mAP (standard rule, junk removed) of every triple of the grid, as `evaluate` gives it."""
@@ -148,7 +153,8 @@ def search(
     queries = len(query)
     distances = np.empty((queries, len(gallery)), np.float32)
     size = min(max(grid.k1) + 1, len(features))
-    near = neighbours.nearest(features, size, cross=distances, threads=workers)
+    products = Products(features, device)
+    near = neighbours.nearest(products, size, cross=distances, threads=workers)
     pairs = pairs_of_features(features, near, threads=workers)
     distances /= np.where(near.farthest > 0, near.farthest, np.float32(1))[:queries, None]
     nearest_of_query = distances.min(axis=1)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from reid.errors import UserError
 from reid.retrieval import neighbours
+from reid.retrieval.products import WORTH_A_GPU, device_for
 from reid.retrieval.rerank import (
     k_reciprocal,
     k_reciprocal_blocks,
@@ -190,6 +191,30 @@ def test_blocks_and_memmap_hold_the_same_numbers(tmp_path, monkeypatch):
     np.testing.assert_array_equal(stored, full)
 
 
+@pytest.mark.parametrize("top", [None, 7])
+def test_products_by_torch_give_the_same(top):
+    query, rest = clustered(40, 110, 24, seed=5, clusters=9)
+    options = {"k1": 12, "k2": 4, "lambda_value": 0.3, "top": top}
+    expected = k_reciprocal(query, rest, **options)
+    got = k_reciprocal(query, rest, **options, device="cpu")
+    if top:
+        np.testing.assert_array_equal(got.index, expected.index)
+        expected, got = expected.distance, got.distance
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_a_gpu_is_chosen_for_many_rows_or_by_name(monkeypatch):
+    for there in (False, True):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        assert device_for("cpu", WORTH_A_GPU) is None
+        assert device_for("auto", WORTH_A_GPU - 1) is None
+        assert device_for("auto", WORTH_A_GPU) == ("cuda" if there else None)
+    assert device_for("cuda", 5) == "cuda"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="torch sees no GPU"):
+        device_for("cuda", 5)
+
+
 GOOD = {"k1": 5, "k2": 2, "lambda_value": 0.3}
 ROWS = np.eye(4, dtype=np.float32)
 
@@ -210,6 +235,7 @@ ROWS = np.eye(4, dtype=np.float32)
         (ROWS, ROWS, {"lambda_value": float("nan")}, r"lie in \[0, 1\]"),
         (ROWS, ROWS, {"form": "float64"}, "form must be one of"),
         (ROWS, ROWS, {"top": 0}, "top must be at least 1"),
+        (ROWS, ROWS, {"device": "nonsense"}, "device 'nonsense' cannot hold"),
         (ROWS, ROWS, {"out": np.zeros((4, 4))}, "out must be float32"),
     ],
 )
