@@ -2,10 +2,12 @@
 
 import json
 import statistics
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from reid import config
 from reid.errors import UserError
 from reid.holdout import VALIDATION, hold_out, part
 from reid.report import table
@@ -160,6 +162,15 @@ def test_protocols_without_positives_are_left_out(world):
     worlds.write_features(results.features("good", 1, VALIDATION), *(r[ground] for r in rows))
     with pytest.raises(UserError, match="no held-out query has a positive in any protocol"):
         tune.run(options, "tuned", 1)
+
+
+def test_the_shipped_example_is_valid():
+    folder = Path(__file__).parents[2] / "config"
+    options = config.load([folder / "config.yaml", folder / "tuned.yaml"])
+    variant = options.variants["scaled_holdout_tuned"]
+    assert variant.tuned
+    assert options.trainings[variant.training].validation.share > 0
+    assert options.trainings["scaled"].validation.share == 0
 
 
 def test_a_grid_without_triples_is_an_error():
