@@ -17,9 +17,13 @@ from reid.errors import UserError
 from reid.retrieval import jaccard, neighbours
 from reid.retrieval.encoding import Form, PairDistances, encode
 from reid.retrieval.features import Floats
-from reid.retrieval.neighbours import BLOCK, NOISE, Neighbours
+from reid.retrieval.neighbours import NOISE, Neighbours
 from reid.retrieval.products import Products
 from reid.retrieval.threads import available_cores, over_rows
+
+
+STREAM = 8 * 2**20
+"""Entries of a block of queries that is streamed: 32 MiB, enough rows for a good product."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ def _blocks(
     pairs = pairs_of_features(features, near, threads=threads)
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=threads)
     positions = len(features) - queries
-    rows = min(queries, max(1, 2 * BLOCK * BLOCK // positions))
+    rows = min(queries, max(1, STREAM // positions))
     buffer = np.empty((rows, positions), np.float32)
     for first in range(0, queries, rows):
         block = buffer[: min(rows, queries - first)]

@@ -182,7 +182,7 @@ def test_blocks_and_memmap_hold_the_same_numbers(tmp_path, monkeypatch):
     query, rest = clustered(40, 110, 24, seed=5, clusters=9)
     options = {"k1": 12, "k2": 4, "lambda_value": 0.3}
     full = k_reciprocal(query, rest, **options)
-    monkeypatch.setattr("reid.retrieval.rerank.BLOCK", 20)  # several blocks of 7 rows
+    monkeypatch.setattr("reid.retrieval.rerank.STREAM", 800)  # several blocks of 7 rows
     blocks = [block.copy() for block in k_reciprocal_blocks(query, rest, **options)]
     assert len(blocks) > 1
     np.testing.assert_allclose(np.concatenate(blocks), full, atol=1e-6)
