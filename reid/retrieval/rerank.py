@@ -21,7 +21,6 @@ from reid.retrieval.neighbours import NOISE, Neighbours
 from reid.retrieval.products import Products
 from reid.retrieval.threads import available_cores, over_rows
 
-
 STREAM = 8 * 2**20
 """Entries of a block of queries that is streamed: 32 MiB, enough rows for a good product."""
 
