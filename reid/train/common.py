@@ -72,8 +72,12 @@ def derive_seed(seed: int, *words: str | int) -> int:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, object]) -> None:
-    """Write tensors and JSON-able facts as one safetensors file, atomically."""
-    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    """Write tensors and JSON-able facts as one safetensors file, atomically.
+
+    The facts are one entry, because safetensors writes several in random order: equal content
+    must give equal bytes.
+    """
+    metadata = {"facts": json.dumps(facts, sort_keys=True)}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(contiguous, temporary, metadata=metadata)
@@ -83,7 +87,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Read what `save_tensors` wrote. Raises UserError when it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as opened:
-            facts = {name: json.loads(text) for name, text in (opened.metadata() or {}).items()}
+            facts = json.loads((opened.metadata() or {}).get("facts", "{}"))
             return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that makes it") from None

@@ -188,8 +188,8 @@ def test_fault_08_stage_2_refuses_foreign_stage_1_weights(lab: Lab) -> None:
 
     path = lab.run / "stage1.safetensors"
     tensors = load_file(path)
-    facts = {"identities": "[1, 2]", "backbone": '"other"', "seed": "1"}
-    save_file(tensors, path, metadata=facts)
+    facts = {"identities": [1, 2], "backbone": "other", "seed": 1}
+    save_file(tensors, path, metadata={"facts": json.dumps(facts)})
     assert lab.finish(*STAGE2) == 1
     assert "stage1.safetensors was made with identities [1, 2]" in lab.log()
     path.write_bytes(path.read_bytes()[:100])
