@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from typing import Any, get_args, overload
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from reid.errors import UserError
 from reid.retrieval import jaccard, neighbours
-from reid.retrieval.encoding import Form, PairDistances, encode
+from reid.retrieval.encoding import Form, encode
 from reid.retrieval.features import Floats
-from reid.retrieval.neighbours import NOISE, Neighbours
+from reid.retrieval.pairs import pairs_of_features
 from reid.retrieval.products import Products
-from reid.retrieval.threads import available_cores, over_rows
+from reid.retrieval.threads import available_cores
 
 STREAM = 8 * 2**20
 """Entries of a block of queries that is streamed: 32 MiB, enough rows for a good product."""
@@ -206,20 +205,6 @@ def stack(query: NDArray[Any], gallery: NDArray[Any], *, normalize: bool) -> Flo
     return features
 
 
-def pairs_of_features(features: Floats, near: Neighbours, *, threads: int) -> PairDistances:
-    """Squared distances of sparse pairs: from the lists where present, else by inner product."""
-    norms = neighbours.squared_norms(features)
-
-    def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32]) -> Floats:
-        out = np.empty(len(columns), np.float32)
-        known = (near.index, near.distance)
-        sparse = (offsets, columns, out)
-        over_rows(_pair_rows, len(features), features, norms, *known, *sparse, threads=threads)
-        return out
-
-    return pairs
-
-
 def _list_size(k1: int, rows: NDArray[Any]) -> int:
     return min(k1 + 1, len(rows))
 
@@ -260,39 +245,3 @@ def _first(
         best.offer(block, slice(first, first + len(block)), threads=threads)
         first += len(block)
     return Ranking(best.index, best.distance)
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _dot(a: Any, b: Any) -> Any:  # pragma: no cover - compiled
-    total = np.float32(0)
-    for k in range(a.size):
-        total += a[k] * b[k]
-    return total
-
-
-@njit(cache=True, nogil=True)
-def _pair_rows(
-    start: int,
-    stop: int,
-    features: Any,
-    norms: Any,
-    index: Any,
-    distance: Any,
-    offsets: Any,
-    columns: Any,
-    out: Any,
-) -> None:  # pragma: no cover - compiled
-    known = np.full(norms.size, -1, np.int32)
-    for i in range(start, stop):
-        for place in range(index.shape[1]):
-            known[index[i, place]] = place
-        for p in range(offsets[i], offsets[i + 1]):
-            j = columns[p]
-            if known[j] >= 0:
-                out[p] = distance[i, known[j]]
-            else:
-                scale = norms[i] + norms[j]
-                value = scale - np.float32(2) * _dot(features[i], features[j])
-                out[p] = value if value > NOISE * scale else np.float32(0)
-        for place in range(index.shape[1]):
-            known[index[i, place]] = -1

@@ -41,45 +41,52 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
 
     tuning = results.tuned(variant, seed)
     chosen_rerank = read_choice(tuning) if options.tuned else options.rerank
-    people = labels(queries, gallery)
     device = device_for(config.runtime.device, len(tracklets))
     distances = distances_of(features[:split], features[split:], chosen_rerank, device)
-    scores = score(distances, *people)
-    metrics = scores.metrics()
-    if metrics.queries_without_positive == metrics.queries:
-        raise UserError(f"{protocol}: no query has a positive in the gallery, nothing to measure")
-    rerank = None if chosen_rerank is None else chosen_rerank.model_dump(mode="json")
-    plain = metrics
-    if rerank is not None:
-        cosine = distances_of(features[:split], features[split:], None)
-        plain = score(cosine, *people).metrics()
     heights = feature_files.heights(source)
-    both = (
-        Side(queries, None if heights is None else heights[:split]),
-        Side(gallery, None if heights is None else heights[split:]),
-    )
+    asked = Side(queries, None if heights is None else heights[:split])
+    ranked = Side(gallery, None if heights is None else heights[split:])
+    measured = measure(distances, asked, ranked)
+    if measured["queries_without_positive"] == measured["queries"]:
+        raise UserError(f"{protocol}: no query has a positive in the gallery, nothing to measure")
+    plain = measured["mAP"]
+    if chosen_rerank is not None:
+        cosine = distances_of(features[:split], features[split:], None)
+        plain = score(cosine, *labels(queries, gallery)).metrics().mAP
     report = {
         "variant": variant,
         "training": options.training,
         "seed": seed,
         "protocol": protocol,
         "flip_tta": options.flip_tta,
-        "rerank": rerank,
+        "rerank": None if chosen_rerank is None else chosen_rerank.model_dump(mode="json"),
         "tuning": _traced(tuning) if options.tuned else None,
         "features": _traced(source),
-        "queries": metrics.queries,
-        "queries_without_positive": metrics.queries_without_positive,
-        "gallery": len(gallery),
-        "query_identities": len({tracklet.identity for tracklet in queries}),
-        "gallery_identities": len({tracklet.identity for tracklet in gallery}),
-        **summary(scores, cameras=True),
-        "mAP_without_rerank": plain.mAP,
-        "intervals": quality(metrics.ap_per_query, metrics.first_rank, both[0].identities),
-        "without_junk_rule": summary(scores, cameras=False),
-        "breakdown": breakdown(distances, *both),
-        "per_query": per_query(queries, metrics),
+        **measured,
+        "mAP_without_rerank": plain,
     }
     write_json(results.retrieval(variant, seed, protocol), report)
+
+
+def measure(distances: Floats, queries: Side, gallery: Side) -> dict[str, Any]:
+    """Everything about one ranking (Q, G) that can be told from its distances, JSON-able.
+
+    Means are NaN, which JSON refuses, when no query has a positive.
+    """
+    scores = score(distances, *labels(queries.tracklets, gallery.tracklets))
+    metrics = scores.metrics()
+    return {
+        "queries": metrics.queries,
+        "queries_without_positive": metrics.queries_without_positive,
+        "gallery": len(gallery.tracklets),
+        "query_identities": len(np.unique(queries.identities)),
+        "gallery_identities": len(np.unique(gallery.identities)),
+        **summary(scores, cameras=True),
+        "intervals": quality(metrics.ap_per_query, metrics.first_rank, queries.identities),
+        "without_junk_rule": summary(scores, cameras=False),
+        "breakdown": breakdown(distances, queries, gallery),
+        "per_query": per_query(queries.tracklets, metrics),
+    }
 
 
 def read_choice(tuning: Path) -> ReRanking:

@@ -11,12 +11,12 @@ from reid import config
 from reid.errors import UserError
 from reid.holdout import VALIDATION, hold_out, part
 from reid.report import table
-from reid.retrieval import retrieve, tune
+from reid.retrieval import grid, retrieve, tune
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.rerank import k_reciprocal
 from tests.retrieval import worlds
 
-GRID = tune.Grid(k1=(4, 9, 30), k2=(1, 3, 6), lambda_values=(0.0, 0.3, 1.0))
+GRID = grid.Grid(k1=(4, 9, 30), k2=(1, 3, 6), lambda_values=(0.0, 0.3, 1.0))
 
 
 @pytest.mark.parametrize("clusters", [0.2, 1.5])
@@ -28,7 +28,7 @@ def test_every_triple_scores_as_a_single_run(clusters, threads):
     rows = rows.astype(np.float32)
     rows[40:45] = rows[70:75]  # duplicates: ties
     labels = (pids[:25], pids[25:], cams[:25], cams[25:])
-    surface = tune.search(rows[:25], rows[25:], *labels, grid=GRID, threads=threads)
+    surface = grid.search(rows[:25], rows[25:], *labels, grid=GRID, threads=threads)
     assert list(surface) == GRID.triples()
     assert (4, 6, 0.0) not in surface  # k2 > k1
     for (k1, k2, value), found in surface.items():
@@ -176,6 +176,6 @@ def test_the_shipped_example_is_valid():
 def test_a_grid_without_triples_is_an_error():
     rows = np.eye(4, dtype=np.float32)
     with pytest.raises(UserError, match="the grid is empty"):
-        tune.search(
-            rows, rows, *[[0, 1, 2, 3]] * 2, *[[0] * 4] * 2, grid=tune.Grid((2,), (3,), (0.1,))
+        grid.search(
+            rows, rows, *[[0, 1, 2, 3]] * 2, *[[0] * 4] * 2, grid=grid.Grid((2,), (3,), (0.1,))
         )
