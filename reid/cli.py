@@ -287,7 +287,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, or that of the error it printed in one line.
 
-    1: bad input; 75: stopped in time, run it again to resume; 76: another trainer is at work.
+    1: bad input; 75: stopped in time, run it again to resume; 76: another trainer is at work;
+    130: interrupted from the keyboard.
     """
     # Before torch is imported: waiting threads that spin starve other jobs of the same node.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -299,4 +300,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 130
     return 0

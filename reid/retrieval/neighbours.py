@@ -1,4 +1,4 @@
-"""Nearest neighbours of every row among all rows, without an (N, N) matrix (SPEED.md 1).
+"""Nearest neighbours of every row among all rows, without an (N, N) matrix.
 
 Squared Euclidean distances come in blocks of the upper triangle only: one matrix product serves
 the rows of one side and, transposed, those of the other. Blocks come in any order, whatever core
