@@ -1,5 +1,6 @@
 """What the retrieval benchmarks share: inputs, clocks, peak memory, public peers from a folder."""
 
+import ctypes
 import importlib.util
 import os
 import platform
@@ -27,7 +28,8 @@ class Cost:
 
 
 def cost(call: Callable[[], Any]) -> Cost:
-    """Run once and measure. The peak is that of resident memory (Linux)."""
+    """Run once and measure. The peak is that of resident memory (Linux, glibc)."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # freed memory that is kept would hide what is taken
     Path("/proc/self/clear_refs").write_text("5")
     held = _resident("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
