@@ -33,7 +33,7 @@ outputs = {
     "extract": lambda: [results.features(a.training, a.seed, a.protocol)],
     "tune": lambda: [results.tuned(a.variant, a.seed)],
     "retrieve": lambda: [results.retrieval(a.variant, a.seed, a.protocol)],
-    "table": lambda: [results.table(s) for s in ("csv", "md", "tex")],
+    "table": lambda: [results.breakdown(), *map(results.table, ("csv", "md", "tex"))],
 }[a.verb.__name__]()
 for path in outputs:
     path.parent.mkdir(parents=True, exist_ok=True)
