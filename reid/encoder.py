@@ -20,7 +20,7 @@ import torch
 from reid.config import Clip, ReRanking, Training
 from reid.data.dataset import TrackletDataset
 from reid.data.layout import NUM_CAMERAS, GrammarError, Scene, Tracklet, parse_scene
-from reid.data.loading import loader
+from reid.data.loading import loader, naming_dead_processes
 from reid.data.names import FrameNames, group
 from reid.data.sampler import sequential_batches
 from reid.errors import UserError
@@ -85,6 +85,7 @@ class TrackletEncoder:
         network = restore(folder / "stage2.safetensors", self._training, backbone, seed=seed)
         self._network = network.to(self._device).eval()
 
+    @naming_dead_processes()
     def encode(
         self,
         images: str | Path | Sequence[str | Path],

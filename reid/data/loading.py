@@ -10,6 +10,7 @@ import mmap
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,11 +58,22 @@ def _from_processes(
         # Else the loader draws its base seed from the global generator.
         generator=torch.Generator().manual_seed(0),
     )
-    try:
+    with naming_dead_processes():
         for done in processes:
             if isinstance(done, UserError):
                 raise done
             yield ring.batch(done)
+
+
+@contextmanager
+def naming_dead_processes() -> Iterator[None]:
+    """A UserError for a loading process that died, instead of torch's RuntimeError.
+
+    torch raises it from a signal handler, wherever this process happens to be at that moment: in
+    the midst of a training step as well. So whoever loads does all its work in here.
+    """
+    try:
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

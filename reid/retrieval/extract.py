@@ -9,7 +9,7 @@ from reid.config import Config, Training
 from reid.data.augment import normalise
 from reid.data.dataset import Batch
 from reid.data.layout import NUM_CAMERAS, Tracklet
-from reid.data.loading import loader
+from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import sequential_batches
 from reid.errors import UserError
 from reid.holdout import VALIDATION, part
@@ -30,6 +30,7 @@ from reid.train.engine import autocast, pick_precision
 from reid.train.stage2 import trained_tensors
 
 
+@naming_dead_processes()
 def run(config: Config, name: str, seed: int, protocol: str) -> None:
     """Extract the query and gallery features of a protocol with the training `name`.
 

@@ -11,7 +11,7 @@ from reid.config import Config, Stage1, Training
 from reid.data.augment import augment, normalise
 from reid.data.dataset import TrackletDataset
 from reid.data.layout import NUM_CAMERAS
-from reid.data.loading import loader
+from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
 from reid.files import sha256_of_file
@@ -34,6 +34,7 @@ from reid.train.losses import contrastive
 from reid.train.session import Session
 
 
+@naming_dead_processes()
 def run(config: Config, name: str, seed: int, session: Session) -> None:
     """Train stage 1 of the training `name`; write `stage1.safetensors`.
 

@@ -14,7 +14,7 @@ from reid.config import Config, Runtime, Training
 from reid.data.augment import augment
 from reid.data.dataset import Batch, TrackletDataset
 from reid.data.layout import NUM_CAMERAS
-from reid.data.loading import loader
+from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import Draw, pk_batches
 from reid.files import sha256_of_file
 from reid.holdout import part
@@ -47,6 +47,7 @@ class WholeBatch:
     labels: Tensor
 
 
+@naming_dead_processes()
 def run(config: Config, name: str, seed: int, session: Session) -> None:
     """Train stage 2 of the training `name`; write `stage2.safetensors` and the run's manifest.
 
