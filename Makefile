@@ -6,11 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test docs lint help
+.PHONY: demo test test-slurm testbed testbed-down docs lint help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 demo: $(INSTALLED) ## run the whole ablation on the embedded benchmark and print its table
 	@echo "==> snakemake --configfile config/demo.yaml: render people, train, extract, retrieve, tabulate"
@@ -21,6 +21,12 @@ demo: $(INSTALLED) ## run the whole ablation on the embedded benchmark and print
 test: $(INSTALLED) ## run all tests
 	@echo "==> pytest: every test, two at a time"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+testbed: $(INSTALLED) ## start a real Slurm on this machine to test on (root, Debian's slurm-wlm and munge)
+	$(BIN)/python -m cluster.testbed up
+
+testbed-down: $(INSTALLED) ## stop it and leave nothing behind
+	$(BIN)/python -m cluster.testbed down
 
 lint: $(INSTALLED) ## check style, types and the workflow
 	$(BIN)/ruff check .

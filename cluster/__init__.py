@@ -1,0 +1,1 @@
+"""Running the workflow on Slurm: the profile, what watches over it, and a testbed."""

@@ -1,0 +1,91 @@
+"""Slurm's configuration of the testbed: a small cluster with fake A100s, quick in everything."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+GPU_NODES = ("n1", "n2", "n3", "n4")
+CPU_NODE = "c1"
+NODES = (*GPU_NODES, CPU_NODE)
+GPUS = 4
+"""Fake A100s of each GPU node."""
+CPUS, MEMORY_MB = 64, 524288
+"""Of each node; more than the machine has, so that jobs of a real cluster's size fit."""
+
+# gpu: what is preempted is requeued. scavenge: what is preempted is cancelled, and stays so.
+SLURM_CONF = """\
+ClusterName=testbed
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmctldLogFile={home}/slurmctld.log
+SlurmdPidFile={home}/%n.pid
+SlurmdLogFile={home}/%n.log
+SlurmdSpoolDir={home}/spool.%n
+StateSaveLocation={home}/state
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={home}/munge.socket,cred_expire=5
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=2
+JobAcctGatherParams=OverMemoryKill
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=sched_interval=2,bf_interval=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+JobRequeue=1
+KillWait=15
+MinJobAge=300
+SlurmctldTimeout=10
+SlurmdTimeout=10
+ReturnToService=2
+SlurmdParameters=config_overrides
+GresTypes=gpu
+{nodes}
+PartitionName=gpu Nodes={gpu_nodes} Default=YES PriorityTier=1 MaxTime=1-0 State=UP
+PartitionName=scavenge Nodes={gpu_nodes} PriorityTier=1 PreemptMode=CANCEL MaxTime=1-0 State=UP
+PartitionName=urgent Nodes={gpu_nodes} PriorityTier=10 PreemptMode=OFF MaxTime=1-0 State=UP
+PartitionName=cpu Nodes={cpu_node} PriorityTier=1 PreemptMode=OFF MaxTime=1-0 State=UP
+"""
+
+
+def slurm_conf(home: Path, *, host: str, controller_port: int, ports: Mapping[str, int]) -> str:
+    """The text of slurm.conf; `ports` are those of the nodes."""
+    lines = []
+    for node in NODES:
+        gres = f" Gres=gpu:a100:{GPUS}" if node in GPU_NODES else ""
+        lines.append(
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[node]}"
+            f" CPUs={CPUS} RealMemory={MEMORY_MB}{gres} State=UNKNOWN"
+        )
+    return SLURM_CONF.format(
+        home=home,
+        host=host,
+        controller_port=controller_port,
+        nodes="\n".join(lines),
+        gpu_nodes=",".join(GPU_NODES),
+        cpu_node=CPU_NODE,
+    )
+
+
+def devices(home: Path) -> dict[str, list[Path]]:
+    """The device files that stand for the GPUs of each node."""
+    return {
+        node: [home / "devices" / f"{node}.{number}" for number in range(GPUS)]
+        for node in GPU_NODES
+    }
+
+
+def gres_conf(home: Path) -> str:
+    """The text of gres.conf: a count without files leaves a node invalid."""
+    return "".join(
+        f"NodeName={node} Name=gpu Type=a100 File={path}\n"
+        for node, paths in devices(home).items()
+        for path in paths
+    )
