@@ -74,13 +74,7 @@ class VideoReID(nn.Module):
         metadata: altitude m, distance m, angle degrees; NaN is unknown. heights (B, T): pixel
         heights of the original crops, needed only when `pooling.quality` is on.
         """
-        frames, quality = self._encode(clips, cameras, metadata, heights)
-        split = (*clips.shape[:2], -1)
-        return Features(
-            last=self.pool(frames.last.view(split), quality),
-            pooled=self.pool(frames.final.view(split), quality),
-            proj=self.pool_proj(frames.projected.view(split), quality),
-        )
+        return self._pooled(*self._encode(clips, cameras, metadata, heights))
 
     def classify(self, features: Features) -> tuple[Tensor, Tensor]:
         """Identity logits of both heads, (B, C) each; for the training losses."""
@@ -92,6 +86,18 @@ class VideoReID(nn.Module):
         """What retrieval uses: F and Z side by side, (B, d + e), before BN and not normalised."""
         features = self.forward(clips, cameras, metadata, heights)
         return torch.cat([features.pooled, features.proj], dim=1)
+
+    def embed_with_weights(
+        self, clips: Tensor, cameras: Tensor, metadata: Tensor, heights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `embed`, and the frame weights alpha_t that pooled F and Z, (B, 2, T)."""
+        frames, quality = self._encode(clips, cameras, metadata, heights)
+        features = self._pooled(frames, quality)
+        weights = [
+            self.pool.weights(frames.final, quality),
+            self.pool_proj.weights(frames.projected, quality),
+        ]
+        return torch.cat([features.pooled, features.proj], dim=1), torch.stack(weights, dim=1)
 
     def embedding_parameters(self) -> list[nn.Parameter]:
         """Parameters that tracklet features depend on: all but those of the heads."""
@@ -108,9 +114,21 @@ class VideoReID(nn.Module):
     def _encode(
         self, clips: Tensor, cameras: Tensor, metadata: Tensor, heights: Tensor | None
     ) -> tuple[FrameFeatures, Tensor | None]:
+        """Features of the frames, (B, T, .) each, and their quality (B, T) if it is known."""
         prompts = () if self.prompts is None else self.prompts(cameras, metadata)
         frames = self.visual(clips.flatten(0, 1), frames=clips.shape[1], prompts=prompts)
-        return frames, None if heights is None else frame_quality(heights)
+        split = (*clips.shape[:2], -1)
+        by_tracklet = FrameFeatures(
+            frames.last.view(split), frames.final.view(split), frames.projected.view(split)
+        )
+        return by_tracklet, None if heights is None else frame_quality(heights)
+
+    def _pooled(self, frames: FrameFeatures, quality: Tensor | None) -> Features:
+        return Features(
+            last=self.pool(frames.last, quality),
+            pooled=self.pool(frames.final, quality),
+            proj=self.pool_proj(frames.projected, quality),
+        )
 
 
 def build(

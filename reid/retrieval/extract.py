@@ -37,7 +37,8 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     The protocol `validation` stands for the tracklets of the identities that it holds out.
     Writes `features` (n, D), raw and in the order of the protocol's index, and `flipped`, those
     of the mirrored clips, when a variant of this training averages both (Sec. 3.2.5); `heights`
-    (n,) is the median pixel height of the crops that were looked at.
+    (n,) is the median pixel height of the crops that were looked at; `frame_weights` (n, 2, T),
+    of a training with temporal attention, are the alpha_t of both pools (Eq. 3).
     """
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
@@ -62,6 +63,7 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
         views["flipped"] = True
     parts: dict[str, list[torch.Tensor]] = {view: [] for view in views}
     heights: list[torch.Tensor] = []
+    weights: list[torch.Tensor] = []
     batches = sequential_batches(len(dataset), batch_size=config.runtime.extract_batch)
     progress = Progress(f"features of {name} on {protocol}", len(dataset), "tracklets")
     precision = pick_precision(config.runtime.precision, device)
@@ -69,7 +71,10 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
         for batch in loader(dataset, batches, workers=config.runtime.workers):
             on_device = batch.to(device)
             for view, mirrored in views.items():
-                parts[view].append(embed(model, on_device, mirrored=mirrored).cpu())
+                found, alpha = weigh(model, on_device, mirrored=mirrored)
+                parts[view].append(found.cpu())
+                if not mirrored:
+                    weights.append(alpha.cpu())
             heights.append(batch.heights.median(dim=1).values)
             progress.advance(len(batch.index))
     features = {view: torch.cat(rows) for view, rows in parts.items()}
@@ -79,9 +84,12 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
             raise UserError(
                 f"{view} of {bad.path} are not finite: the weights of {name} are unusable"
             )
+    measured = {"heights": torch.cat(heights)}
+    if training.model.pooling.kind == "attention":
+        measured["frame_weights"] = torch.cat(weights)
     save_tensors(
         results.features(name, seed, protocol),
-        {**features, "heights": torch.cat(heights)},
+        {**features, **measured},
         {"training": name, "seed": seed, "protocol": protocol},
     )
 
@@ -100,8 +108,16 @@ def held_out(
 
 def embed(model: VideoReID, batch: Batch, *, mirrored: bool) -> torch.Tensor:
     """Raw features (B, D) of a batch, or of its mirror image."""
-    frames = batch.frames.flip(-1) if mirrored else batch.frames
-    return model.embed(normalise(frames), batch.camera, batch.metadata, batch.heights).float()
+    return weigh(model, batch, mirrored=mirrored)[0]
+
+
+def weigh(model: VideoReID, batch: Batch, *, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `embed`, and the frame weights (B, 2, T) of both pools."""
+    frames = normalise(batch.frames.flip(-1) if mirrored else batch.frames)
+    features, weights = model.embed_with_weights(
+        frames, batch.camera, batch.metadata, batch.heights
+    )
+    return features.float(), weights.float()
 
 
 def flips(config: Config, training: str) -> bool:

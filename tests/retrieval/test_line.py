@@ -30,6 +30,7 @@ def test_from_extraction_to_the_table(results, capsys):
     stored = load_file(results.features("small", 1, "validation"))
     assert len(stored["features"]) == sum(t.identity in held for t in train) == 12
     assert stored["heights"].shape == (12,)
+    assert "frame_weights" not in stored  # mean pooling
 
     assert main(["tune", *ROW]) == 0
     for protocol in ("A2G", "G2A", "A2A"):

@@ -1,0 +1,59 @@
+"""Temporal pooling: the weights it gives out are those it pools with (Eq. 2-4)."""
+
+import torch
+
+from reid.config import Model, Pooling, Prompts
+from reid.model import network
+from reid.model.network import VideoReID
+from tests.clips import TINY
+
+
+def build(pooling: Pooling) -> VideoReID:
+    torch.manual_seed(0)
+    return network.build(
+        Model(prompts=Prompts(length=0), pooling=pooling),
+        num_classes=2,
+        num_cameras=3,
+        weights=TINY,
+        image_size=(32, 16),
+    ).eval()
+
+
+def inputs() -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    clips = torch.randn(2, 5, 3, 32, 16, generator=generator)
+    heights = torch.tensor([[10.0, 20, 30, 40, 50], [80, 80, 80, 80, 80]])
+    return clips, torch.tensor([0, 1]), torch.full((2, 3), torch.nan), heights
+
+
+def test_the_weights_given_out_make_the_features() -> None:
+    model = build(Pooling(kind="attention"))
+    clips, cameras, metadata, heights = inputs()
+    with torch.inference_mode():
+        features, weights = model.embed_with_weights(clips, cameras, metadata, heights)
+        frames = model.visual(clips.flatten(0, 1), frames=5)
+        expected = [
+            (alpha[..., None] * each.view(2, 5, -1)).sum(dim=1)
+            for alpha, each in zip(weights.unbind(1), (frames.final, frames.projected), strict=True)
+        ]
+        assert torch.equal(features, model.embed(clips, cameras, metadata, heights))
+    assert weights.shape == (2, 2, 5)
+    torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 2))
+    torch.testing.assert_close(features, torch.cat(expected, dim=1))
+    assert weights.std(dim=2).min() > 0
+
+
+def test_mean_pooling_weighs_frames_alike() -> None:
+    with torch.inference_mode():
+        _, weights = build(Pooling()).embed_with_weights(*inputs())
+    assert torch.equal(weights, torch.full((2, 2, 5), 0.2))
+
+
+def test_quality_moves_weight_to_high_crops() -> None:
+    model = build(Pooling(kind="attention", quality=True))
+    with torch.inference_mode():
+        model.pool.score.weight.zero_()
+        model.pool.beta.fill_(1.0)
+        weights = model.embed_with_weights(*inputs())[1][:, 0]
+    assert (weights[0].diff() > 0).all()
+    torch.testing.assert_close(weights[1], torch.full((5,), 0.2))
