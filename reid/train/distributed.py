@@ -4,6 +4,7 @@ Each process embeds its share of a batch; the features are gathered, and every p
 the same loss on the whole batch, so that triplets and contrastive terms see all tracklets.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -72,8 +73,8 @@ class World:
 def join(environment: Mapping[str, str], *, cuda: bool) -> World:
     """Join the process group that the launcher describes in `environment`, if it does.
 
-    torchrun sets RANK and WORLD_SIZE; under Slurm (`srun` with several tasks) submitit works them
-    out from the job. A process started alone is a world of one.
+    torchrun sets RANK and WORLD_SIZE; for the tasks of `srun` and of submitit's jobs submitit's
+    helper works them out. A process started alone is a world of one.
     """
     if int(environment.get("WORLD_SIZE", "1")) > 1 and "RANK" in environment:
         world = World(
@@ -82,14 +83,27 @@ def join(environment: Mapping[str, str], *, cuda: bool) -> World:
             int(environment.get("LOCAL_RANK", "0")),
         )
     elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        from submitit.helpers import TorchDistributedEnvironment
-
-        described = TorchDistributedEnvironment().export()
-        world = World(described.rank, described.world_size, described.local_rank)
+        world = _of_submitit(environment, launcher="slurm")
+    elif int(environment.get("SUBMITIT_LOCAL_NTASKS", "1")) > 1:
+        world = _of_submitit(environment, launcher="local")
     else:
         return World()
     dist.init_process_group("nccl" if cuda else "gloo", rank=world.rank, world_size=world.size)
     return world
+
+
+def _of_submitit(environment: Mapping[str, str], *, launcher: str) -> World:
+    from submitit.helpers import TorchDistributedEnvironment
+
+    # submitit asks for this name, which it sets in its own jobs only, not under a plain `srun`.
+    os.environ["SUBMITIT_EXECUTOR"] = launcher
+    meeting = environment.get("MASTER_ADDR")
+    # Each task sees the GPUs that its launcher gave it: submitit must not choose among them.
+    found = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    if meeting is None and found.local_world_size == found.world_size:
+        meeting = "127.0.0.1"  # on one node nothing depends on how its name resolves
+    os.environ["MASTER_ADDR"] = meeting or found.master_addr
+    return World(found.rank, found.world_size, found.local_rank)
 
 
 def leave(world: World) -> None:

@@ -40,13 +40,18 @@ class Session:
         """
         cuda = pick_device(runtime.device).type == "cuda"
         world = distributed.join(self.environment, cuda=cuda)
-        device = torch.device("cuda", world.local_rank) if cuda else torch.device("cpu")
+        device = torch.device("cuda", _own_gpu(world)) if cuda else torch.device("cpu")
         with ExitStack() as stack:
             stack.callback(distributed.leave, world)
             if world.leads:
                 stack.enter_context(lease.held(folder, job=self.job, lost=self.interrupt.request))
                 stack.enter_context(_recorded(folder / "attempts.jsonl", stage, self.job))
             yield Engine.of(runtime, device, self.interrupt, world, restart=self.restart)
+
+
+def _own_gpu(world: distributed.World) -> int:
+    """The launcher lets each process see either all GPUs of its node or only its own."""
+    return world.local_rank % torch.cuda.device_count()
 
 
 @contextmanager
