@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reid.retrieval.features import Floats
 from reid.retrieval.products import Products
-from reid.retrieval.scan import scan_columns, scan_rows, to_distances
+from reid.retrieval.scan import SPARE, scan_columns, scan_rows, sort_nearest, to_distances
 from reid.retrieval.threads import over_pairs, over_rows
 
 BLOCK = 512
@@ -43,7 +43,7 @@ def nearest(
     """
     size = len(products.features)
     norms = squared_norms(products.features)
-    lists = RunningLists.empty(size, count)
+    pools = Pools.empty(size, count)
     parts = [slice(top, min(top + BLOCK, size)) for top in range(0, size, BLOCK)]
     buffers = np.empty((threads, BLOCK * BLOCK), np.float32)
 
@@ -52,7 +52,7 @@ def nearest(
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         block = buffers[worker, : shape[0] * shape[1]].reshape(shape)
         products(rows, columns, block)
-        of_rows, of_columns = lists.part(rows), lists.part(columns)
+        of_rows, of_columns = pools.part(rows), pools.part(columns)
         to_distances(0, shape[0], block, norms[rows], norms[columns])
         scan_rows(0, shape[0], block, columns.start, *of_rows)
         if a < b:
@@ -62,18 +62,19 @@ def nearest(
 
     with products.in_own_threads():
         over_pairs(work, len(parts), threads=threads)
-    return Neighbours(lists.index, lists.distance, lists.farthest)
+    return pools.nearest(threads=threads)
 
 
 def nearest_of_matrix(distances: NDArray[Any], count: int, *, threads: int) -> Neighbours:
     """As `nearest`, for given squared distances (N, N): column j holds the distances from j."""
     size = len(distances)
-    lists = RunningLists.empty(size, count)
+    pools = Pools.empty(size, count)
     for top in range(0, size, BLOCK):
         rows = slice(top, min(top + BLOCK, size))
         block = np.ascontiguousarray(distances[:, rows].T, dtype=np.float32)
-        lists.offer(block, rows, threads=threads)
-    return Neighbours(lists.index, lists.distance, lists.farthest)
+        block += np.float32(0)  # -0.0 and 0.0 tie
+        pools.offer(block, rows, threads=threads)
+    return pools.nearest(threads=threads)
 
 
 def squared_norms(features: Floats) -> Floats:
@@ -102,34 +103,51 @@ def cross_distances(
 
 
 @dataclass(frozen=True)
-class RunningLists:
-    """Sorted lists of the smallest entries of rows under construction.
+class Pools:
+    """The smallest entries of rows under construction: unsorted candidates for `count` places.
 
-    limit: the last entry of each list; farthest: the largest entry that the row has met.
+    keys: distance and index as one number; filled: how many there are; limit: what an entry must
+    not exceed to become one; farthest: the largest entry that the row has met.
     """
 
-    index: NDArray[np.int32]
-    distance: Floats
+    count: int
+    keys: NDArray[np.uint64]
+    filled: NDArray[np.int32]
     limit: Floats
     farthest: Floats
 
     @classmethod
-    def empty(cls, size: int, count: int) -> "RunningLists":
-        """`size` lists that will hold the `count` smallest."""
+    def empty(cls, size: int, count: int) -> "Pools":
+        """`size` pools for the `count` smallest."""
         return cls(
-            np.full((size, count), -1, np.int32),
-            np.full((size, count), np.inf, np.float32),
+            count,
+            np.empty((size, count + SPARE), np.uint64),
+            np.zeros(size, np.int32),
             np.full(size, np.inf, np.float32),
             np.full(size, -np.inf, np.float32),
         )
 
-    def part(self, rows: slice) -> tuple[NDArray[Any], ...]:
-        """Views of some of the lists, in the order the kernels take them."""
-        return (self.index[rows], self.distance[rows], self.limit[rows], self.farthest[rows])
+    def part(self, rows: slice) -> tuple[Any, ...]:
+        """Views of some of the pools, in the order the kernels take them."""
+        return (
+            self.count,
+            self.keys[rows],
+            self.filled[rows],
+            self.limit[rows],
+            self.farthest[rows],
+        )
 
-    def offer(self, block: Floats, rows: slice, *, first_column: int = 0, threads: int) -> None:
-        """Offer every entry of `block` to the list of its row."""
-        over_rows(scan_rows, len(block), block, first_column, *self.part(rows), threads=threads)
+    def offer(self, block: Floats, rows: slice, *, threads: int) -> None:
+        """Offer every entry of `block` to the pool of its row."""
+        over_rows(scan_rows, len(block), block, 0, *self.part(rows), threads=threads)
+
+    def nearest(self, *, threads: int) -> Neighbours:
+        """The `count` smallest of each row; at least as many were offered."""
+        index = np.empty((len(self.keys), self.count), np.int32)
+        distance = np.empty(index.shape, np.float32)
+        arrays = (self.keys, self.filled, index, distance)
+        over_rows(sort_nearest, len(index), *arrays, threads=threads)
+        return Neighbours(index, distance, self.farthest)
 
 
 def _copy_cross(block: Floats, rows: slice, columns: slice, cross: Floats) -> None:

@@ -239,9 +239,10 @@ def _first(
 ) -> Ranking:
     if top < 1:
         raise UserError(f"top must be at least 1, got {top}")
-    best = neighbours.RunningLists.empty(queries, min(top, positions))
+    best = neighbours.Pools.empty(queries, min(top, positions))
     first = 0
     for block in blocks:
         best.offer(block, slice(first, first + len(block)), threads=threads)
         first += len(block)
-    return Ranking(best.index, best.distance)
+    nearest = best.nearest(threads=threads)
+    return Ranking(nearest.index, nearest.distance)

@@ -8,6 +8,10 @@ from numba import njit
 CHUNK = 64
 """Entries that a scan looks at together."""
 
+SPARE = 128
+"""Candidates, at least a chunk, that a pool holds beyond those that are asked for: it is thinned
+out when it is full, which is cheaper than keeping it sorted."""
+
 NOISE = np.float32(4e-6)
 """Squared distances below this share of the squared norms are rounding errors of the product:
 they count as zero, so that duplicates tie exactly."""
@@ -27,87 +31,120 @@ def to_distances(
             row[j] = distance if distance > NOISE * scale else np.float32(0)
 
 
+# A candidate is one unsigned integer that sorts by distance, then by index: the bits of the
+# distance, made to sort as the distance does, over those of the index.
+
+
 @njit(cache=True, nogil=True)
-def _insert(
-    index: Any, distance: Any, row: int, candidate: int, value: float
+def _key(distance: Any, index: int) -> Any:  # pragma: no cover - compiled
+    bits = np.float32(distance).view(np.uint32)
+    bits = ~bits if bits >> np.uint32(31) else bits | np.uint32(0x80000000)
+    return (np.uint64(bits) << np.uint64(32)) | np.uint64(index)
+
+
+@njit(cache=True, nogil=True)
+def _distance(key: Any) -> Any:  # pragma: no cover - compiled
+    bits = np.uint32(key >> np.uint64(32))
+    bits = bits & np.uint32(0x7FFFFFFF) if bits >> np.uint32(31) else ~bits
+    return np.uint32(bits).view(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _order(keys: Any, row: int, filled: int, place: int) -> None:  # pragma: no cover - compiled
+    """Bring the smallest of keys[row, :filled] before `place`, and the next one there."""
+    low, high = 0, filled - 1
+    while low < high:
+        pivot = keys[row, (low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while keys[row, i] < pivot:
+                i += 1
+            while keys[row, j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[row, i], keys[row, j] = keys[row, j], keys[row, i]
+                i += 1
+                j -= 1
+        if place <= j:
+            high = j
+        elif place >= i:
+            low = i
+        else:
+            return
+
+
+@njit(cache=True, nogil=True)
+def keep_nearest(
+    row: int, count: int, keys: Any, filled: Any, limit: Any
 ) -> None:  # pragma: no cover - compiled
-    """Insert into the sorted list of `row`, in place of its last entry, unless that comes first."""
-    place = index.shape[1] - 1
-    if value == distance[row, place] and candidate > index[row, place]:
-        return
-    while place > 0:
-        before = distance[row, place - 1]
-        if before < value or (before == value and index[row, place - 1] < candidate):
-            break
-        distance[row, place] = before
-        index[row, place] = index[row, place - 1]
-        place -= 1
-    distance[row, place] = value
-    index[row, place] = candidate
-
-
-# Few entries matter: counting those of a part vectorises, finding them does not. Counting and
-# offering are functions of their own because slices inside a longer function are counted
-# references, which cost more than the comparisons.
+    """Drop all candidates of a row but the `count` nearest, and let in no farther ones."""
+    _order(keys, row, filled[row], count - 1)
+    filled[row] = count
+    limit[row] = _distance(keys[row, count - 1])
 
 
 @njit(cache=True, nogil=True)
-def _hits_of_row(
+def sort_nearest(
+    start: int, stop: int, keys: Any, filled: Any, index: Any, distance: Any
+) -> None:  # pragma: no cover - compiled
+    """The nearest of each row, nearest first, ties by index."""
+    for r in range(start, stop):
+        _order(keys, r, filled[r], index.shape[1] - 1)
+        nearest = np.sort(keys[r, : index.shape[1]])
+        for place in range(nearest.size):
+            index[r, place] = np.int32(nearest[place] & np.uint64(0xFFFFFFFF))
+            distance[r, place] = _distance(nearest[place])
+
+
+# Few entries matter: counting those of a chunk vectorises, finding them does not. What vectorises
+# is in functions of its own because slices inside a longer function are counted references, which
+# cost more than the comparisons.
+
+
+@njit(cache=True, nogil=True)
+def _look_at_row(
     row: Any, bound: float, largest: float, left: int, right: int
-) -> Any:  # pragma: no cover - compiled
+) -> tuple[Any, Any]:  # pragma: no cover - compiled
+    """How many entries of a part are near enough, and how many larger than the largest so far."""
     part = row[left:right]
-    hits = np.int32(0)
+    hits = larger = np.int32(0)
     for j in range(part.size):
-        hits = np.int32(hits + np.int32((part[j] <= bound) | (part[j] > largest)))
-    return hits
+        hits = np.int32(hits + np.int32(part[j] <= bound))
+        larger = np.int32(larger + np.int32(part[j] > largest))
+    return hits, larger
 
 
 @njit(cache=True, nogil=True)
-def _hits_of_columns(
+def _look_at_columns(
     row: Any, bounds: Any, largest: Any, left: int, right: int
 ) -> Any:  # pragma: no cover - compiled
+    """How many entries of a part are near enough; updates the largest entry of each column."""
     part, bound, most = row[left:right], bounds[left:right], largest[left:right]
     hits = np.int32(0)
     for j in range(part.size):
-        hits = np.int32(hits + np.int32((part[j] <= bound[j]) | (part[j] > most[j])))
+        hits = np.int32(hits + np.int32(part[j] <= bound[j]))
+        most[j] = part[j] if part[j] > most[j] else most[j]
     return hits
 
 
 @njit(cache=True, nogil=True)
-def _offer_to_row(
-    row: Any,
-    left: int,
-    right: int,
-    first_column: int,
-    r: int,
-    index: Any,
-    distance: Any,
-    limit: Any,
-    farthest: Any,
+def _find_in_row(
+    row: Any, bound: float, left: int, right: int, found: Any
 ) -> None:  # pragma: no cover - compiled
+    end = 0
     for j in range(left, right):
-        farthest[r] = max(farthest[r], row[j])
-        if row[j] <= limit[r]:
-            _insert(index, distance, r, first_column + j, row[j])
-            limit[r] = distance[r, index.shape[1] - 1]
+        found[end] = j  # taken back unless it is near enough
+        end += row[j] <= bound
 
 
 @njit(cache=True, nogil=True)
-def _offer_to_columns(
-    row: Any,
-    left: int,
-    right: int,
-    candidate: int,
-    index: Any,
-    distance: Any,
-    limit: Any,
-    farthest: Any,
+def _find_in_columns(
+    row: Any, bounds: Any, left: int, right: int, found: Any
 ) -> None:  # pragma: no cover - compiled
+    end = 0
     for j in range(left, right):
-        farthest[j] = max(farthest[j], row[j])
-        if row[j] <= limit[j]:
-            _insert(index, distance, j, candidate, row[j])
-            limit[j] = distance[j, index.shape[1] - 1]
+        found[end] = j
+        end += row[j] <= bounds[j]
 
 
 @njit(cache=True, nogil=True)
@@ -116,19 +153,29 @@ def scan_rows(
     stop: int,
     block: Any,
     first_column: int,
-    index: Any,
-    distance: Any,
+    count: int,
+    keys: Any,
+    filled: Any,
     limit: Any,
     farthest: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Offer every entry of rows `start..stop` to the list of its row."""
+    """Offer every entry of rows `start..stop` to the pool of its row."""
+    found = np.empty(CHUNK, np.uint64)  # unsigned: no test for negative indices
     for r in range(start, stop):
         row = block[r]
         for left in range(0, row.size, CHUNK):
             right = min(left + CHUNK, row.size)
-            if _hits_of_row(row, limit[r], farthest[r], left, right):
-                lists = (index, distance, limit, farthest)
-                _offer_to_row(row, left, right, first_column, r, *lists)
+            hits, larger = _look_at_row(row, limit[r], farthest[r], left, right)
+            if larger:
+                farthest[r] = row[left:right].max()
+            if hits:
+                _find_in_row(row, limit[r], left, right, found)
+                if filled[r] + hits > keys.shape[1]:
+                    keep_nearest(r, count, keys, filled, limit)
+                end = filled[r]
+                for hit in range(hits):
+                    keys[r, end + hit] = _key(row[found[hit]], first_column + found[hit])
+                filled[r] = end + hits
 
 
 @njit(cache=True, nogil=True)
@@ -137,16 +184,24 @@ def scan_columns(
     stop: int,
     block: Any,
     first_row: int,
-    index: Any,
-    distance: Any,
+    count: int,
+    keys: Any,
+    filled: Any,
     limit: Any,
     farthest: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Offer every entry of rows `start..stop` to the list of its column."""
+    """Offer every entry of rows `start..stop` to the pool of its column."""
+    found = np.empty(CHUNK, np.uint64)  # unsigned: no test for negative indices
     for r in range(start, stop):
         row = block[r]
         for left in range(0, row.size, CHUNK):
             right = min(left + CHUNK, row.size)
-            if _hits_of_columns(row, limit, farthest, left, right):
-                lists = (index, distance, limit, farthest)
-                _offer_to_columns(row, left, right, first_row + r, *lists)
+            hits = _look_at_columns(row, limit, farthest, left, right)
+            if hits:
+                _find_in_columns(row, limit, left, right, found)
+                for hit in range(hits):
+                    column = found[hit]
+                    if filled[column] == keys.shape[1]:
+                        keep_nearest(column, count, keys, filled, limit)
+                    keys[column, filled[column]] = _key(row[column], first_row + r)
+                    filled[column] += 1
