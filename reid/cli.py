@@ -162,7 +162,7 @@ def _session(arguments: argparse.Namespace) -> "Session":
     minutes = arguments.time_limit
     interrupt = Interrupt(time_limit=None if minutes is None else 60 * minutes)
     interrupt.listen()
-    return Session(interrupt, os.environ, restart=arguments.restart)
+    return Session(interrupt, os.environ, restart=arguments.restart, patience=60 * arguments.wait)
 
 
 def _demo(settings: Config) -> config.Demo:
@@ -257,6 +257,13 @@ def build_parser() -> argparse.ArgumentParser:
             type=float,
             metavar="MINUTES",
             help="save and exit with 75 before this much time has passed",
+        )
+        child.add_argument(
+            "--wait",
+            type=float,
+            default=0.0,
+            metavar="MINUTES",
+            help="wait this long for another trainer to leave the folder, before exiting with 76",
         )
         child.add_argument(
             "--restart", action="store_true", help="throw away the progress of an unfinished run"

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,19 +26,26 @@ DEAD_SECONDS = 90.0
 
 @contextmanager
 def held(
-    folder: Path, *, job: str | None, lost: Callable[[str], None], beat: float = BEAT_SECONDS
+    folder: Path,
+    *,
+    job: str | None,
+    lost: Callable[[str], None],
+    beat: float = BEAT_SECONDS,
+    patience: float = 0.0,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """Hold the lease of a run folder; `job` names the scheduler's job, if there is one.
 
     A dead holder's lease is taken over: its process is gone from this host, it was an earlier
-    start of the same job, or its heartbeat is older than DEAD_SECONDS. Otherwise raises LeaseHeld
-    naming the holder. `lost` is called, with a reason, if somebody else takes this lease.
+    start of the same job, or its heartbeat is older than DEAD_SECONDS. A living one is waited for
+    `patience` seconds, while `check` may raise; then raises LeaseHeld naming the holder. `lost`
+    is called, with a reason, if somebody else takes this lease.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "lease.json"
     token = uuid.uuid4().hex
     mine = {"token": token, "job": job, "host": socket.gethostname(), "pid": os.getpid()}
-    _acquire(path, mine)
+    _acquire(path, mine, patience, check)
     stop = threading.Event()
     thread = threading.Thread(target=_beat, args=(path, token, stop, lost, beat), daemon=True)
     thread.start()
@@ -50,18 +58,27 @@ def held(
             path.unlink(missing_ok=True)
 
 
-def _acquire(path: Path, mine: dict[str, Any]) -> None:
+def _acquire(path: Path, mine: dict[str, Any], patience: float, check: Callable[[], None]) -> None:
+    end = time.monotonic() + patience
+    told = False
     while not _create(path, mine):
         holder = _read(path)
         if holder is None:
             continue  # released just now
         age = _age(path)
         if not _dead(holder, age, mine["job"]):
-            raise LeaseHeld(
+            in_use = (
                 f"{path.parent} is in use by process {holder.get('pid')} on {holder.get('host')}"
-                f" (job {holder.get('job') or 'none'}, last sign of life {age:.0f} s ago): wait "
-                "for it, or stop it and run this again"
+                f" (job {holder.get('job') or 'none'}, last sign of life {age:.0f} s ago)"
             )
+            if time.monotonic() >= end:
+                raise LeaseHeld(f"{in_use}: wait for it, or stop it and run this again")
+            if not told:
+                print(f"{in_use}: waiting for it, at most {patience:.0f} s", flush=True)
+                told = True
+            check()
+            time.sleep(min(1.0, patience))
+            continue
         # Only one of several rivals can move this very file away: its new name is the holder's.
         grave = path.with_name(f"lease.{holder.get('token')}.dead")
         try:

@@ -25,6 +25,8 @@ class Session:
     interrupt: Interrupt
     environment: Mapping[str, str]
     restart: bool = False
+    patience: float = 0.0
+    """Seconds to wait for another trainer to leave the run folder."""
 
     @property
     def job(self) -> str | None:
@@ -44,7 +46,15 @@ class Session:
         with ExitStack() as stack:
             stack.callback(distributed.leave, world)
             if world.leads:
-                stack.enter_context(lease.held(folder, job=self.job, lost=self.interrupt.request))
+                stack.enter_context(
+                    lease.held(
+                        folder,
+                        job=self.job,
+                        lost=self.interrupt.request,
+                        patience=self.patience,
+                        check=lambda: self.interrupt.check(f"waiting for {folder}"),
+                    )
+                )
                 stack.enter_context(_recorded(folder / "attempts.jsonl", stage, self.job))
             yield Engine.of(runtime, device, self.interrupt, world, restart=self.restart)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
+from cluster import history, live
 from reid import config as options
 from reid import fingerprint as stages
 from reid.artefacts import Results
@@ -69,6 +70,37 @@ def fingerprint(stage, key=None):
         subject = [] if key is None else [wildcards[key]]
         settings = getattr(stages, f"{stage}_settings")(SETTINGS, *subject)
         return stages.fingerprint(stage, settings)
+
+    return of_job
+
+
+def memory(megabytes, stage=None):
+    """A resource: more memory for another attempt, in case that the last one lacked some.
+
+    A training also runs again after its time was up; only one that was killed without a
+    farewell gets more.
+    """
+
+    def of_attempt(wildcards, attempt):
+        lacked = attempt > 1
+        if lacked and stage:
+            run = Results.of(DATASET).run(wildcards.training, wildcards.seed)
+            lacked = history.was_killed(run / "attempts.jsonl", stage)
+        return megabytes + (megabytes // 2 if lacked else 0)
+
+    return of_attempt
+
+
+def slurm_extra(rule, margin=120):
+    """A resource: SIGTERM this many seconds before the time limit, or up to a minute earlier;
+    and wait for the job of an earlier controller that is still at work on the same outputs.
+    """
+
+    def of_job(wildcards):
+        waits = (
+            live.dependency(rule, list(wildcards)) if workflow.is_main_process else ""
+        )
+        return f"--signal=TERM@{margin} {waits}".strip()
 
     return of_job
 

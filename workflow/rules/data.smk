@@ -10,6 +10,10 @@ rule index:
         "results/{dataset}/benchmarks/index.tsv"
     conda:
         "../envs/reid.yaml"
+    resources:
+        cpus_per_task=8,
+        mem_mb=memory(8192),
+        runtime=240,
     params:
         fingerprint=fingerprint("index"),
         stamp=dataset_stamp,

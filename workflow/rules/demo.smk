@@ -7,6 +7,10 @@ rule demo_data:
         f"results/{DATASET}/benchmarks/demo_data.tsv"
     conda:
         "../envs/reid.yaml"
+    resources:
+        cpus_per_task=2,
+        mem_mb=memory(8192),
+        runtime=60,
     params:
         fingerprint=fingerprint("demo_data"),
         config=frozen,
@@ -23,6 +27,10 @@ rule demo_weights:
         f"results/{DATASET}/benchmarks/demo_weights/{{file}}.tsv"
     conda:
         "../envs/reid.yaml"
+    resources:
+        cpus_per_task=2,
+        mem_mb=memory(8192),
+        runtime=60,
     params:
         fingerprint=fingerprint("demo_weights"),
         config=frozen,

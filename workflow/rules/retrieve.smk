@@ -11,6 +11,12 @@ rule extract:
         "results/{dataset}/benchmarks/features/{training}/seed{seed}/{protocol}.tsv"
     conda:
         "../envs/reid.yaml"
+    resources:
+        gpu=1,
+        cpus_per_task=8,
+        mem_mb=memory(49152),
+        runtime=480,
+        slurm_extra=slurm_extra("extract"),
     params:
         fingerprint=fingerprint("extract", "training"),
         config=frozen,
@@ -31,6 +37,10 @@ rule tune:
         "results/{dataset}/benchmarks/tune/{variant}/seed{seed}.tsv"
     conda:
         "../envs/reid.yaml"
+    resources:
+        cpus_per_task=4,
+        mem_mb=memory(16384),
+        runtime=240,
     params:
         fingerprint=fingerprint("tune", "variant"),
         config=frozen,
@@ -52,6 +62,10 @@ rule retrieve:
         "results/{dataset}/benchmarks/retrieval/{variant}/seed{seed}/{protocol}.tsv"
     conda:
         "../envs/reid.yaml"
+    resources:
+        cpus_per_task=4,
+        mem_mb=memory(16384),
+        runtime=60,
     params:
         fingerprint=fingerprint("retrieve", "variant"),
         config=frozen,
@@ -73,6 +87,10 @@ rule submission:
         "results/{dataset}/benchmarks/submission/{variant}.tsv"
     conda:
         "../envs/reid.yaml"
+    resources:
+        cpus_per_task=4,
+        mem_mb=memory(16384),
+        runtime=60,
     params:
         fingerprint=fingerprint("submission", "variant"),
         config=frozen,

@@ -1,3 +1,5 @@
+# A training stops and saves before its time is up, which only a job of Slurm has. If another one
+# holds its folder, it waits: a dead one gives no sign of life after 90 seconds.
 rule stage1:
     input:
         index="results/{dataset}/index/train.parquet",
@@ -12,12 +14,19 @@ rule stage1:
         training="|".join(sorted(set(STAGE1_OWNERS.values()))),
     conda:
         "../envs/reid.yaml"
+    resources:
+        gpu=1,
+        cpus_per_task=8,
+        mem_mb=memory(49152, "stage1"),
+        runtime=1440,
+        slurm_extra=slurm_extra("stage1"),
     params:
         fingerprint=fingerprint("stage1", "training"),
         config=frozen,
     shell:
         "exec python -m reid train stage1 --config {params.config}"
-        " --training {wildcards.training} --seed {wildcards.seed} >> {log} 2>&1"
+        " --training {wildcards.training} --seed {wildcards.seed} --wait 5"
+        " ${{SLURM_JOB_ID:+--time-limit {resources.runtime}}} >> {log} 2>&1"
 
 
 if STAGE1_SHARERS:
@@ -52,9 +61,16 @@ rule stage2:
         "results/{dataset}/benchmarks/train/{training}/seed{seed}/stage2.tsv"
     conda:
         "../envs/reid.yaml"
+    resources:
+        gpu=1,
+        cpus_per_task=8,
+        mem_mb=memory(49152, "stage2"),
+        runtime=1440,
+        slurm_extra=slurm_extra("stage2"),
     params:
         fingerprint=fingerprint("stage2", "training"),
         config=frozen,
     shell:
         "exec python -m reid train stage2 --config {params.config}"
-        " --training {wildcards.training} --seed {wildcards.seed} >> {log} 2>&1"
+        " --training {wildcards.training} --seed {wildcards.seed} --wait 5"
+        " ${{SLURM_JOB_ID:+--time-limit {resources.runtime}}} >> {log} 2>&1"
