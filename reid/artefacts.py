@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-SPLITS = ("train", "A2G", "G2A", "A2A")
+SPLITS = ("train", "A2G", "G2A", "A2A", "G2G", "ALL")
 """Names of the index files: training, and one per protocol with its query and gallery."""
 
 
@@ -23,7 +23,7 @@ class Results:
         return self.root / "config" / f"{digest}.yaml"
 
     def index(self, split: str) -> Path:
-        """Index of a split (train, A2G, G2A or A2A)."""
+        """Index of a split: training, or a protocol."""
         return self.root / "index" / f"{split}.parquet"
 
     def run(self, training: str, seed: int) -> Path:
@@ -57,6 +57,18 @@ class Results:
     def submission(self, variant: str) -> Path:
         """The challenge's file for a variant: the whole gallery ranked for every query."""
         return self.root / "submission" / f"{variant}.csv"
+
+    def report(self) -> Path:
+        """The report: one file that a browser opens, also without a network."""
+        return self.root / "report.html"
+
+    def figures(self) -> Path:
+        """Folder of the report's figures: svg, pdf, and the csv that each was drawn from."""
+        return self.root / "figures"
+
+    def benchmark(self, *place: str) -> Path:
+        """What Snakemake measured of a job: seconds, memory, load."""
+        return self.root.joinpath("benchmarks", *place[:-1], f"{place[-1]}.tsv")
 
     def table(self, suffix: str) -> Path:
         """The ablation table as csv, md or tex."""

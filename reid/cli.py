@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from reid import __version__, config
 from reid.config import Config
@@ -277,7 +277,7 @@ def build_parser() -> argparse.ArgumentParser:
         child.add_argument("--variant", required=True, help="key of `variants`")
     for child in (*trainers, extractor, retriever, tuner):
         child.add_argument("--seed", type=int, required=True, help="one of `seeds`")
-    protocols = ("A2G", "G2A", "A2A")
+    protocols = get_args(config.Protocol)
     extractor.add_argument(
         "--protocol",
         required=True,

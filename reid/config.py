@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from reid.errors import UserError
 from reid.files import read_yaml
 
-Protocol = Literal["A2G", "G2A", "A2A"]
+Protocol = Literal["A2G", "G2A", "A2A", "G2G", "ALL"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Value = TypeVar("Value")
@@ -38,10 +38,17 @@ class Dataset(Section):
     """Where the crops lie and how strictly they are read."""
 
     name: Name = Field("detreidx", description="names the folder under results/")
-    root: Path = Field(description="folder that holds train/ and the protocol folders")
-    layout: Literal["detreidx"] = Field("detreidx", description="folder and file-name convention")
+    root: Path = Field(description="folder of the dataset; with DetReIDX that of train/")
+    layout: Literal["detreidx", "mars", "g2a-vreid", "ag-vpreid", "manifest", "folders"] = Field(
+        "detreidx", description="convention of folders and file names (docs/DATA.md)"
+    )
+    manifest: Path | None = Field(
+        None, description="CSV of layout `manifest`; unset: manifest.csv in the root"
+    )
     protocols: tuple[Protocol, ...] = Field(
-        ("A2G", "G2A", "A2A"), min_length=1, description="query to gallery: Aerial, Ground"
+        ("A2G", "G2A", "A2A"),
+        min_length=1,
+        description="query to gallery: Aerial, Ground; ALL whatever the view",
     )
     metadata: bool = Field(
         True, description="false hides altitude, distance and angle everywhere: train and test"

@@ -19,7 +19,7 @@ import torch
 
 from reid.config import Clip, ReRanking, Training
 from reid.data.dataset import TrackletDataset
-from reid.data.layout import NUM_CAMERAS, GrammarError, Scene, Tracklet, parse_scene
+from reid.data.layout import GrammarError, Scene, Tracklet, parse_scene
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.names import FrameNames, group
 from reid.data.sampler import sequential_batches
@@ -99,8 +99,9 @@ class TrackletEncoder:
 
         images: a folder, below which every folder with .jpg files is taken, in order of path; or
         a list of tracklet folders, in its order.
-        camera: 0 ground, 1 or 2 aerial (session), for file names that are not those of
-        DetReIDX; such tracklets have no altitude, distance and angle. Names of DetReIDX say it.
+        camera: for file names that are not those of DetReIDX, one of those of the training's
+        dataset (DetReIDX: 0 ground, 1 or 2 aerial, by session); such tracklets have no altitude,
+        distance and angle. Names of DetReIDX say it.
         flip_tta: average with the features of the mirrored clips (Sec. 3.2.5).
         Raises UserError naming the folder without images or the file name of no known form.
         """
@@ -108,8 +109,11 @@ class TrackletEncoder:
             folders = _folders_below(Path(images))
         else:
             folders = [Path(folder) for folder in images]
-        if camera is not None and camera not in range(NUM_CAMERAS):
-            raise UserError(f"camera must be 0 (ground), 1 or 2 (aerial), got {camera}")
+        cameras = self._network.num_cameras
+        if camera is not None and camera not in range(cameras):
+            raise UserError(
+                f"camera must be one of the training's, 0 to {cameras - 1}, got {camera}"
+            )
         if not folders:
             raise UserError("no tracklet folders given: there is nothing to encode")
         dataset = TrackletDataset(
@@ -177,7 +181,7 @@ def _tracklet(folder: Path, camera: int | None) -> Tracklet:
     if camera is None:
         scene, frames = _scene_of(folder, names)
     else:
-        scene = Scene("aerial" if camera else "ground", None, None, None, camera or None)
+        scene = Scene(None, camera)
     measures = (scene.altitude, scene.distance, scene.angle)
     altitude, distance, angle = (math.nan if value is None else value for value in measures)
     return Tracklet(
@@ -197,13 +201,13 @@ def _tracklet(folder: Path, camera: int | None) -> Tracklet:
 
 def _scene_of(folder: Path, names: list[str]) -> tuple[Scene, FrameNames]:
     """What the DetReIDX names of a tracklet say. Raises UserError when they say nothing, or two."""
-    runs, others = group(names)
-    problem = f"{others[0]} is no DetReIDX file name" if others else ""
+    runs = group(names)
+    problem = ""
     scenes = set()
     for run in runs:
         person = run.head.split("_")[0]
         try:
-            scenes.add(parse_scene(run.head, run.suffix, int(person) if person.isdigit() else -1))
+            scenes.add(parse_scene(run, int(person) if person.isdigit() else -1))
         except GrammarError as error:
             problem = f"{next(iter(FrameNames([run])))}: {error}"
     if len(scenes) > 1:

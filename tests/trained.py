@@ -51,9 +51,9 @@ def make_home(home: Path) -> Config:
     tracklets = part(read_split(results.index("train")), training.validation, "train")
     identities = identities_of(tracklets)
     weights = load_weights("tiny.safetensors")
-    model = build_model(training, weights, identities=len(identities), seed=1)
+    model = build_model(training, weights, identities=len(identities), cameras=3, seed=1)
     trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
-    facts = {"identities": identities, "backbone": weights.sha256, "seed": 1}
+    facts = {"identities": identities, "cameras": 3, "backbone": weights.sha256, "seed": 1}
     facts["model"] = training.model.model_dump(mode="json")
     save_tensors(results.stage("small", 1, 2), trained_tensors(model), facts)
     manifest = {"seed": 1, "options": fingerprint.run_settings(options, "small")}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.config import Dataset
-from reid.data.layout import PROTOCOL_FOLDERS, Tracklet
+from reid.data.layout import CAMERAS, Tracklet
 from reid.data.scan import Rejected
 from reid.errors import UserError
 
@@ -43,13 +43,16 @@ def shared_identities(splits: Splits) -> tuple[int, ...]:
     return tuple(sorted(train & test))
 
 
-def summarise(splits: Splits, rejected: Sequence[Rejected]) -> dict[str, Any]:
+def summarise(
+    splits: Splits, rejected: Sequence[Rejected], cameras: Sequence[str] = CAMERAS
+) -> dict[str, Any]:
     """Counts and checks as JSON-able values: what `summary.json` holds."""
     summary: dict[str, Any] = {}
     for split, tracklets in splits.items():
         subsets = dict.fromkeys(t.subset for t in tracklets)
         summary[split] = {
-            subset: _counts([t for t in tracklets if t.subset == subset]) for subset in subsets
+            subset: _counts([t for t in tracklets if t.subset == subset], cameras)
+            for subset in subsets
         }
         if split != "train":
             summary[split]["unmatched_queries"] = len(unmatched_queries(tracklets))
@@ -62,7 +65,7 @@ def summarise(splits: Splits, rejected: Sequence[Rejected]) -> dict[str, Any]:
     }
 
 
-def _counts(tracklets: Sequence[Tracklet]) -> dict[str, Any]:
+def _counts(tracklets: Sequence[Tracklet], cameras: Sequence[str]) -> dict[str, Any]:
     lengths = [len(tracklet.frames) for tracklet in tracklets]
     aerial = [tracklet for tracklet in tracklets if tracklet.view == "aerial"]
     return {
@@ -76,7 +79,7 @@ def _counts(tracklets: Sequence[Tracklet]) -> dict[str, Any]:
         },
         "tracklets_by_camera": {
             name: sum(tracklet.camera == camera for tracklet in tracklets)
-            for camera, name in enumerate(("ground", "aerial_session1", "aerial_session2"))
+            for camera, name in enumerate(cameras)
         },
         "share_with_metadata": sum(t.has_metadata for t in tracklets) / max(1, len(tracklets)),
         "aerial_outside_capture_points": sum(t.capture_point is None for t in aerial),
@@ -101,12 +104,14 @@ def check(splits: Splits, rejected: Sequence[Rejected], options: Dataset, *, rep
         found = {tracklet.subset for tracklet in tracklets}
         for subset in ("train",) if split == "train" else ("query", "gallery"):
             if subset not in found:
-                where = "train/" if split == "train" else f"{PROTOCOL_FOLDERS[split]}/{subset}"
-                raise UserError(f"{options.root / where} holds no tracklet: expected PID/TRACKLET/")
+                raise UserError(
+                    f"{options.root} holds no tracklet for the {subset} part of {split}: expected "
+                    f"the {options.layout} layout (docs/DATA.md); is dataset.layout right?"
+                )
     shared = shared_identities(splits)
     if shared and not options.allow_shared_identities:
         raise UserError(
-            f"{len(shared)} identities are both in train/ and in a test protocol, the first is "
+            f"{len(shared)} identities are both in training and in a test protocol, the first is "
             f"{shared[0]}: scores would be of people seen in training; move them to one side, or "
             "set dataset.allow_shared_identities if the numbers were given anew"
         )

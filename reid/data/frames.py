@@ -42,4 +42,4 @@ class Files:
 
     def name(self, tracklet: Tracklet, position: int) -> str:
         """Path of the file."""
-        return str(self._root / tracklet.path / tracklet.frames[position])
+        return str(self._root / tracklet.folder / tracklet.frames[position])

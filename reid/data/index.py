@@ -8,21 +8,41 @@ index/summary.json                  counts and checks
 import csv
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 from reid.artefacts import SPLITS, Results
-from reid.config import Config
+from reid.config import Config, nearest
 from reid.data.checks import check, summarise
 from reid.data.damaged import read_damaged
-from reid.data.layout import PROTOCOL_FOLDERS, Tracklet
-from reid.data.scan import Rejected, Walk, scan_subset
-from reid.data.stored import check_fresh, demand_folder, read_split, write_split
+from reid.data.journal import Journal
+from reid.data.layout import CAMERAS, Tracklet, View
+from reid.data.layouts import LAYOUTS
+from reid.data.scan import Found, Look, Plan, Rejected, Unit, scan_units
+from reid.data.stored import (
+    check_fresh,
+    count_cameras,
+    demand_folder,
+    read_cameras,
+    read_split,
+    write_split,
+)
 from reid.errors import UserError
-from reid.files import replacing, write_json
+from reid.files import replacing, sha256_of_json, write_json
+from reid.sources import code_hash
 
-__all__ = ["Index", "build", "check_fresh", "read_split", "run"]
+__all__ = ["Index", "build", "check_fresh", "count_cameras", "read_split", "run"]
+
+_ANY_VIEW: tuple[View | None, ...] = ("ground", "aerial", None)
+_VIEWS: dict[str, tuple[tuple[View | None, ...], tuple[View | None, ...]]] = {
+    "A2G": (("aerial",), ("ground",)),
+    "G2A": (("ground",), ("aerial",)),
+    "A2A": (("aerial",), ("aerial",)),
+    "G2G": (("ground",), ("ground",)),
+    "ALL": (_ANY_VIEW, _ANY_VIEW),
+}
+"""Whose queries and whose gallery make a protocol, where the layout has no folder for each."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +52,15 @@ class Index:
     splits: Mapping[str, tuple[Tracklet, ...]]
     """`train` and the protocols; a protocol holds its query tracklets, then its gallery."""
     rejected: tuple[Rejected, ...]
+    cameras: tuple[str, ...] = CAMERAS
+    """What camera 0, 1, ... is."""
 
     def write(self, folder: Path) -> None:
         """Write `<split>.parquet`, `rejected.csv` and `summary.json`, each atomically."""
         self.write_report(folder)
         for split, tracklets in self.splits.items():
-            write_split(folder / f"{split}.parquet", tracklets)
+            path = folder / f"{split}.parquet"
+            write_split(path, tracklets, cameras=self.cameras)
 
     def write_report(self, folder: Path) -> None:
         """Write `rejected.csv` and `summary.json` only."""
@@ -48,7 +71,7 @@ class Index:
             writer = csv.writer(opened, lineterminator="\n")
             writer.writerow(field.name for field in fields(Rejected))
             writer.writerows((rejected.path, rejected.reason) for rejected in self.rejected)
-        write_json(folder / "summary.json", summarise(self.splits, self.rejected))
+        write_json(folder / "summary.json", summarise(self.splits, self.rejected, self.cameras))
 
     @classmethod
     def read(cls, folder: Path) -> "Index":
@@ -64,58 +87,80 @@ class Index:
                 rejected = tuple(Rejected(**row) for row in csv.DictReader(opened))
         except (OSError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}): run `reid index` again") from None
-        return cls(splits, rejected)
+        return cls(splits, rejected, read_cameras(folder / "train.parquet"))
 
 
 def build(
     root: Path,
     *,
-    layout: Literal["detreidx"] = "detreidx",
+    layout: str = "detreidx",
     protocols: Sequence[str] = ("A2G", "G2A", "A2A"),
+    manifest: Path | None = None,
     workers: int | None = None,
     check_sizes: bool = True,
     damaged: Mapping[str, str] | None = None,
+    journal: Path | None = None,
     quiet: bool = True,
 ) -> Index:
-    """Walk a dataset and list its tracklets; nothing is decoded.
+    """Index the dataset under `root`; nothing is written there.
 
-    `layout` is the folder and file-name convention (reid.data.layout), `workers` the number of
-    threads (default: 8; they wait for the file system). Without `check_sizes` folders are listed
+    `layout` is the convention of folders and file names (docs/DATA.md), `workers` the number of
+    threads (default 8: they wait for the file system). Without `check_sizes` folders are listed
     but files not looked at, so that empty ones stay; `damaged` holds reasons by path of files to
-    leave out (`reid check`); `quiet` prints no progress. Raises UserError when the root, train/
-    or a protocol's query/ or gallery/ folder is missing.
+    leave out (`reid check`). With `journal` a killed index goes on where it was; the file is
+    deleted when all is scanned. `quiet` prints no progress. Raises UserError when the root or
+    something that the layout demands is missing.
     """
-    if layout != "detreidx":
-        raise UserError(f"dataset.layout: no layout {layout!r} (known: detreidx)")
-    demand_folder(root, "dataset.root names the folder that holds train/ and the protocols")
-    demand_folder(root / "train", "expected the training identities: is dataset.root right?")
+    if layout not in LAYOUTS:
+        raise UserError(f"dataset.layout: no layout {layout!r}{nearest(layout, list(LAYOUTS))}")
+    convention = LAYOUTS[layout]
     for protocol in protocols:
-        for part in ("query", "gallery"):
-            demand_folder(
-                root / PROTOCOL_FOLDERS[protocol] / part,
-                f"expected for protocol {protocol}: add it or leave {protocol} out of "
-                "dataset.protocols",
+        if protocol not in convention.protocols:
+            raise UserError(
+                f"dataset.protocols: layout {layout} has no protocol {protocol} "
+                f"(it has {', '.join(convention.protocols)})"
             )
-    known = damaged or {}
-    walks = {"train": [Walk("train", "train", check_sizes, known)]}
+    demand_folder(root, "dataset.root names the folder of the dataset")
+    look = Look(root, check_sizes, damaged or {})
+    plan = convention.plan(look, protocols, manifest)
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(workers or 8))
+        if journal is None:
+            found = scan_units(plan.units, lambda unit: unit.scan(), pool, quiet=quiet)
+        else:
+            kept = stack.enter_context(Journal(journal, root, _key(look, layout, plan)))
+            found = scan_units(plan.units, kept.scan, pool, quiet=quiet)
+            kept.remove()
+    splits = _assemble(plan.units, found, protocols)
+    cameras = convention.cameras
+    if cameras is None:
+        highest = max((t.camera for split in splits.values() for t in split), default=0)
+        cameras = tuple(f"camera{number}" for number in range(highest + 1))
+    rejected = (*plan.rejected, *(one for part in found for one in part.rejected))
+    return Index(splits, rejected, cameras)
+
+
+def _key(look: Look, layout: str, plan: Plan) -> str:
+    """What entries of a journal hold for."""
+    options = [str(look.root.resolve()), look.check_sizes, dict(look.damaged), layout, plan.stamp]
+    return sha256_of_json([options, code_hash("reid.data.index")])
+
+
+def _assemble(
+    units: Sequence[Unit], found: Sequence[Found], protocols: Sequence[str]
+) -> dict[str, tuple[Tracklet, ...]]:
+    by_split: dict[str, list[Tracklet]] = {}
+    for unit, part in zip(units, found, strict=True):
+        by_split.setdefault(unit.split, []).extend(part.tracklets)
+    splits = {"train": tuple(by_split.get("train", ()))}
+    pool = by_split.get("test", ())
     for protocol in protocols:
-        folder = PROTOCOL_FOLDERS[protocol]
-        walks[protocol] = [
-            Walk(f"{folder}/query", "query", check_sizes, known),
-            Walk(f"{folder}/gallery", "gallery", check_sizes, known),
+        queries, gallery = _VIEWS[protocol]
+        chosen = by_split.get(protocol, ()) or [
+            t for t in pool if t.view in (queries if t.subset == "query" else gallery)
         ]
-    with ThreadPoolExecutor(workers or 8) as pool:
-        found = {
-            split: [scan_subset(root, walk, pool, quiet=quiet) for walk in parts]
-            for split, parts in walks.items()
-        }
-    return Index(
-        {
-            split: tuple(t for part in parts for t in part.tracklets)
-            for split, parts in found.items()
-        },
-        tuple(r for parts in found.values() for part in parts for r in part.rejected),
-    )
+        splits[protocol] = tuple(sorted(chosen, key=lambda t: t.subset != "query"))
+    return splits
 
 
 def run(config: Config) -> None:
@@ -126,8 +171,10 @@ def run(config: Config) -> None:
         options.root,
         layout=options.layout,
         protocols=options.protocols,
+        manifest=options.manifest,
         check_sizes=options.check_sizes,
         damaged=None if options.damaged is None else read_damaged(options.damaged),
+        journal=folder / "scan.journal",
         quiet=False,
     )
     index.write_report(folder)

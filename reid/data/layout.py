@@ -16,11 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from reid.data.names import Run
+
 Subset = Literal["train", "query", "gallery"]
 View = Literal["ground", "aerial"]
 
-NUM_CAMERAS = 3
-"""Camera ids: 0 ground, 1 aerial in session 1, 2 aerial in session 2."""
+CAMERAS = ("ground", "aerial_session1", "aerial_session2")
+"""Camera ids are positions in this."""
+
+NUM_CAMERAS = len(CAMERAS)
+"""Of DetReIDX; of any dataset: `reid.data.stored.count_cameras`."""
 
 PROTOCOL_FOLDERS = {
     "A2G": "case1_aerial_to_ground",
@@ -47,30 +52,39 @@ _SESSIONS = {"1": 1, "S1": 1, "2": 2, "S2": 2}
 
 @dataclass(frozen=True, slots=True)
 class Tracklet:
-    """One folder of frames of one person, seen by one camera without interruption."""
+    """Frames of one person, seen by one camera without interruption.
+
+    What a layout does not tell is None or NaN.
+    """
 
     identity: int
-    """Person folder name as an integer."""
     name: str
-    """Tracklet folder name."""
     path: str
-    """Folder relative to the dataset root, with forward slashes."""
+    """Unique in its dataset; with forward slashes. In most layouts the folder of the frames."""
     subset: Subset
-    view: View
+    view: View | None
     camera: int
-    """See NUM_CAMERAS."""
+    """From 0; how many there are: `reid.data.stored.count_cameras`."""
     session: int | None
-    """1 or 2; None on the ground."""
     altitude: float
-    """Metres; NaN on the ground."""
+    """Metres."""
     distance: float
-    """Horizontal, metres; NaN on the ground."""
+    """Horizontal, metres."""
     angle: float
-    """Degrees; NaN on the ground."""
+    """Degrees."""
     frames: Sequence[str]
-    """File names, by frame number within what precedes it."""
+    """File names; where the layout does not order them, by their number."""
     modified: int = 0
     """Modification time of the folder when indexed, ns since the epoch."""
+    in_folder: str = ""
+    """Folder of the frames relative to the dataset root, when it is not `path`."""
+    size: int | None = None
+    """Bytes of all frames when indexed; None when files were not looked at."""
+
+    @property
+    def folder(self) -> str:
+        """Folder of the frames, relative to the dataset root."""
+        return self.in_folder or self.path
 
     @property
     def has_metadata(self) -> bool:
@@ -90,16 +104,12 @@ class Tracklet:
 class Scene(NamedTuple):
     """What every frame of a tracklet has in common; NaN replaced by None to compare equal."""
 
-    view: View
-    altitude: float | None
-    distance: float | None
-    angle: float | None
-    session: int | None
-
-    @property
-    def camera(self) -> int:
-        """Camera id, see NUM_CAMERAS."""
-        return 0 if self.session is None else self.session
+    view: View | None
+    camera: int
+    session: int | None = None
+    altitude: float | None = None
+    distance: float | None = None
+    angle: float | None = None
 
 
 class GrammarError(ValueError):
@@ -113,22 +123,16 @@ def parse_identity(name: str) -> int:
     return int(name)
 
 
-def why_not_a_frame(name: str) -> str:
-    """The reason why a file name does not end in `_NUMBER.jpg`."""
-    if not name.lower().endswith(_SUFFIXES):
-        return "not a .jpg file"
-    return "unknown file name: no frame number of at most 9 digits at its end"
+def parse_scene(run: Run, identity: int) -> Scene:
+    """What file names that differ in their frame number only say.
 
-
-def parse_scene(head: str, suffix: str, identity: int) -> Scene:
-    """Read a file name without its frame number: `head` before it, `suffix` from the dot on.
-
-    `identity` is that of its person folder. Raises GrammarError with the reason when the name
-    is of neither form.
+    `identity` is that of their person folder. Raises GrammarError with the reason when the names
+    are of neither form.
     """
-    if suffix.lower() not in _SUFFIXES:
-        raise GrammarError("not a .jpg file")
-    fields = [*head.split("_"), "frame"]
+    demand_jpeg(run)
+    if not run.width or not run.head.endswith("_"):
+        raise GrammarError("unknown file name: no frame number of at most 9 digits at its end")
+    fields = [*run.head.split("_")[:-1], "frame"]
     if len(fields) not in (_GROUND_FIELDS, _AERIAL_FIELDS):
         raise GrammarError(
             f"unknown file name: {len(fields)} fields between underscores, expected "
@@ -139,14 +143,26 @@ def parse_scene(head: str, suffix: str, identity: int) -> Scene:
     if not _INTEGER.fullmatch(fields[0]) or int(fields[0]) != identity:
         raise GrammarError(f"identity {fields[0]!r} of the file is not that of its person folder")
     if len(fields) == _GROUND_FIELDS:
-        return Scene("ground", None, None, None, None)
+        return Scene("ground", camera=0)
     altitude, distance, angle = (
         _measure(what, text)
         for what, text in zip(("height", "distance", "angle"), fields[6:9], strict=True)
     )
     if fields[-2] not in _SESSIONS:
         raise GrammarError(f"session {fields[-2]!r} is not one of {', '.join(_SESSIONS)}")
-    return Scene("aerial", altitude, distance, angle, _SESSIONS[fields[-2]])
+    session = _SESSIONS[fields[-2]]
+    return Scene("aerial", session, session, altitude, distance, angle)
+
+
+def demand_jpeg(run: Run) -> None:
+    """Raise GrammarError unless these are names of JPEGs."""
+    if not is_jpeg(run.suffix):
+        raise GrammarError("not a .jpg file")
+
+
+def is_jpeg(name: str) -> bool:
+    """Whether a file name, or its suffix, is that of a JPEG."""
+    return name.lower().endswith(_SUFFIXES)
 
 
 def _measure(what: str, text: str) -> float:

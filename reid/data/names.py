@@ -10,12 +10,13 @@ from typing import overload
 
 import numpy as np
 
-_NAME = re.compile(r"(.*)_(\d{1,9})(\.\w+)", re.ASCII | re.DOTALL)
+_NAME = re.compile(r"(.*?)(\d{0,9})((?:\.\w+)?)", re.ASCII | re.DOTALL)
+"""Everything is a name: what has no number has one of no digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Names `head_NUMBERsuffix` with the number padded by zeros to `width` digits."""
+    """Names `head NUMBER suffix` with the number padded by zeros to `width` digits (0: none)."""
 
     head: str
     width: int
@@ -35,18 +36,14 @@ class FrameNames(Sequence[str]):
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "FrameNames":
-        """Any names that end in `_NUMBER.suffix`, in their order. Raises ValueError for others."""
+        """Any names, in their order."""
         if isinstance(names, cls):
             return names
-        parts = []
-        for name in names:
-            match = _NAME.fullmatch(name)
-            if match is None:
-                raise ValueError(f"{name!r} does not end in _NUMBER and a suffix")
-            parts.append(match.groups())
         return cls(
-            Run(head, width, suffix, np.array([int(digits) for _, digits, _ in own], np.int32))
-            for (head, width, suffix), own in groupby(parts, lambda p: (p[0], len(p[1]), p[2]))
+            Run(head, width, suffix, np.array([int(d or 0) for _, d, _ in own], np.int32))
+            for (head, width, suffix), own in groupby(
+                map(_split, names), lambda part: (part[0], len(part[1]), part[2])
+            )
         )
 
     def digest(self) -> str:
@@ -73,7 +70,7 @@ class FrameNames(Sequence[str]):
         place = bisect_right(self._ends, position)
         run = self.runs[place]
         number = run.numbers[position - self._ends[place]]  # counted from the end of the run
-        return f"{run.head}_{number:0{run.width}d}{run.suffix}"
+        return f"{run.head}{f'{number:0{run.width}d}' if run.width else ''}{run.suffix}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -85,28 +82,31 @@ class FrameNames(Sequence[str]):
         return f"FrameNames({list(self)})"
 
 
-def group(names: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """Runs of the names that end in `_NUMBER.suffix`, sorted, and the other names, as they came."""
+def group(names: Sequence[str]) -> list[Run]:
+    """Runs of names that differ in their number only: sorted, and sorted by number within."""
     uniform = _uniform(names)
     if uniform is not None:
-        return [uniform], []
+        return [uniform]
     found: dict[tuple[str, int, str], list[int]] = {}
-    others = []
-    for name in names:
-        match = _NAME.fullmatch(name)
-        if match is None:
-            others.append(name)
-        else:
-            head, digits, suffix = match.groups()
-            found.setdefault((head, len(digits), suffix), []).append(int(digits))
-    return [Run(*key, np.sort(np.array(found[key], np.int32))) for key in sorted(found)], others
+    for head, digits, suffix in map(_split, names):
+        found.setdefault((head, len(digits), suffix), []).append(int(digits or 0))
+    return [Run(*key, np.sort(np.array(found[key], np.int32))) for key in sorted(found)]
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """Head, digits (at most 9, maybe none) and suffix."""
+    match = _NAME.fullmatch(name)
+    assert match is not None  # the pattern matches every string
+    return match[1], match[2], match[3]
 
 
 def _uniform(names: Sequence[str]) -> Run | None:
     """The one run of all names, found without a look at each: what nearly every folder holds."""
     first = _NAME.fullmatch(names[0]) if names else None
     joined = "".join(names)
-    if first is None or not joined.isascii() or set(map(len, names)) != {len(names[0])}:
+    if first is None or not first[2] or not joined.isascii():
+        return None
+    if set(map(len, names)) != {len(names[0])}:
         return None
     table = np.frombuffer(joined.encode(), np.uint8).reshape(len(names), -1)
     start, end = first.span(2)

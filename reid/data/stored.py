@@ -1,7 +1,9 @@
 """Tracklets of one split as a Parquet file: a row each, frame names by what differs."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reid.data.layout import Tracklet
+from reid.data.layout import CAMERAS, Tracklet
 from reid.data.names import FrameNames, Run
 from reid.errors import UserError
 from reid.files import replacing
@@ -39,37 +41,69 @@ _COLUMNS: dict[str, pa.DataType] = {
     "angle": pa.float64(),
     "frames": pa.list_(_RUN),
     "modified": pa.int64(),
+    "in_folder": pa.string(),
+    "size": pa.int64(),
+    "capture_point": pa.int8(),
 }
 SCHEMA = pa.schema(_COLUMNS)
+_DERIVED = ("capture_point",)
+"""Columns for people who read the file: a tracklet knows them from the others."""
+_CAMERAS = b"cameras"
 
 
-def write_split(path: Path, tracklets: Sequence[Tracklet]) -> None:
-    """Write tracklets to a Parquet file, atomically."""
+def write_split(
+    path: Path, tracklets: Sequence[Tracklet], *, cameras: Sequence[str] = CAMERAS
+) -> None:
+    """Write tracklets to a Parquet file, atomically; `cameras` are those of the whole dataset."""
     columns = {name: [getattr(t, name) for t in tracklets] for name in SCHEMA.names}
     columns["frames"] = [
         [asdict(run) for run in FrameNames.of(tracklet.frames).runs] for tracklet in tracklets
     ]
     with replacing(path) as temporary:
-        pq.write_table(pa.table(columns, schema=SCHEMA), temporary)
+        schema = SCHEMA.with_metadata({_CAMERAS: json.dumps(list(cameras)).encode()})
+        pq.write_table(pa.table(columns, schema=schema), temporary)
+
+
+def read_cameras(path: Path) -> tuple[str, ...]:
+    """What camera 0, 1, ... of the dataset is that a split's index belongs to.
+
+    Raises UserError as `read_split`.
+    """
+    with _naming(path):
+        facts = pq.read_schema(path).metadata or {}
+    if _CAMERAS not in facts:
+        raise UserError(f"{path} has other columns than an index: run `reid index` again")
+    return tuple(json.loads(facts[_CAMERAS]))
+
+
+def count_cameras(path: Path) -> int:
+    """How many those are: what the network's camera prompts are for."""
+    return len(read_cameras(path))
 
 
 def read_split(path: Path) -> tuple[Tracklet, ...]:
     """Tracklets of one split's Parquet file. Raises UserError when missing or damaged."""
-    try:
+    with _naming(path):
         table = pq.read_table(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run `reid index`") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not an index ({reason}): run `reid index` again") from None
     if not table.schema.equals(SCHEMA):
         raise UserError(f"{path} has other columns than an index: run `reid index` again")
-    columns: dict[str, list[Any]] = table.drop_columns("frames").to_pydict()
+    columns: dict[str, list[Any]] = table.drop_columns(["frames", *_DERIVED]).to_pydict()
     columns["frames"] = _names(table.column("frames").combine_chunks())
     return tuple(
         Tracklet(**dict(zip(columns, row, strict=True)))
         for row in zip(*columns.values(), strict=True)
     )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run `reid index`") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not an index ({reason}): run `reid index` again") from None
 
 
 def check_fresh(root: Path, path: Path) -> None:
@@ -78,8 +112,9 @@ def check_fresh(root: Path, path: Path) -> None:
     Raises UserError naming the first folder that is gone or was changed after indexing.
     """
     demand_folder(root, f"{path} was made from it: correct dataset.root or bring it back")
-    for tracklet in read_split(path):
-        folder = root / tracklet.path
+    times = {tracklet.folder: tracklet.modified for tracklet in read_split(path)}
+    for place, indexed in times.items():
+        folder = root / place
         try:
             modified = folder.stat().st_mtime_ns
         except OSError:
@@ -87,7 +122,7 @@ def check_fresh(root: Path, path: Path) -> None:
                 f"{folder} is gone, but {path} lists it: correct dataset.root or run "
                 "`reid index` again"
             ) from None
-        if modified != tracklet.modified:
+        if modified != indexed:
             raise UserError(f"{folder} changed after {path} was made: run `reid index` again")
 
 

@@ -48,6 +48,7 @@ class VideoReID(nn.Module):
             )
         height, width = image_size
         self.geometry = geometry
+        self.num_cameras = num_cameras
         self.visual = VisualTower(
             geometry,
             height=height,

@@ -8,7 +8,7 @@ from reid.artefacts import Results
 from reid.config import Config, Training
 from reid.data.augment import normalise
 from reid.data.dataset import Batch
-from reid.data.layout import NUM_CAMERAS, Tracklet
+from reid.data.layout import Tracklet
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import sequential_batches
 from reid.errors import UserError
@@ -145,12 +145,14 @@ def restore(path: Path, training: Training, backbone: str, *, seed: int) -> Vide
         "model": training.model.model_dump(mode="json"),
     }
     require_equal(path, facts, expected)
-    identities = facts["identities"]
+    identities, cameras = facts["identities"], facts.get("cameras")
     assert isinstance(identities, list)
+    if not isinstance(cameras, int):
+        raise UserError(f"{path} does not tell how many cameras it knows: train again")
     model = network.build(
         training.model,
         num_classes=len(identities),
-        num_cameras=NUM_CAMERAS,
+        num_cameras=cameras,
         weights=weights,
         image_size=(training.clip.height, training.clip.width),
     )

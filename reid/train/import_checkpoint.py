@@ -10,7 +10,7 @@ from torch import Tensor
 from reid import fingerprint, provenance
 from reid.artefacts import Results
 from reid.config import Config, Validation
-from reid.data.layout import NUM_CAMERAS
+from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import sha256_of_file
@@ -41,13 +41,14 @@ def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str
     given = read_tensors(file)
     classes = _classes(given, file)
     identities = _identities(results.index("train"), training.validation, classes, file)
+    cameras = cameras_of(config.dataset.layout, results.index("train"))
     weights = load_weights(config.backbones[training.backbone].weights)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = network.build(
             training.model,
             num_classes=classes,
-            num_cameras=NUM_CAMERAS,
+            num_cameras=cameras,
             weights=weights,
             image_size=(training.clip.height, training.clip.width),
         )
@@ -69,6 +70,7 @@ def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str
         {**trained_tensors(model), **tower},
         {
             "identities": identities,
+            "cameras": cameras,
             "backbone": weights.sha256,
             "seed": seed,
             "model": training.model.model_dump(mode="json"),

@@ -5,6 +5,7 @@ import torch
 from reid.artefacts import Results
 from reid.config import Config, Training
 from reid.data.layout import NUM_CAMERAS
+from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.holdout import part
@@ -30,28 +31,31 @@ def run(config: Config, name: str, *, geometry: str | None, classes: int | None)
     sizes = GEOMETRIES[geometry] if geometry else read_geometry(weights)
     if classes is not None and classes < 1:
         raise UserError(f"--classes is {classes}: expected at least one identity")
+    index = Results.of(config.dataset.name).index("train")
     if classes is None:
-        index = Results.of(config.dataset.name).index("train")
         if not index.exists():
             raise UserError(f"{index} does not exist: run `reid index`, or give --classes")
         classes = len(identities_of(part(read_split(index), training.validation, "train")))
+    cameras = cameras_of(config.dataset.layout, index)
     print(
         f"training {name}: backbone {geometry or weights} "
         f"(width {sizes.width}, {sizes.depth} blocks, patch {sizes.patch}), "
-        f"{classes} identities, {NUM_CAMERAS} cameras"
+        f"{classes} identities, {cameras} cameras"
     )
-    for stage, groups in stage_groups(training, sizes, classes).items():
+    for stage, groups in stage_groups(training, sizes, classes, cameras).items():
         print(f"\n{stage}\n{describe(groups)}")
 
 
-def stage_groups(training: Training, sizes: Geometry, classes: int) -> dict[str, list[Group]]:
+def stage_groups(
+    training: Training, sizes: Geometry, classes: int, cameras: int = NUM_CAMERAS
+) -> dict[str, list[Group]]:
     """The groups of each stage, trained ones first. Nothing of the network is allocated."""
     clip, first = training.clip, training.stage1
     with torch.device("meta"):
         model = network.build(
             training.model,
             num_classes=classes,
-            num_cameras=NUM_CAMERAS,
+            num_cameras=cameras,
             weights=sizes,
             image_size=(clip.height, clip.width),
         )

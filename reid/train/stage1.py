@@ -10,7 +10,6 @@ from reid.artefacts import Results
 from reid.config import Config, Stage1, Training
 from reid.data.augment import augment, normalise
 from reid.data.dataset import TrackletDataset
-from reid.data.layout import NUM_CAMERAS
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
@@ -119,7 +118,7 @@ def cache_images(
     model = network.build(
         training.model,
         num_classes=1,
-        num_cameras=NUM_CAMERAS,
+        num_cameras=1,  # plain CLIP knows none
         weights=weights,
         image_size=(clip.height, clip.width),
     )

@@ -13,9 +13,9 @@ from reid.artefacts import Results
 from reid.config import Config, Runtime, Training
 from reid.data.augment import augment
 from reid.data.dataset import Batch, TrackletDataset
-from reid.data.layout import NUM_CAMERAS
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import Draw, pk_batches
+from reid.data.stored import count_cameras
 from reid.files import sha256_of_file
 from reid.holdout import part
 from reid.model import network
@@ -88,7 +88,8 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     identities = identities_of(tracklets)
     made = {"identities": identities, "backbone": weights.sha256, "seed": seed}
     require_equal(stage1, facts, made)
-    model = build_model(training, weights, identities=len(identities), seed=seed)
+    cameras = count_cameras(index)
+    model = build_model(training, weights, identities=len(identities), cameras=cameras, seed=seed)
     groups = trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
     model.to(engine.device).train()
     prepare(model, config.runtime, training, engine)
@@ -126,18 +127,20 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         save_tensors(
             results.stage(name, seed, 2),
             trained_tensors(model),
-            {**made, "model": training.model.model_dump(mode="json")},
+            {**made, "cameras": cameras, "model": training.model.model_dump(mode="json")},
         )
 
 
-def build_model(training: Training, weights: Weights, *, identities: int, seed: int) -> VideoReID:
+def build_model(
+    training: Training, weights: Weights, *, identities: int, cameras: int, seed: int
+) -> VideoReID:
     """The network of a training; what is new in it starts from `seed`."""
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "stage 2"))
         return network.build(
             training.model,
             num_classes=identities,
-            num_cameras=NUM_CAMERAS,
+            num_cameras=cameras,
             weights=weights,
             image_size=(training.clip.height, training.clip.width),
         )

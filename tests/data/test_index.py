@@ -146,9 +146,9 @@ def test_frames_are_in_the_order_of_their_numbers(tree):
     ]
 
 
-def test_progress_tells_people_and_frames(tree, capsys):
+def test_progress_tells_folders_and_files_a_second(tree, capsys):
     index.build(tree, quiet=False)
-    assert "index of train: 2/2 people" in capsys.readouterr().out
+    assert "index: 14/14 folders" in capsys.readouterr().out
 
 
 def test_names_that_are_not_utf8_are_rejected_and_written(tree, tmp_path):

@@ -11,7 +11,6 @@ from reid.data.layout import (
     Tracklet,
     parse_identity,
     parse_scene,
-    why_not_a_frame,
 )
 from reid.data.names import group
 from tests.trees import frame_name
@@ -21,23 +20,18 @@ AERIAL = "0012_23_10_2024_09_18_5.8_10_30_3_0_1_1_0_-1_-1_6_0_0_6_152_178_S2_000
 
 
 def parse_frame(name, identity):
-    runs, others = group([name])
-    if others:
-        raise GrammarError(why_not_a_frame(name))
-    return parse_scene(runs[0].head, runs[0].suffix, identity)
+    return parse_scene(group([name])[0], identity)
 
 
 def test_ground_name_has_no_metadata():
     scene = parse_frame(GROUND, 12)
-    assert scene == ("ground", None, None, None, None)
-    assert scene.camera == 0
+    assert scene == ("ground", 0, None, None, None, None)
 
 
 @pytest.mark.parametrize(("spelled", "session"), [("1", 1), ("2", 2), ("S1", 1), ("S2", 2)])
 def test_aerial_name_in_both_session_spellings(spelled, session):
     scene = parse_frame(AERIAL.replace("S2", spelled), 12)
-    assert scene == ("aerial", 5.8, 10.0, 30.0, session)
-    assert scene.camera == session
+    assert scene == ("aerial", session, session, 5.8, 10.0, 30.0)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +71,10 @@ def test_other_names_are_errors_with_their_reason(name, reason):
 )
 def test_every_aerial_name_reads_back(identity, frame, camera, point, spelling):
     name = frame_name(identity, frame, camera=camera, point=point, spelling=spelling)
-    assert parse_frame(name, identity) == ("aerial", *CAPTURE_POINTS[point - 1], camera)
+    assert parse_frame(name, identity) == (
+        *("aerial", camera, camera),
+        *CAPTURE_POINTS[point - 1],
+    )
 
 
 @given(st.text(max_size=60))

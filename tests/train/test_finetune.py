@@ -193,7 +193,7 @@ def test_stage_1_moves_the_contexts_only() -> None:
 def sizes(name: str, geometry: Geometry) -> dict[str, int]:
     """Trained parameters of stage 2 by part, weights and biases together."""
     found: dict[str, int] = {}
-    for group in stage_groups(trainings()[name], geometry, 185)["stage 2"]:
+    for group in stage_groups(trainings()[name], geometry, 185, 3)["stage 2"]:
         part = group.name.split()[0] if "blocks" in group.name else group.name
         part = part.removesuffix(" (bias)")
         if group.lr:
@@ -246,6 +246,6 @@ def test_params_match_the_published_sizes(
 
 @pytest.mark.parametrize(("geometry", "size"), [(VIT_B16, 387_072), (VIT_L14, 580_608)])
 def test_params_of_stage_1(geometry: Geometry, size: int) -> None:
-    contexts, tower = stage_groups(trainings()["scaled"], geometry, 185)["stage 1"]
+    contexts, tower = stage_groups(trainings()["scaled"], geometry, 185, 3)["stage 1"]
     assert (contexts.name, contexts.size, contexts.lr) == ("contexts", size, 2e-4)
     assert (tower.name, tower.lr) == ("text tower", 0.0)

@@ -64,7 +64,7 @@ def a_batch(rows: slice = slice(None)) -> WholeBatch:
 
 
 def a_model(runtime: Runtime | None = None) -> VideoReID:
-    model = build_model(TRAINING, random_weights(TINY), identities=3, seed=0)
+    model = build_model(TRAINING, random_weights(TINY), identities=3, cameras=3, seed=0)
     trainable_groups(model, finetune=TRAINING.finetune, stage2=TRAINING.stage2)
     model.train()
     prepare(model, runtime or Runtime(device="cpu"), TRAINING, engine())

@@ -1,0 +1,153 @@
+"""Layouts that are folders: PERSON/TRACKLET/frames, and what the names say."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from reid.data.layout import GrammarError, Scene, Subset, Tracklet, parse_identity
+from reid.data.names import FrameNames, Run, group
+from reid.data.scan import (
+    Found,
+    Look,
+    Plan,
+    Rejected,
+    Unit,
+    entries,
+    is_text,
+    list_names,
+    look_at,
+    make_tracklet,
+    reject,
+    reject_below,
+    reject_entry,
+)
+from reid.errors import UserError
+
+Grammar = Callable[[str, Run, int], Scene]
+"""What the names of a tracklet say: (name of its folder, its frames, identity) -> Scene, or
+GrammarError."""
+
+
+class Part(NamedTuple):
+    """A folder of persons."""
+
+    folder: str
+    """Relative to the dataset root."""
+    split: str
+    subset: Subset
+
+
+def plan_tree(
+    look: Look,
+    parts: Iterable[Part],
+    grammar: Grammar,
+    identify: Callable[[str], int] = parse_identity,
+) -> Plan:
+    """A unit per person folder, by identity. `identify` reads the name of one.
+
+    Raises UserError when a folder cannot be read or two folders are one identity.
+    """
+    units: list[Unit] = []
+    strays: list[Rejected] = []
+    for part in parts:
+        people: dict[int, str] = {}
+        for entry in entries(look.root / part.folder):
+            place = f"{part.folder}/{entry.name}"
+            if not entry.is_dir():
+                strays.append(reject(place, "file outside a tracklet folder"))
+                continue
+            try:
+                identity = identify(entry.name)
+            except GrammarError as error:
+                strays += reject_below(look.root, place, str(error))
+                continue
+            if identity in people:
+                raise UserError(
+                    f"{look.root / people[identity]} and {look.root / place} are both identity "
+                    f"{identity}: rename or merge them"
+                )
+            people[identity] = place
+        units += [
+            Unit(place, part.split, partial(_scan_person, look, place, identity, part, grammar))
+            for identity, place in sorted(people.items())
+        ]
+    return Plan(units, strays)
+
+
+def _scan_person(look: Look, folder: str, identity: int, part: Part, grammar: Grammar) -> Found:
+    tracklets: list[Tracklet] = []
+    rejected: list[Rejected] = []
+    # Taken before the listing: a change in between then shows as a stale index, not as none.
+    folders = [(folder, (look.root / folder).stat().st_mtime_ns)]
+    within = entries(look.root / folder)
+    if not within:
+        rejected.append(reject(folder, "empty person folder"))
+    for entry in within:
+        place = f"{folder}/{entry.name}"
+        if not entry.is_dir():
+            rejected.append(reject(place, "file outside a tracklet folder"))
+        elif not is_text(entry.name):
+            rejected += reject_below(look.root, place, "folder name is not UTF-8")
+        else:
+            modified = (look.root / place).stat().st_mtime_ns
+            folders.append((place, modified))
+            tracklet, bad = _scan_tracklet(look, place, identity, part.subset, grammar, modified)
+            rejected += bad
+            if tracklet is not None:
+                tracklets.append(tracklet)
+    return Found(tuple(tracklets), tuple(rejected), tuple(folders))
+
+
+def _scan_tracklet(
+    look: Look, folder: str, identity: int, subset: Subset, grammar: Grammar, modified: int
+) -> tuple[Tracklet | None, list[Rejected]]:
+    names = list_names(look.root / folder)
+    if not names:
+        return None, [reject(folder, "empty tracklet")]
+    bad, sizes = look_at(folder, names, look)
+    scenes: list[tuple[Scene, Run]] = []
+    votes: Counter[Scene] = Counter()
+    for run in group(names if not bad else [name for name in names if name not in bad]):
+        try:
+            seen = grammar(PurePosixPath(folder).name, run, identity)
+            if not is_text(run.head):
+                raise GrammarError("file name is not UTF-8")
+        except GrammarError as error:
+            bad |= dict.fromkeys(FrameNames([run]), str(error))
+        else:
+            scenes.append((seen, run))
+            votes[seen] += len(run.numbers)
+    scene = max(votes, key=votes.__getitem__, default=None)
+    odd = FrameNames(run for own, run in scenes if own != scene)
+    bad |= dict.fromkeys(
+        odd, "view, height, distance, angle or session differs from the rest of its tracklet"
+    )
+    rejected = [
+        one
+        for name in sorted(bad)
+        for one in reject_entry(look.root, f"{folder}/{name}", bad[name])
+    ]
+    if scene is None:
+        return None, rejected
+    frames = FrameNames(run for own, run in scenes if own == scene)
+    size = sum(sizes.values()) - sum(sizes.get(name, 0) for name in bad)
+    return (
+        make_tracklet(
+            folder,
+            identity,
+            subset,
+            scene,
+            frames,
+            modified=modified,
+            size=size if look.check_sizes else None,
+        ),
+        rejected,
+    )
+
+
+def parts_of(folder: str, split: str) -> list[Part]:
+    """The query and gallery folders below `folder`."""
+    subsets: tuple[Subset, ...] = ("query", "gallery")
+    return [Part(f"{folder}/{subset}" if folder else subset, split, subset) for subset in subsets]

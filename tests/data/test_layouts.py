@@ -1,0 +1,296 @@
+"""Each layout on a generated tree of its convention."""
+
+import math
+import shutil
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+from reid.config import Clip, Dataset, Protocol
+from reid.data import checks, index, pack
+from reid.data.dataset import TrackletDataset
+from reid.data.layouts import LAYOUTS
+from reid.data.stored import count_cameras, read_split
+from reid.errors import UserError
+from tests.data import layouts
+from tests.trees import make_tree
+
+
+@dataclass(frozen=True)
+class Case:
+    make: object
+    protocols: tuple[str, ...]
+    cameras: int
+    train: int
+    """Tracklets."""
+    sides: dict[str, tuple[int, int]]
+    """Queries and gallery tracklets by protocol."""
+    share: float = 0.0
+    """Of queries without a positive."""
+
+
+CASES = {
+    "detreidx": Case(
+        make_tree, ("A2G", "G2A", "A2A"), 3, 6, {"A2G": (4, 2), "G2A": (2, 4), "A2A": (2, 2)}
+    ),
+    "mars": Case(layouts.make_mars, ("G2G", "ALL"), 6, 12, {"G2G": (6, 12), "ALL": (6, 12)}),
+    "g2a-vreid": Case(layouts.make_g2a, ("G2A",), 2, 4, {"G2A": (2, 2)}),
+    "ag-vpreid": Case(layouts.make_agvpreid, ("A2G", "G2A"), 6, 6, {"A2G": (2, 4), "G2A": (2, 4)}),
+    "folders": Case(layouts.make_folders, ("ALL",), 4, 4, {"ALL": (2, 2)}),
+    "manifest": Case(layouts.make_manifest, ("G2A", "ALL"), 2, 4, {"G2A": (2, 2), "ALL": (2, 2)}),
+}
+
+
+def build(name, root, **options):
+    protocols = options.pop("protocols", CASES[name].protocols)
+    return index.build(root, layout=name, protocols=protocols, **options)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def indexed(request, tmp_path_factory):
+    """Name of a layout, its tree, and the index of that."""
+    root = CASES[request.param].make(tmp_path_factory.mktemp(request.param) / "data")
+    return request.param, root, build(request.param, root)
+
+
+def test_the_configuration_offers_every_layout_and_protocol():
+    assert set(get_args(Dataset.model_fields["layout"].annotation)) == set(LAYOUTS) == set(CASES)
+    assert set(get_args(Protocol)) == {p for one in LAYOUTS.values() for p in one.protocols}
+
+
+def test_every_tracklet_is_found_and_nothing_else(indexed):
+    name, root, built = indexed
+    case = CASES[name]
+    assert not built.rejected
+    assert len(built.splits["train"]) == case.train
+    for protocol, (queries, gallery) in case.sides.items():
+        subsets = [tracklet.subset for tracklet in built.splits[protocol]]
+        assert subsets == ["query"] * queries + ["gallery"] * gallery
+    for tracklets in built.splits.values():
+        assert len({tracklet.path for tracklet in tracklets}) == len(tracklets)
+        for tracklet in tracklets:
+            sizes = [(root / tracklet.folder / frame).stat().st_size for frame in tracklet.frames]
+            assert (len(sizes), tracklet.size) == (3, sum(sizes))
+    options = Dataset(root=root, layout=name, protocols=case.protocols)
+    checks.check(built.splits, (), options, report=root / "rejected.csv")
+
+
+def test_cameras_follow_from_layout_or_data_and_are_stored(indexed, tmp_path):
+    name, _, built = indexed
+    built.write(tmp_path)
+    for split in built.splits:
+        assert count_cameras(tmp_path / f"{split}.parquet") == CASES[name].cameras
+        assert str(read_split(tmp_path / f"{split}.parquet")) == str(built.splits[split])
+    assert index.Index.read(tmp_path).cameras == built.cameras
+    cameras = {t.camera for split in built.splits.values() for t in split}
+    assert max(cameras) < CASES[name].cameras
+
+
+def test_clips_come_from_files_and_from_a_pack(indexed, tmp_path):
+    _, root, built = indexed
+    clip = Clip(frames=2, height=16, width=8)
+    every = {t.path: t for split in built.splits.values() for t in split}
+    pack.pack(list(every.values()), root, tmp_path / "pack")
+    for split, tracklets in built.splits.items():
+        options = {"clip": clip, "train": split == "train"}
+        plain = TrackletDataset(tracklets, root, **options)
+        packed = TrackletDataset(tracklets, root, pack=tmp_path / "pack", **options)
+        for number in range(len(tracklets)):
+            assert torch.equal(plain[number].frames, packed[number].frames)
+
+
+def test_a_changed_folder_is_noticed(indexed, tmp_path):
+    name, root, _ = indexed
+    own = tmp_path / "data"
+    shutil.copytree(root, own)
+    built = build(name, own)
+    built.write(tmp_path)
+    index.check_fresh(own, tmp_path / "train.parquet")
+    folder = own / built.splits["train"][-1].folder
+    (folder / "new.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="changed after"):
+        index.check_fresh(own, tmp_path / "train.parquet")
+
+
+def test_what_a_layout_does_not_tell_is_unknown(indexed):
+    name, _, built = indexed
+    every = [tracklet for split in built.splits.values() for tracklet in split]
+    if name != "detreidx":
+        assert all(t.session is None and math.isnan(t.distance) for t in every)
+        assert all(t.capture_point is None for t in every)
+    if name == "folders":
+        assert all(t.view is None for t in every)
+    if name == "manifest":
+        assert {(t.view, t.altitude) for t in every if t.camera} == {("aerial", 12.5)}
+
+
+def test_a_protocol_that_the_layout_lacks_is_one_clear_error(tmp_path):
+    root = layouts.make_mars(tmp_path / "data")
+    with pytest.raises(UserError, match=r"layout mars has no protocol A2G \(it has G2G, ALL\)"):
+        build("mars", root, protocols=("A2G",))
+    with pytest.raises(UserError, match=r"no layout 'mar' \(did you mean mars\?\)"):
+        index.build(root, layout="mar")
+
+
+# -- MARS and G2A-VReID ----------------------------------------------------------------------------
+
+
+def test_mars_keeps_distractors_and_leaves_junk_out(tmp_path):
+    built = build("mars", layouts.make_mars(tmp_path / "data"))
+    gallery = [t for t in built.splits["G2G"] if t.subset == "gallery"]
+    assert {t.identity for t in gallery} == {0, 1, 3}
+    assert {t.view for t in gallery} == {"ground"}
+    assert {t.camera for t in gallery} == {0, 1, 2}
+    first = built.splits["train"][0]
+    assert first.path == "bbox_train/0002/0002C1T0001F001"
+    assert first.folder == "bbox_train/0002"
+
+
+def test_files_that_the_lists_of_mars_do_not_name_or_that_are_missing_are_rejected(tmp_path):
+    root = layouts.make_mars(tmp_path / "data")
+    (root / "bbox_train" / "0002" / "extra.jpg").write_bytes(b"x")
+    (root / "bbox_test" / "0001" / "0001C1T0001F002.jpg").unlink()
+    (root / "bbox_test" / "0001" / "0001C1T0002F003.jpg").write_bytes(b"")
+    built = build("mars", root)
+    assert {one.path: one.reason for one in built.rejected} == {
+        "bbox_train/0002/extra.jpg": "in no list of the dataset",
+        "bbox_test/0001/0001C1T0001F002.jpg": "listed, but missing",
+        "bbox_test/0001/0001C1T0002F003.jpg": "zero bytes",
+    }
+    shorter = [t for t in built.splits["G2G"] if len(t.frames) == 2]
+    assert [list(t.frames)[-1][-8:] for t in shorter] == ["F003.jpg", "F002.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1, 3, 2, 9]], "row 1 has camera 9 of 6"),
+        ([[1, 300, 2, 1]], "row 1 names frames 1 to 300 of 36"),
+        ([[0, 3, 2, 1]], "row 1 names frames 0 to 3"),
+        ([[1, 3, 4, 1]], "row 1 is 0004C1, but its frame is 0002C1T0001F001.jpg"),
+        ([[1, 3]], "expected rows of 4"),
+    ],
+)
+def test_lists_of_mars_that_contradict_themselves_are_one_clear_error(tmp_path, rows, message):
+    root = layouts.make_mars(tmp_path / "data")
+    path = root / "info" / "tracks_train_info.mat"
+    scipy.io.savemat(path, {"track_train_info": np.array(rows)})
+    with pytest.raises(UserError, match=message):
+        build("mars", root)
+    path.write_bytes(b"no matrix")
+    with pytest.raises(UserError, match="is not a MATLAB file with track_train_info"):
+        build("mars", root)
+    path.unlink()
+    with pytest.raises(UserError, match=r"is missing: is dataset\.layout right"):
+        build("mars", root)
+
+
+def test_g2a_vreid_is_ground_against_aerial(tmp_path):
+    built = build("g2a-vreid", layouts.make_g2a(tmp_path / "data"))
+    seen = {(t.subset, t.view, t.camera) for t in built.splits["G2A"]}
+    assert seen == {("query", "ground", 0), ("gallery", "aerial", 1)}
+
+
+# -- AG-VPReID -------------------------------------------------------------------------------------
+
+
+def test_agvpreid_reads_view_and_camera_from_names(tmp_path):
+    root = layouts.make_agvpreid(tmp_path / "data")
+    built = build("ag-vpreid", root)
+    assert {(t.subset, t.view, t.camera) for t in built.splits["A2G"]} == {
+        ("query", "aerial", 4),
+        ("gallery", "ground", 0),
+        ("gallery", "ground", 2),
+    }
+    shutil.copy(
+        root / "train/1/tracklet_10/P0001A1C0E2F000.jpg",
+        root / "train/1/tracklet_10/P0001A1C9E2F000.jpg",
+    )
+    (rejected,) = build("ag-vpreid", root).rejected
+    assert rejected.reason == "unknown file name: expected one camera between C and E, 0 to 5"
+
+
+# -- the user's own --------------------------------------------------------------------------------
+
+
+def test_people_of_folders_are_numbered_over_all_parts(tmp_path):
+    root = layouts.make_folders(tmp_path / "data")
+    built = build("folders", root)
+    assert {t.path.split("/")[1]: t.identity for t in built.splits["train"]} == {
+        "anna": 0,
+        "bert": 1,
+    }
+    assert {t.path.split("/")[1]: t.identity for t in built.splits["ALL"]} == {"carl": 2, "dora": 3}
+    assert list(built.splits["train"][0].frames) == ["shot 1.jpg", "shot 2.jpg", "shot 10.jpg"]
+
+
+def test_folders_without_a_camera_are_rejected(tmp_path):
+    root = layouts.make_folders(tmp_path / "data")
+    (root / "train/anna/c0_noon").rename(root / "train/anna/noon")
+    assert {one.reason for one in build("folders", root).rejected} == {
+        "tracklet folder is not cN or cN_..., N from 0 to 126"
+    }
+    shutil.rmtree(root / "query")
+    with pytest.raises(UserError, match="query is not a folder: layout folders needs train/"):
+        build("folders", root)
+
+
+def test_manifest_of_folders(tmp_path):
+    root = layouts.make_folders(tmp_path / "data")
+    lines = ["identity,path,split,camera"]
+    for folder in sorted(root.glob("*/*/*")):
+        part, person, name = folder.relative_to(root).parts
+        lines.append(f"{person},{part}/{person}/{name},{part},{name[1]}")
+    listed = tmp_path / "mine.csv"
+    listed.write_text("\n".join(lines) + "\n")
+    built = build("manifest", root, protocols=("ALL",), manifest=listed)
+    other = build("folders", root)
+    for split in ("train", "ALL"):
+        by_path = [sorted(each.splits[split], key=lambda t: t.path) for each in (built, other)]
+        assert str(by_path[0]) == str(by_path[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,identity,camera\n", "column 'split' is missing"),
+        ("path,identity,camera,split,veiw\n", r"unknown column 'veiw' \(did you mean view\?\)"),
+        ("/a/b.jpg,1,0,train", "line 2: path '/a/b.jpg' is not one below dataset.root"),
+        ("../b.jpg,1,0,train", "is not one below dataset.root"),
+        ("cam0,1,-1,train", "camera '-1' is not a number from 0 to 126"),
+        ("cam0,1,0,test", "split 'test' is not one of train, query, gallery"),
+        ("cam0,,0,train", "identity is empty"),
+        ("cam0,1,0", "fewer or more fields than columns"),
+        ("cam0/a.jpg,1,0,train\ncam0/b.jpg,2,0,train", "line 3: differs from an earlier line"),
+        ("cam0/a.jpg,1,0,train\ncam0,1,0,train", "the folder is listed, and frames of it too"),
+        ("nowhere,1,0,train", "nowhere is not a folder, but a list of the dataset names it"),
+    ],
+)
+def test_a_wrong_manifest_is_one_clear_error(tmp_path, text, message):
+    root = layouts.make_manifest(tmp_path / "data")
+    header = "" if text.startswith("path") else "path,identity,camera,split\n"
+    (root / "manifest.csv").write_text(header + text + "\n")
+    with pytest.raises(UserError, match=message):
+        build("manifest", root)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("view", "sideways", "view 'sideways' is not one of ground, aerial"),
+        ("session", "one", "session 'one' is not a small number"),
+        ("altitude", "nan", "altitude 'nan' is not finite"),
+        ("angle", "steep", "could not convert string to float: 'steep'"),
+    ],
+)
+def test_a_wrong_optional_field_is_one_clear_error(tmp_path, field, value, message):
+    root = layouts.make_manifest(tmp_path / "data")
+    (root / "manifest.csv").write_text(
+        f"path,identity,camera,split,{field}\ncam0,1,0,train,{value}\n"
+    )
+    with pytest.raises(UserError, match=message):
+        build("manifest", root)
