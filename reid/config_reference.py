@@ -38,13 +38,14 @@ def readme(current: str) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """JSON schema of a configuration file. `extends` is resolved before validation: added here."""
+    """JSON schema of a configuration file, with what is resolved before validation."""
     described = Config.model_json_schema()
     described["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     described["$defs"]["Training"]["properties"]["extends"] = {
         "type": "string",
         "description": "another training, from which this one is a difference",
     }
+    described["$defs"]["Variant"]["properties"]["rerank"]["anyOf"].append({"const": "tuned"})
     return described
 
 

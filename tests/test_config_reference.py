@@ -46,6 +46,8 @@ def test_the_schema_accepts_the_shipped_configuration_and_refuses_a_typo() -> No
     shipped = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     validator = jsonschema.Draft202012Validator(reference.schema())
     validator.validate(shipped)
+    shipped["variants"]["scaled"]["rerank"] = "tuned"
+    validator.validate(shipped)
     shipped["trainings"]["scaled"]["epoch"] = 3
     assert not validator.is_valid(shipped)
 
