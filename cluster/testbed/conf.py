@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-GPU_NODES = ("n1", "n2", "n3", "n4")
+CALM = ("n1", "n2")
+FRAGILE = ("n3", "n4")
+"""Nodes on which tests preempt jobs and kill daemons."""
+GPU_NODES = (*CALM, *FRAGILE)
 CPU_NODE = "c1"
 NODES = (*GPU_NODES, CPU_NODE)
 GPUS = 4
@@ -11,7 +14,7 @@ GPUS = 4
 CPUS, MEMORY_MB = 64, 524288
 """Of each node; more than the machine has, so that jobs of a real cluster's size fit."""
 
-# gpu: what is preempted is requeued. scavenge: what is preempted is cancelled, and stays so.
+# Jobs in `urgent` preempt: those in `spot` are requeued, those in `scavenge` cancelled for good.
 SLURM_CONF = """\
 ClusterName=testbed
 SlurmctldHost={host}(127.0.0.1)
@@ -48,10 +51,11 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
 {nodes}
-PartitionName=gpu Nodes={gpu_nodes} Default=YES PriorityTier=1 MaxTime=1-0 State=UP
-PartitionName=scavenge Nodes={gpu_nodes} PriorityTier=1 PreemptMode=CANCEL MaxTime=1-0 State=UP
-PartitionName=urgent Nodes={gpu_nodes} PriorityTier=10 PreemptMode=OFF MaxTime=1-0 State=UP
-PartitionName=cpu Nodes={cpu_node} PriorityTier=1 PreemptMode=OFF MaxTime=1-0 State=UP
+PartitionName=gpu Nodes={calm} Default=YES MaxTime=1-0 State=UP
+PartitionName=spot Nodes={fragile} PriorityTier=1 MaxTime=1-0 State=UP
+PartitionName=scavenge Nodes={fragile} PriorityTier=1 PreemptMode=CANCEL MaxTime=1-0 State=UP
+PartitionName=urgent Nodes={fragile} PriorityTier=10 PreemptMode=OFF MaxTime=1-0 State=UP
+PartitionName=cpu Nodes={cpu_node} MaxTime=1-0 State=UP
 """
 
 
@@ -69,7 +73,8 @@ def slurm_conf(home: Path, *, host: str, controller_port: int, ports: Mapping[st
         host=host,
         controller_port=controller_port,
         nodes="\n".join(lines),
-        gpu_nodes=",".join(GPU_NODES),
+        calm=",".join(CALM),
+        fragile=",".join(FRAGILE),
         cpu_node=CPU_NODE,
     )
 

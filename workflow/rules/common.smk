@@ -1,13 +1,14 @@
 """What the rules share: the configuration, checked, and look-ups in it."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from cluster import history, live
+from cluster import history, live, lock, watch
 from reid import config as options
 from reid import fingerprint as stages
 from reid.artefacts import Results
@@ -19,6 +20,11 @@ from reid.holdout import VALIDATION
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 )
+
+if workflow.is_main_process and lock.clear():
+    logger.warning(
+        "The Snakemake that locked this folder was killed: its lock is removed."
+    )
 
 try:
     SETTINGS = options.parse(config, source="configuration")
@@ -54,7 +60,10 @@ def tabulate_what_there_is():
     """After a failure: the table with gaps, in place of one from before, and what to type."""
     if any(Path(path).exists() for path in metrics()):
         shell("python -m reid table --config {FROZEN}")
-    print("To go on once it is repaired: the same command again; what is done is kept.")
+    command = shlex.join(["snakemake", *sys.argv[1:]])
+    print(
+        f"To go on once it is repaired: the same command again; what is done is kept:\n{command}"
+    )
 
 
 def frozen(wildcards, output):

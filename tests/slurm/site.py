@@ -1,0 +1,207 @@
+"""A clone of the project as a user of a cluster has it, and what happens in it."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from reid import config
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+RUN = Path("results/demo/train/baseline/seed1")
+STAGE2 = f"{RUN}/stage2.safetensors"
+STEPS = 32
+"""Of stage 2 of `baseline` with tiny.yaml."""
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 180) -> None:
+    """Wait for a condition. Fails the test after a generous time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.2)
+
+
+def slurm(*command: str) -> str:
+    """What a command of Slurm prints."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
+
+
+def job(identifier: str) -> dict[str, str]:
+    """`scontrol show job` by field."""
+    return dict(re.findall(r"(\S+?)=(\S*)", slurm("scontrol", "show", "job", identifier)))
+
+
+@dataclass(frozen=True)
+class Controller:
+    """A running Snakemake."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def jobs(self) -> list[str]:
+        """Slurm's ids of the jobs that it submitted, in order."""
+        return re.findall(r"submitted with SLURM jobid (\d+)", self.text)
+
+    def submitted(self, count: int = 1) -> str:
+        """Wait for the n-th job; its id."""
+        until(lambda: len(self.jobs) >= count or self.over, f"job {count}:\n{self.text}")
+        assert len(self.jobs) >= count, self.text
+        return self.jobs[count - 1]
+
+    @property
+    def over(self) -> bool:
+        return self.process.poll() is not None
+
+    def ends(self, seconds: float = 300) -> int:
+        """Wait for the end; the exit code."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {seconds} s:\n{self.text}") from None
+
+    def succeeds(self, seconds: float = 300) -> None:
+        assert self.ends(seconds) == 0, self.text
+
+    def send(self, number: int) -> None:
+        """Send a signal to Snakemake and the children of its group, as a terminal does."""
+        os.killpg(self.process.pid, number)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A clone with its own results."""
+
+    path: Path
+
+    @classmethod
+    def clone(cls, path: Path) -> "Site":
+        """What git would clone, with the smallest experiment in config/config.yaml."""
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        for name in listed.stdout.decode().split("\0"):
+            source, target = ROOT / name, path / name
+            if name and not name.startswith("tests/") and os.path.lexists(source):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target, follow_symlinks=False)
+        folder = path / "config"
+        whole = config.load([folder / "config.yaml", folder / "demo.yaml", HERE / "tiny.yaml"])
+        (folder / "config.yaml").write_text(yaml.safe_dump(whole.model_dump(mode="json")))
+        site = cls(path)
+        site.edit("slurm-init-seconds-before-status-checks: 20", f"{POLL}: 2")
+        return site
+
+    def edit(self, old: str, new: str) -> None:
+        """Edit the profile, as the user of a cluster does."""
+        profile = self.path / "cluster" / "slurm" / "config.yaml"
+        text = profile.read_text()
+        assert old in text, f"{old!r} is not in {profile}"
+        profile.write_text(text.replace(old, new))
+
+    def to_partition(self, name: str, extra: str = "") -> None:
+        """Send GPU jobs to a partition."""
+        self.edit("# slurm_partition: \"'gpu'\"", f"slurm_partition: \"'{name}'\"{extra}")
+
+    def environment(self, step_seconds: float, **more: str) -> dict[str, str]:
+        path = f"{self.path}:{HERE / 'slow'}"
+        return {
+            **os.environ,
+            "PYTHONPATH": path,
+            "OMP_NUM_THREADS": "1",
+            "STEP_SECONDS": str(step_seconds),
+            **more,
+        }
+
+    def start(
+        self, *arguments: str, step_seconds: float = 0.0, env: Mapping[str, str] | None = None
+    ) -> Controller:
+        """Start Snakemake with these arguments in a process group of its own."""
+        log = self.path / f"controller{len(list(self.path.glob('controller*')))}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "snakemake", *arguments],
+                cwd=self.path,
+                env=self.environment(step_seconds, **(env or {})),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return Controller(process, log)
+
+    def on_slurm(self, *arguments: str, step_seconds: float = 0.5, **env: str) -> Controller:
+        """Start `snakemake --profile slurm`, for stage 2 of `baseline` only."""
+        return self.start(
+            STAGE2, "--profile", "slurm", *arguments, step_seconds=step_seconds, env=env
+        )
+
+    @property
+    def run(self) -> Path:
+        return self.path / RUN
+
+    @property
+    def log(self) -> str:
+        """The log of stage 2, which all attempts append to."""
+        path = self.path / "results/demo/logs/train/baseline/seed1/stage2.log"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def steps(self) -> list[str]:
+        """Who computed each step of stage 2: `job pid`."""
+        path = self.path / "steps.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def trained(self, steps: int, *, of: str = "") -> None:
+        """Wait until a job (or any) has computed so many steps."""
+        until(
+            lambda: len([s for s in self.steps if s.split()[0] == of or not of]) >= steps,
+            f"step {steps} of job {of or 'any'}; the log of stage 2:\n{self.log}",
+        )
+
+    @property
+    def attempts(self) -> list[dict[str, str]]:
+        """Starts and ends of stage 2."""
+        path = self.run / "attempts.jsonl"
+        lines = map(json.loads, path.read_text().splitlines()) if path.exists() else []
+        return [line for line in lines if line["stage"] == "stage2"]
+
+    def outcome(self) -> dict[str, str]:
+        """What must be bit-equal: weights and metrics of stage 2."""
+        files = (self.run / "stage2.safetensors", self.run / "stage2.jsonl")
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    def never_two_at_once(self) -> None:
+        """The steps of one process follow each other, with none of another between."""
+        order = list(dict.fromkeys(self.steps))
+        blocks = [s for i, s in enumerate(self.steps) if i == 0 or self.steps[i - 1] != s]
+        assert blocks == order, f"two trainers took turns: {blocks}"
+
+
+POLL = "slurm-init-seconds-before-status-checks"
+
+
+def interrupt(controller: Controller) -> None:
+    """Ctrl-C."""
+    controller.send(signal.SIGINT)
