@@ -70,6 +70,10 @@ class Results:
         """What Snakemake measured of a job: seconds, memory, load."""
         return self.root.joinpath("benchmarks", *place[:-1], f"{place[-1]}.tsv")
 
+    def log(self, *place: str) -> Path:
+        """What a job of the workflow printed."""
+        return self.root.joinpath("logs", *place[:-1], f"{place[-1]}.log")
+
     def table(self, suffix: str) -> Path:
         """The ablation table as csv, md or tex."""
         return self.root / "tables" / f"ablation.{suffix}"

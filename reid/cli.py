@@ -137,6 +137,20 @@ def table(settings: Config, _: argparse.Namespace) -> None:
     tables.run(settings)
 
 
+def report(settings: Config, _: argparse.Namespace) -> None:
+    """Write the report, one HTML file, and its figures as svg, pdf and csv."""
+    from reid.report import report as reporting
+
+    print(reporting.run(settings))
+
+
+def status(settings: Config, arguments: argparse.Namespace) -> None:
+    """Say what is done, at work or failed, with the log to read and the command to go on."""
+    from reid import status as reading
+
+    reading.run(settings, arguments.configs)
+
+
 def _check_names(settings: Config, arguments: argparse.Namespace) -> None:
     """Names on the command line must be in the configuration. Raises UserError."""
     tables: dict[str, Iterable[object]] = {
@@ -287,7 +301,9 @@ def build_parser() -> argparse.ArgumentParser:
     retriever.add_argument("--protocol", required=True, choices=protocols)
     scorer = add("score", score, example="score FILE.csv --config config/config.yaml")
     scorer.add_argument("file", type=Path, metavar="FILE.csv", help="a submission")
+    add("status", status, example="status --config config/config.yaml")
     add("table", table, example="table --config config/config.yaml")
+    add("report", report, example="report --config config/config.yaml")
     return parser
 
 

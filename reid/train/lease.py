@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,35 @@ def held(
         thread.join()
         if _token(path) == token:
             path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who is at work in a run folder."""
+
+    job: str | None
+    host: str
+    pid: int
+    silence: float
+    """Seconds since the last sign of life."""
+
+
+def holder(folder: Path) -> Holder | None:
+    """Who holds the lease of a run folder and is alive, as far as this host's clock can tell.
+
+    Only reads, so that anybody may ask.
+    """
+    path = folder / "lease.json"
+    content = _read(path)
+    if not content:
+        return None
+    try:
+        silence = max(0.0, time.time() - path.stat().st_mtime)
+    except FileNotFoundError:
+        return None
+    if _dead(content, silence, job=None):
+        return None
+    return Holder(content.get("job"), str(content.get("host")), int(content["pid"]), silence)
 
 
 def _acquire(path: Path, mine: dict[str, Any], patience: float, check: Callable[[], None]) -> None:

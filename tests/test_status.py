@@ -1,0 +1,114 @@
+"""`reid status`: what is done, at work, stopped and broken, and what to type."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reid import config, status
+from reid.artefacts import Results
+from tests.runs import STAGE1, STAGE2, Lab, make_lab, wait
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    made = make_lab(tmp_path)
+    monkeypatch.chdir(made.folder)
+    return made
+
+
+def settings() -> config.Config:
+    return config.load([Path("config.yaml")])
+
+
+def states(step: str) -> list[tuple[str, str]]:
+    found = [status.status(job) for job in status.jobs(settings()) if job.step == step]
+    return [(each.state, each.detail) for each in found]
+
+
+def text(command: str = "snakemake") -> str:
+    return "\n".join(status.report([status.status(j) for j in status.jobs(settings())], command))
+
+
+def slow_steps() -> None:
+    original = torch.optim.Adam.step
+
+    def step(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.1)
+        return original(*arguments, **options)
+
+    torch.optim.Adam.step = step  # type: ignore[method-assign]
+
+
+def begin(lab: Lab) -> int:
+    """A stage 2 that is at work: returns its process id."""
+    pid = lab.start(*STAGE2, before=slow_steps)
+    deadline = time.monotonic() + 60
+    ledger = lab.run / "attempts.jsonl"
+    while ledger.read_text().splitlines()[-1].count('"stage2"') == 0 or not at_work(lab):
+        assert time.monotonic() < deadline, lab.log()
+        time.sleep(0.02)
+    return pid
+
+
+def at_work(lab: Lab) -> bool:
+    return '"start"' in (lab.run / "attempts.jsonl").read_text().splitlines()[-1]
+
+
+def test_from_nothing_to_done(lab: Lab) -> None:
+    assert states("index") == [("done", "")]
+    assert states("train stage2") == [("waiting", "")]
+    assert states("extract") == [("waiting", "")] * 3
+    assert "To go on (what is done is kept): snakemake" in text()
+    for job in status.jobs(settings()):
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        job.output.touch()
+    assert "To go on" not in text()
+    assert text().count(" jobs: ") == 6  # no variant is tuned: no such step
+
+
+def test_a_step_without_a_result_shows_what_it_said_last(lab: Lab) -> None:
+    log = Results.of("tiny").log("retrieval", "row", "seed1", "A2A")
+    log.parent.mkdir(parents=True)
+    log.write_text("ranking\nerror: features.safetensors is damaged\n\n")
+    assert ("unfinished", "error: features.safetensors is damaged") in states("retrieve")
+    assert str(log) in text()
+
+
+def test_a_training_at_work_stopped_killed_and_done(lab: Lab) -> None:
+    assert lab.finish(*STAGE1) == 0, lab.log()
+    assert states("train stage1") == [("done", "")]
+    pid = begin(lab)
+    [(state, detail)] = states("train stage2")
+    assert (state, f"process {pid} on " in detail) == ("running", True), detail
+    os.kill(pid, signal.SIGTERM)
+    assert wait(pid) == 75, lab.log()
+    [(state, detail)] = states("train stage2")
+    assert (state, detail.startswith("attempt 1, epoch 1, step ")) == ("stopped", True), detail
+    pid = begin(lab)
+    os.kill(pid, signal.SIGKILL)
+    wait(pid)
+    [(state, detail)] = states("train stage2")
+    assert (state, "attempt 2" in detail, "killed" in detail) == ("failed", True, True), detail
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert states("train stage2") == [("done", "")]
+
+
+def test_the_command_names_the_configuration_files_that_were_given() -> None:
+    own = Path("my.yaml")
+    assert status.resume_command([status.STANDARD]) == "snakemake"
+    assert status.resume_command([status.STANDARD, own]) == "snakemake --configfile my.yaml"
+
+
+def test_the_command_line_prints_it_without_colours_into_a_file(lab: Lab) -> None:
+    assert lab.finish("status") == 0
+    assert "index" in lab.log()
+    assert "\033[" not in lab.log()
+    coloured = "\n".join(
+        status.report([status.status(j) for j in status.jobs(settings())], "", colours=True)
+    )
+    assert "\033[32m" in coloured
