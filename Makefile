@@ -38,6 +38,10 @@ lint: $(INSTALLED) ## check style, types and the workflow
 docs: $(INSTALLED) ## regenerate config/README.md and the configuration's JSON schema
 	$(BIN)/python -m reid.config_reference
 
+api: $(INSTALLED) ## render the docstrings of the Python API into docs/api
+	$(BIN)/python -m pdoc --docformat markdown --output-directory docs/api reid
+	@echo "==> docs/api/reid.html"
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: $(PYTHON) is not Python >= 3.11: name one, for example: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
