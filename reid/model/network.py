@@ -12,8 +12,10 @@ from reid.model.geometry import Geometry
 from reid.model.neck import Head
 from reid.model.pooling import TemporalPool, frame_quality
 from reid.model.prompts import ConditionalPrompts
-from reid.model.reference import load_reference_checkpoint as load_reference_checkpoint
+from reid.model.reference import load_reference_checkpoint
 from reid.model.weights import Weights
+
+__all__ = ["Features", "VideoReID", "build", "load_reference_checkpoint"]
 
 
 @dataclass(frozen=True)
