@@ -389,6 +389,25 @@ class Demo(Section):
     clip_epochs: Count = Field(4, description="epochs of pre-training of a tiny CLIP")
 
 
+class Report(Section):
+    """What the report shows: `reid report`, results/<dataset>/report.html."""
+
+    variant: Name | None = Field(
+        None, description="row shown in detail; without it the last of the ablation that was run"
+    )
+    faces: Literal["blur", "keep"] = Field(
+        "blur", description="blur the head in every picture of people; it does not anonymise them"
+    )
+    top: Count = Field(10, description="gallery tracklets of a ranked list")
+    queries: Whole = Field(
+        2, description="ranked lists of random queries, beside the best and worst of each protocol"
+    )
+    seed: Whole = Field(0, description="of what is drawn at random")
+    attention_tracklets: Count = Field(
+        150, description="tracklets that temporal weights are compared with height and sharpness on"
+    )
+
+
 class Runtime(Section):
     """What changes speed, not results: never part of a fingerprint."""
 
@@ -432,6 +451,7 @@ class Config(Section):
     trainings: dict[Name, Training]
     variants: dict[Name, Variant]
     tune: Tune = Tune()
+    report: Report = Report()
     demo: Demo | None = Field(None, description="present: the DAG renders its data and weights")
     runtime: Runtime = Runtime()
 
@@ -446,6 +466,8 @@ class Config(Section):
                     f"variants.{name} is tuned, but trainings.{variant.training} holds no "
                     "identities out: set its validation.share"
                 )
+        if self.report.variant is not None:
+            _known(self.report.variant, self.variants, "report.variant")
         return self
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.config import Config, Training
-from reid.files import sha256_of_json
+from reid.files import sha256_of_file, sha256_of_json
 from reid.sources import code_hash
 
 ENTRIES = {
@@ -28,8 +28,13 @@ ENTRIES = {
     "retrieve": "reid.retrieval.retrieve",
     "submission": "reid.retrieval.submission",
     "table": "reid.report.table",
+    "report": "reid.report.report",
 }
 """The module that each stage of the workflow enters by."""
+
+
+TEMPLATES = Path(__file__).parent / "report" / "templates"
+"""Of the report: code that is no Python."""
 
 
 def fingerprint(stage: str, settings: Mapping[str, Any]) -> str:
@@ -142,6 +147,16 @@ def table_settings(config: Config) -> dict[str, Any]:
         "rows": [[name, _dump(variant)] for name, variant in config.variants.items()],
         "seeds": config.seeds,
         "protocols": config.dataset.protocols,
+    }
+
+
+def report_settings(config: Config) -> dict[str, Any]:
+    """Options of the report: those of its table, its own, and its templates."""
+    templates = sorted(TEMPLATES.iterdir())
+    return {
+        **table_settings(config),
+        **_dump(config, include={"report"}),
+        "templates": [sha256_of_file(path) for path in templates],
     }
 
 

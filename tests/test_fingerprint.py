@@ -35,6 +35,7 @@ def all_settings(config: Config) -> dict[str, Any]:
         **{f"retrieve {name}": fp.retrieve_settings(config, name) for name in config.variants},
         **{f"submission {name}": fp.submission_settings(config, name) for name in config.variants},
         "table": fp.table_settings(config),
+        "report": fp.report_settings(config),
     }
 
 
@@ -77,8 +78,9 @@ def test_every_option_that_changes_a_result_changes_a_fingerprint(path: str) -> 
 @pytest.mark.parametrize(
     ("path", "stages"),
     [
-        ("variants.scaled.rerank.k1", {"retrieve scaled", "submission scaled", "table"}),
-        ("variants.scaled.label", {"table"}),
+        ("variants.scaled.rerank.k1", {"retrieve scaled", "submission scaled", "table", "report"}),
+        ("variants.scaled.label", {"table", "report"}),
+        ("report.faces", {"report"}),
         ("trainings.scaled.stage2.losses.triplet", {"stage2 scaled"}),
         ("trainings.scaled.stage1.lr", {"stage1 scaled"}),
         ("trainings.scaled.model.pooling.kind", {"stage2 scaled", "extract scaled"}),

@@ -26,6 +26,8 @@ class Cell:
     mean_ap: float
     trapezoid: float
     rank1: float
+    rank5: float
+    rank10: float
     chance: float
     without_rerank: float
     low: float
@@ -184,6 +186,8 @@ def _read_cell(path: Path, variant: Variant, sources: Mapping[str, str | None]) 
             mean_ap=content["mAP"],
             trapezoid=content["mAP_trapezoid"],
             rank1=content["cmc"]["1"],
+            rank5=content["cmc"]["5"],
+            rank10=content["cmc"]["10"],
             chance=content["chance_mAP"],
             without_rerank=content["mAP_without_rerank"],
             low=interval[0],
