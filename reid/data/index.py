@@ -9,7 +9,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from reid.artefacts import SPLITS, Results
@@ -17,7 +17,7 @@ from reid.config import Config, nearest
 from reid.data.checks import check, summarise
 from reid.data.damaged import read_damaged
 from reid.data.journal import Journal
-from reid.data.layout import CAMERAS, Tracklet, View
+from reid.data.layout import CAMERAS, Subset, Tracklet, View
 from reid.data.layouts import LAYOUTS
 from reid.data.scan import Found, Look, Plan, Rejected, Unit, scan_units
 from reid.data.stored import (
@@ -43,6 +43,7 @@ _VIEWS: dict[str, tuple[tuple[View | None, ...], tuple[View | None, ...]]] = {
     "ALL": (_ANY_VIEW, _ANY_VIEW),
 }
 """Whose queries and whose gallery make a protocol, where the layout has no folder for each."""
+_OTHER: dict[str, Subset] = {"query": "gallery", "gallery": "query"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Index:
 
     def write(self, folder: Path) -> None:
         """Write `<split>.parquet`, `rejected.csv` and `summary.json`, each atomically."""
+        for left_over in folder.glob(".*.tmp"):  # of a run that was killed
+            left_over.unlink()
         self.write_report(folder)
         for split, tracklets in self.splits.items():
             path = folder / f"{split}.parquet"
@@ -131,7 +134,7 @@ def build(
             kept = stack.enter_context(Journal(journal, root, _key(look, layout, plan)))
             found = scan_units(plan.units, kept.scan, pool, quiet=quiet)
             kept.remove()
-    splits = _assemble(plan.units, found, protocols)
+    splits = _assemble(plan.units, found, protocols, convention.swapped)
     cameras = convention.cameras
     if cameras is None:
         highest = max((t.camera for split in splits.values() for t in split), default=0)
@@ -147,15 +150,20 @@ def _key(look: Look, layout: str, plan: Plan) -> str:
 
 
 def _assemble(
-    units: Sequence[Unit], found: Sequence[Found], protocols: Sequence[str]
+    units: Sequence[Unit],
+    found: Sequence[Found],
+    protocols: Sequence[str],
+    swapped: Sequence[str],
 ) -> dict[str, tuple[Tracklet, ...]]:
     by_split: dict[str, list[Tracklet]] = {}
     for unit, part in zip(units, found, strict=True):
         by_split.setdefault(unit.split, []).extend(part.tracklets)
     splits = {"train": tuple(by_split.get("train", ()))}
-    pool = by_split.get("test", ())
     for protocol in protocols:
         queries, gallery = _VIEWS[protocol]
+        pool = by_split.get("test", [])
+        if protocol in swapped:
+            pool = [replace(t, subset=_OTHER[t.subset]) for t in pool]
         chosen = by_split.get(protocol, ()) or [
             t for t in pool if t.view in (queries if t.subset == "query" else gallery)
         ]

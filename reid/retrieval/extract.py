@@ -11,6 +11,7 @@ from reid.data.dataset import Batch
 from reid.data.layout import Tracklet
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import sequential_batches
+from reid.data.stored import count_cameras
 from reid.errors import UserError
 from reid.holdout import VALIDATION, part
 from reid.model import network
@@ -51,6 +52,12 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
         warn_about_metadata(tracklets, protocol)
     device = pick_device(config.runtime.device)
     model = load_trained(config, name, seed).to(device).eval()
+    cameras = count_cameras(results.index(split))
+    if cameras != model.num_cameras:
+        raise UserError(
+            f"{name} was trained for {model.num_cameras} cameras, {results.index(split)} has "
+            f"{cameras}: train again"
+        )
     dataset = clips_of(
         tracklets,
         config.dataset,

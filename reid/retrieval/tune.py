@@ -81,13 +81,19 @@ def run(config: Config, variant: str, seed: int) -> None:
 def sides(tracklets: Sequence[Tracklet], protocol: str) -> tuple[NDArray[np.int64], ...]:
     """Positions of queries and gallery: the held-out tracklets in the shape of a protocol.
 
-    A2G: aerial queries, ground gallery. G2A: the reverse. A2A: session 1 against session 2.
+    A2G: aerial queries, ground gallery. G2A: the reverse. A2A: session 1 against session 2, where
+    there are sessions. Else, and in G2G and ALL, every tracklet is query and gallery: what the
+    query's own camera saw is junk in the evaluation.
     """
-    camera = np.array([tracklet.camera for tracklet in tracklets])
+    view = np.array([tracklet.view for tracklet in tracklets])
+    session = np.array([tracklet.session or 0 for tracklet in tracklets])
+    aerial, ground = view == "aerial", view == "ground"
     first, second = {
-        "A2G": (camera > 0, camera == 0),
-        "G2A": (camera == 0, camera > 0),
-        "A2A": (camera == 1, camera == 2),
+        "A2G": (aerial, ground),
+        "G2A": (ground, aerial),
+        "A2A": (session == 1, session == 2) if session.any() else (aerial, aerial),
+        "G2G": (ground, ground),
+        "ALL": (np.full(len(view), True),) * 2,
     }[protocol]
     return np.flatnonzero(first), np.flatnonzero(second)
 

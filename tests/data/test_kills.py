@@ -3,9 +3,11 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
-import time
 import traceback
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,7 @@ from reid.data.layouts import tree as tree_layout
 from reid.data.packed import Packed
 from reid.data.scan import Found, Rejected, Unit
 from reid.errors import UserError
-from tests.runs import kill_after
+from tests.runs import wait
 from tests.trees import frame_name, make_tree, write_frame
 
 SMALL = 6000  # bytes: several shards of a few tracklets each
@@ -24,79 +26,91 @@ SMALL = 6000  # bytes: several shards of a few tracklets each
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    return make_tree(tmp_path_factory.mktemp("tree"), train=6, test=3, tracklets=2, frames=6)
+    return make_tree(tmp_path_factory.mktemp("tree"), train=4, test=2, tracklets=2, frames=5)
 
 
 def content(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def fork(work):
-    """Process id of a child that does `work`."""
+def dies_of_it(work, chances):
+    """Whether a forked child that does `work` is killed by one of its `chances` to be."""
     pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    if not pid:
+        code = 1
+        try:
+            chances()
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    code = wait(pid)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
 
 
-def until_done(work, seed):
-    """Kill at random times, ever later, start again until one ends; returns the number of kills."""
-    rng = random.Random(seed)
-    for kills in range(200):
-        code = kill_after(fork(work), rng.uniform(0.03, 0.1 + 0.02 * kills))
-        if code == 0:
-            return kills
-        assert code == -9
-    raise AssertionError("200 runs got nowhere")
+def killing(function, rng, share, log=None):
+    """`function`, but `share` of its calls kill the process instead."""
 
-
-def slowed(function, seconds, seen=None):
-    def slow(*arguments):
-        time.sleep(seconds)
-        if seen is not None:
-            with seen.open("a") as opened:
+    def deadly(*arguments):
+        if rng.random() < share:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if log is not None:
+            with log.open("a") as opened:
                 opened.write(f"{arguments[0]}\n")
         return function(*arguments)
 
-    return slow
+    return deadly
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_an_index_killed_at_random_goes_on_and_is_the_same(tree, tmp_path, monkeypatch, seed):
+@pytest.mark.parametrize(("seed", "listing"), [(1, True), (2, True), (3, False)])
+def test_an_index_killed_at_random_goes_on_and_is_the_same(tree, tmp_path, seed, listing):
     index.build(tree).write(tmp_path / "whole")
     listed = tmp_path / "listed"
-    monkeypatch.setattr(tree_layout, "list_names", slowed(tree_layout.list_names, 0.01, listed))
 
     def work():
         journal = tmp_path / "killed" / "scan.journal"
         index.build(tree, workers=2, journal=journal).write(tmp_path / "killed")
 
-    kills = until_done(work, seed)
-    assert kills > 1
+    def chances(kills):
+        rng = random.Random(1000 * seed + kills)
+        share = 0.1 if listing else 0.0
+        tree_layout.list_names = killing(tree_layout.list_names, rng, share, listed)
+        Path.replace = killing(Path.replace, rng, 0.1 - share)
+
+    kills = 0
+    while dies_of_it(work, partial(chances, kills)):
+        kills += 1
+        assert kills < 1000
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     folders = listed.read_text().splitlines()
     tracklets = len(set(folders))
-    # Only what was under way at a kill is done again: two persons of at most six tracklets.
-    assert tracklets <= len(folders) <= tracklets + kills * 12
+    if listing:
+        assert kills
+        # Only what was under way at a kill is done again: two persons of at most six tracklets.
+        assert tracklets <= len(folders) <= tracklets + kills * 12
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_pack_killed_at_random_goes_on_and_is_the_same(tree, tmp_path, monkeypatch, seed):
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_pack_killed_at_random_goes_on_and_is_the_same(tree, tmp_path, seed):
     every = [tracklet for split in index.build(tree).splits.values() for tracklet in split]
     pack.pack(every, tree, tmp_path / "whole", largest_shard=SMALL)
-    monkeypatch.setattr(Files, "read", slowed(Files.read, 0.0005))
 
     def work():
         pack.pack(every, tree, tmp_path / "killed", largest_shard=SMALL, workers=2)
 
-    assert until_done(work, seed) > 1
+    def chances(kills):
+        rng = random.Random(1000 * seed + kills)
+        Files.read = killing(Files.read, rng, 0.01)
+        Path.replace = killing(Path.replace, rng, 0.05)
+
+    kills = 0
+    while dies_of_it(work, partial(chances, kills)):
+        kills += 1
+        assert kills < 1000
+    assert kills
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
 
 

@@ -38,7 +38,7 @@ CASES = {
         make_tree, ("A2G", "G2A", "A2A"), 3, 6, {"A2G": (4, 2), "G2A": (2, 4), "A2A": (2, 2)}
     ),
     "mars": Case(layouts.make_mars, ("G2G", "ALL"), 6, 12, {"G2G": (6, 12), "ALL": (6, 12)}),
-    "g2a-vreid": Case(layouts.make_g2a, ("G2A",), 2, 4, {"G2A": (2, 2)}),
+    "g2a-vreid": Case(layouts.make_g2a, ("G2A", "A2G"), 2, 4, {"G2A": (2, 2), "A2G": (2, 2)}),
     "ag-vpreid": Case(layouts.make_agvpreid, ("A2G", "G2A"), 6, 6, {"A2G": (2, 4), "G2A": (2, 4)}),
     "folders": Case(layouts.make_folders, ("ALL",), 4, 4, {"ALL": (2, 2)}),
     "manifest": Case(layouts.make_manifest, ("G2A", "ALL"), 2, 4, {"G2A": (2, 2), "ALL": (2, 2)}),
@@ -193,6 +193,8 @@ def test_g2a_vreid_is_ground_against_aerial(tmp_path):
     built = build("g2a-vreid", layouts.make_g2a(tmp_path / "data"))
     seen = {(t.subset, t.view, t.camera) for t in built.splits["G2A"]}
     assert seen == {("query", "ground", 0), ("gallery", "aerial", 1)}
+    turned = {(t.subset, t.view, t.camera) for t in built.splits["A2G"]}
+    assert turned == {("query", "aerial", 1), ("gallery", "ground", 0)}
 
 
 # -- AG-VPReID -------------------------------------------------------------------------------------

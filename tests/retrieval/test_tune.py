@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,15 @@ def test_a_grid_without_triples_is_an_error():
         grid.search(
             rows, rows, *[[0, 1, 2, 3]] * 2, *[[0] * 4] * 2, grid=grid.Grid((2,), (3,), (0.1,))
         )
+
+
+def test_without_sessions_or_from_one_side_everything_is_query_and_gallery():
+    held = [replace(tracklet, session=None) for tracklet in worlds.train_tracklets()]
+    for protocol, views in (
+        ("A2A", {"aerial"}),
+        ("G2G", {"ground"}),
+        ("ALL", {"aerial", "ground"}),
+    ):
+        query, gallery = tune.sides(held, protocol)
+        expected = [place for place, tracklet in enumerate(held) if tracklet.view in views]
+        assert query.tolist() == gallery.tolist() == expected

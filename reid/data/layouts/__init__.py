@@ -31,6 +31,8 @@ class Layout:
     """What camera 0, 1, ... is; None: numbered in the data."""
     plan: Callable[[Look, Sequence[str], Path | None], Plan]
     """What to scan, given protocols and `dataset.manifest`."""
+    swapped: Sequence[str] = ()
+    """Protocols in which the dataset's queries are the gallery, and its gallery the queries."""
 
 
 def _cases(look: Look, protocols: Sequence[str], _: Path | None, *, grammar: Grammar) -> Plan:
@@ -64,6 +66,7 @@ LAYOUTS = {
         ("G2A", "A2G"),
         ("ground", "aerial"),
         lambda look, _, __: plan_mars(look, ["ground", "aerial"]),
+        swapped=("A2G",),
     ),
     "manifest": Layout(
         ("A2G", "G2A", "A2A", "G2G", "ALL"),
