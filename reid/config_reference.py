@@ -29,6 +29,36 @@ BOUNDS = {
 }
 
 
+ACTS_IN = {
+    "": "every training and all that follows it",
+    "dataset": "`index`; `metadata` in training and extraction; `protocols` in all after training",
+    "backbones.<name>": "both stages, extraction",
+    "trainings.<name>": "both stages, extraction",
+    "trainings.<name>.clip": "both stages, extraction; `test_sampling` in extraction alone",
+    "trainings.<name>.model": "both stages, extraction",
+    "trainings.<name>.model.prompts": "stage 2, extraction",
+    "trainings.<name>.model.adapters": "stage 2, extraction",
+    "trainings.<name>.model.pooling": "stage 2, extraction",
+    "trainings.<name>.model.neck": "stage 2",
+    "trainings.<name>.finetune": "stage 2",
+    "trainings.<name>.augment": "stage 2; stage 1 too if its `view` is augmented",
+    "trainings.<name>.augment.color_jitter": "as `augment`",
+    "trainings.<name>.validation": "both stages, `tune`",
+    "trainings.<name>.stage1": "stage 1",
+    "trainings.<name>.stage1.schedule": "stage 1",
+    "trainings.<name>.stage2": "stage 2",
+    "trainings.<name>.stage2.schedule": "stage 2",
+    "trainings.<name>.stage2.losses": "stage 2",
+    "variants.<name>": "`retrieve`; label, paper's figure and note in the table alone",
+    "variants.<name>.rerank": "`retrieve`",
+    "tune": "`tune`",
+    "report": "`report`",
+    "demo": "`demo-data`, `demo-weights`",
+    "runtime": "every step, and changes no result beyond rounding",
+}
+"""Section -> where its options act."""
+
+
 def readme(current: str) -> str:
     """`current` with everything after the marker replaced by the reference of today's options."""
     introduction, marker, _ = current.partition(BEGIN)
@@ -59,6 +89,8 @@ def _sections() -> Iterator[str]:
         if path:
             yield f"{' '.join((section.__doc__ or '').split())}"
             yield ""
+        yield f"Acts in: {ACTS_IN[path]}."
+        yield ""
         yield "| key | type | default | meaning |"
         yield "| --- | --- | --- | --- |"
         types = section.model_json_schema()["properties"]

@@ -42,6 +42,12 @@ def test_every_option_says_what_it_means(section: type[BaseModel]) -> None:
     assert not silent
 
 
+def test_it_says_of_every_section_and_no_other_where_it_acts() -> None:
+    paths = {path for path, *_ in reference._walk(reference.Config, None, "")}
+    assert set(reference.ACTS_IN) <= paths
+    assert reference.readme(f"{reference.BEGIN}\n").count("Acts in: ") == len(reference.ACTS_IN)
+
+
 def test_the_schema_accepts_the_shipped_configuration_and_refuses_a_typo() -> None:
     shipped = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     validator = jsonschema.Draft202012Validator(reference.schema())
