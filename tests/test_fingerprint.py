@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from reid import config as options
 from reid import fingerprint as fp
-from reid.config import Config
+from reid.config import Config, Dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = options.load([ROOT / "config" / "config.yaml", ROOT / "config" / "demo.yaml"])
@@ -134,3 +134,18 @@ class TestStamp:
         grown = fp.dataset_stamp(root)
         shutil.rmtree(root / folder)
         assert len({before, grown, fp.dataset_stamp(root)}) == 3
+
+    def test_a_changed_list_changes_it(self, root: Path) -> None:
+        (root / "info").mkdir()
+        listed = root / "info" / "query_IDX.mat"
+        listed.write_text("one")
+        (root / "manifest.csv").write_text("one")
+        for layout, path in (("mars", listed), ("manifest", root / "manifest.csv")):
+            dataset = Dataset(root=root, layout=layout)
+            before = fp.dataset_stamp(root, fp.lists_of(dataset))
+            assert before != fp.dataset_stamp(root)
+            path.write_text("three")
+            assert fp.dataset_stamp(root, fp.lists_of(dataset)) != before
+            path.unlink()
+            assert fp.dataset_stamp(root, fp.lists_of(dataset)) != before
+        assert fp.lists_of(Dataset(root=root)) == []

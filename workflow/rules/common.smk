@@ -124,7 +124,7 @@ def dataset_stamp(wildcards):
             f"dataset.root: {root} is not a folder: put the dataset there or name its folder in "
             "the configuration (to try without one: --configfile config/demo.yaml)"
         )
-    return stages.dataset_stamp(root)
+    return stages.dataset_stamp(root, stages.lists_of(SETTINGS.dataset))
 
 
 def weights(wildcards):
