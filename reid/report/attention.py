@@ -161,57 +161,76 @@ def spearman(weights: NDArray[np.float32], quality: NDArray[np.float64]) -> floa
 
 def weight_plot(samples: Sequence[_Sample], training: str, folder: Path) -> Plot:
     """Mean weight, over that of mean pooling, of the worst to the best frames of a tracklet."""
-    table = []
+    table: list[tuple[object, ...]] = []
+    bins = min(BINS, samples[0].weights.shape[1])
     with drawing(2.3) as (figure, axes):
         for series, quality in zip(SERIES, ("height", "sharpness"), strict=False):
-            ranks, gains = _relative(samples, quality)
-            if not len(ranks):
-                continue
-            bins = np.minimum((ranks * BINS).astype(int), BINS - 1)
-            present = sorted(set(bins.tolist()))
-            means = [float(gains[bins == each].mean()) for each in present]
+            found = weight_by_rank(samples, quality, bins)
             label = {"height": "crop height", "sharpness": "sharpness"}[quality]
-            axes.plot(present, means, label=f"by {label}", **series.line())
+            places = [part.place for part in found]
+            axes.plot(places, [p.mean for p in found], label=f"by {label}", **series.line())
+            for part in found:
+                if part.interval is not None:
+                    axes.plot([part.place] * 2, part.interval, color=series.color, linewidth=0.9)
             table += [
-                (quality, each + 1, int((bins == each).sum()), mean)
-                for each, mean in zip(present, means, strict=True)
+                (quality, part.place + 1, part.frames, part.mean, *(part.interval or ("", "")))
+                for part in found
             ]
         axes.axhline(1, color=SERIES[3].color, linestyle=SERIES[3].dashes, linewidth=1)
-        axes.text(
-            0.99, 1, "mean pooling", transform=axes.get_yaxis_transform(), ha="right", va="bottom",
-            fontsize=7,
-        )  # fmt: skip
-        names = ["worst", *("" for _ in range(BINS - 2)), "best"]
-        axes.set_xticks(range(BINS), [f"{name}\nfifth" if name else "" for name in names])
-        axes.margins(y=0.25)
+        right = {"transform": axes.get_yaxis_transform(), "ha": "right"}
+        axes.text(0.99, 1, "mean pooling", va="bottom", fontsize=7, **right)
+        axes.set_xticks(range(bins), ["worst", *[""] * (bins - 2), "best"][:bins])
+        # Less than a tenth must not look like much.
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, 0.9), max(high, 1.1))
         axes.set_xlabel("frames of a tracklet, by quality")
         axes.set_ylabel("weight times T")
         legend_above(axes)
-        said = "; ".join(f"{q} fifth {number}: {mean:.2f}" for q, number, _, mean in table)
+        said = "; ".join(f"{row[0]}, part {row[1]} of {bins}: {row[3]:.2f}" for row in table)
         return save(
             figure,
             folder,
             f"attention_{training}",
             title="Weight by quality of the frame",
             alt=f"Mean weight times T by quality of the frame within its tracklet: {said}.",
-            caption="Mean weight of a frame times T, by its rank in its own tracklet; 1 is mean "
-            "pooling. Rising lines: degraded frames are suppressed.",
-            columns=("quality", "fifth", "frames", "weight_times_T"),
+            caption="Mean weight of a frame times T, by its rank in its own tracklet, with 95 % "
+            "intervals over identities; 1 is mean pooling. Rising: degraded frames are suppressed.",
+            columns=("quality", "part", "frames", "weight_times_T", "low", "high"),
             rows=table,
         )
 
 
-def _relative(
-    samples: Sequence[_Sample], quality: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rank within the tracklet in [0, 1) and weight times T, of all frames that differ."""
-    ranks, gains = [np.empty(0)], [np.empty(0)]
+@dataclass(frozen=True)
+class Part:
+    """Frames of about the same rank within their tracklets."""
+
+    place: int
+    frames: int
+    mean: float
+    interval: tuple[float, float] | None
+
+
+def weight_by_rank(samples: Sequence[_Sample], quality: str, bins: int) -> list[Part]:
+    """Weight times T of frames by their rank in their tracklet, worst first.
+
+    Tracklets whose frames are all equally good say nothing: they are left out.
+    """
+    found: dict[int, list[tuple[float, int]]] = {}
     for sample in samples:
         values = sample.qualities[quality]
-        if np.ptp(values) > 0:
-            ranks.append((rankdata(values) - 0.5) / len(values))
-            gains.append(sample.weights[0].astype(np.float64) * len(values))
-    return np.concatenate(ranks), np.concatenate(gains)
+        if np.ptp(values) == 0:
+            continue
+        ranks = (rankdata(values) - 0.5) / len(values)
+        gains = sample.weights[0] * len(values)
+        for rank, gain in zip(ranks.tolist(), gains.tolist(), strict=True):
+            found.setdefault(int(rank * bins), []).append((gain, sample.tracklet.identity))
+    parts = []
+    for place in sorted(found):
+        gains, people = zip(*found[place], strict=True)
+        bounds = interval(gains, people)
+        both = None if bounds is None else (bounds[0], bounds[1])
+        parts.append(Part(place, len(gains), float(np.mean(gains)), both))
+    return parts
 
 
 def _correlation(samples: Sequence[_Sample], pool: int, quality: str) -> Correlation:

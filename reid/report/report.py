@@ -76,6 +76,7 @@ def run(config: Config) -> Path:
         "costs": costs(config, trained),
         "hours": stage_hours(config),
         "runs": trained,
+        "devices": sorted({m["gpu"] or m["device"] for run in trained if (m := run.manifest)}),
         "faces": config.report.faces,
         "data": _data(results, config),
         "configuration": yaml.safe_dump(settings, sort_keys=False),

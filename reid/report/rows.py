@@ -67,7 +67,7 @@ def ablation_rows(rows: Sequence[Row]) -> list[AblationRow]:
 
 
 def protocol_rows(rows: Sequence[Row], protocol: str) -> list[tuple[str, list[Score]]]:
-    """For each row its label, and its numbers on one protocol."""
+    """For each row, references last, its label and its numbers on one protocol."""
     values = ("rank1", "rank5", "rank10", "without_rerank", "trapezoid", "chance")
     return [
         (
@@ -77,7 +77,7 @@ def protocol_rows(rows: Sequence[Row], protocol: str) -> list[tuple[str, list[Sc
                 *(Score(f"{protocol}_{v}", percent(row.of(protocol, v), row)) for v in values),
             ],
         )
-        for row in rows
+        for row in sorted(rows, key=lambda row: row.variant.reference)
     ]
 
 

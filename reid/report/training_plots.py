@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from reid.report.drawing import INK, SERIES, Plot, drawing, legend_above, panel, save
+from reid.report.drawing import SERIES, Plot, drawing, legend_above, save
 from reid.report.runs import Run
 
 
@@ -100,21 +100,20 @@ def surface_plot(tuning: Mapping[str, Any], label: str, folder: Path) -> Plot:
         upper, lower = pair
         _heat(upper, grid, k1, k2)
         place = (k1.index(best[0]) - 0.5, k2.index(best[1]) - 0.5)
-        upper.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=INK, linewidth=2))
+        cell = Rectangle(place, 1, 1, fill=False, clip_on=False, linewidth=2.5)
+        cell.set_edgecolor(SERIES[1].color)
+        upper.add_patch(cell)
         upper.set_xlabel("k1")
         upper.set_ylabel("k2")
         upper.set_title(f"mAP (%) at λ = {best[2]:g}; outlined: chosen", loc="left")
         line = [(each, value[best[0], best[1], each]) for each in lambdas]
         lower.plot(*zip(*line, strict=True), **SERIES[0].line())
         lower.axhline(plain, color=SERIES[1].color, linestyle=SERIES[1].dashes, linewidth=1)
-        lower.text(
-            0.99, plain, "without re-ranking", transform=lower.get_yaxis_transform(),
-            ha="right", va="bottom", fontsize=7,
-        )  # fmt: skip
+        right = {"transform": lower.get_yaxis_transform(), "ha": "right"}
+        lower.text(0.99, plain, "without re-ranking", va="bottom", fontsize=7, **right)
         lower.margins(y=0.2)
-        panel(lower, f"k1 = {best[0]}, k2 = {best[1]}")
+        lower.set_title(f"mAP (%) at k1 = {best[0]}, k2 = {best[1]}", loc="left")
         lower.set_xlabel("λ, weight of the original distance")
-        lower.set_ylabel("mAP (%)")
         flat = tuning["flatness"]
         return save(
             figure,
