@@ -121,7 +121,7 @@ def stage(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     asked = _overridden(requests.read(arguments.profile).requests[arguments.stage], arguments)
     if arguments.gpus is not None:
         asked = asked.with_gpus(arguments.gpus, nodes=arguments.nodes)
-    tasks = max(1, asked.gpu_count) if arguments.stage != "extract" else 1
+    tasks = max(1, asked.gpu_count) if arguments.stage == "stage2" else 1
     job = submit(
         Stage(Path.cwd(), verb, grace=_grace(arguments.notice)),
         asked,
@@ -141,7 +141,7 @@ def _verb(arguments: argparse.Namespace, settings: Config) -> list[str]:
     if arguments.stage == "extract":
         verb = ["extract", "--protocol", arguments.protocol]
     else:
-        verb = ["train", arguments.stage]
+        verb = ["train", arguments.stage, "--wait", "5"]
     return [*verb, "--training", arguments.training, "--seed", str(seed)]
 
 
@@ -213,8 +213,8 @@ def build_parser() -> argparse.ArgumentParser:
             help="as of `reid`; config/config.yaml without it",
         )
         if name == "extract":
-            child.add_argument("--protocol", required=True, help="A2G, G2A, A2A or validation")
-        else:
+            child.add_argument("--protocol", required=True, help="one of them, or `validation`")
+        if name == "stage2":
             child.add_argument("--gpus", type=int, help="train on so many, one process each")
             child.add_argument("--nodes", type=int, help="spread them over so many nodes (1)")
     return parser

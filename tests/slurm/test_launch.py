@@ -1,0 +1,113 @@
+"""Must-show 8: what `cluster.launch` puts into the queue goes back there before its time is up."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.slurm.site import STEPS, Site, job, slurm, until
+
+Report = Callable[[str, Site, list[str]], None]
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+RETRIEVAL = "results/demo/retrieval/baseline/seed1/A2A.json"
+"""Needs stage 2, then features, then the retrieval: three jobs in a row."""
+
+
+def launch(site: Site, *arguments: str, step_seconds: float = 0.0) -> tuple[str, Path]:
+    """Run `cluster.launch`; the job and its log."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.launch", *arguments],
+        cwd=site.path,
+        env=site.environment(step_seconds),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"job (\d+) submitted; its log: tail -F (\S+)", done.stdout)
+    assert found, done.stdout
+    return found[1], Path(found[2])
+
+
+def over(mine: str, log: Path, seconds: float = 300) -> str:
+    """Wait for the end of a job; its state."""
+    text = lambda: log.read_text() if log.exists() else "no log"  # noqa: E731
+    until(lambda: job(mine)["JobState"] in OVER, f"job {mine}:\n{text()}", seconds)
+    return job(mine)["JobState"]
+
+
+def test_must_show_8_controller_at_its_own_time_limit(
+    site: Site, expected: dict[str, str], report: Report
+) -> None:
+    mine, log = launch(
+        site, "controller", "--minutes", "1", "--notice", "20", "--partition", "cpu",
+        "--", RETRIEVAL, step_seconds=2.0,
+    )  # fmt: skip
+    asked = job(mine)
+    assert (asked["NumCPUs"], asked["TimeLimit"], asked["Partition"]) == ("2", "00:01:00", "cpu")
+    assert asked["Requeue"] == "1"
+    assert over(mine, log, 400) == "COMPLETED", log.read_text()
+    jobs = re.findall(r"submitted with SLURM jobid (\d+)", log.read_text())
+    restarts = int(job(mine)["Restarts"])
+    report(f"controller {mine}, {restarts} times back in the queue", site, jobs)
+    assert restarts >= 1
+    assert (site.path / RETRIEVAL).exists()
+    assert site.outcome() == expected
+    assert len(site.steps) == STEPS, "the training went on while no controller was there"
+    site.never_two_at_once()
+    assert not (site.path / ".snakemake/controller.json").exists()
+    assert slurm("squeue", "--noheader", "--format=%Z").count(str(site.path)) == 0
+
+
+def test_a_stage_at_its_time_limit_goes_on(
+    site: Site, expected: dict[str, str], report: Report
+) -> None:
+    mine, log = launch(
+        site, "stage2", "--training", "baseline", "--minutes", "1", "--notice", "30",
+        step_seconds=1.5,
+    )  # fmt: skip
+    asked = job(mine)
+    assert (asked["NumCPUs"], asked["MinMemoryNode"]) == ("8", "48G")
+    assert asked["TresPerJob"] == "gres:gpu:a100:1"
+    assert over(mine, log) == "COMPLETED", log.read_text()
+    report("stage 2 without Snakemake", site, [mine])
+    restarts = int(job(mine)["Restarts"])
+    assert restarts >= 1
+    assert site.outcome() == expected
+    assert len(site.steps) == STEPS, "a checkpoint was taken at once: no step is done twice"
+    events = [line["event"] for line in site.attempts]
+    assert events == ["start", "stopped"] * restarts + ["start", "done"]
+
+
+def test_interrupted_controller_cancels_its_jobs(site: Site) -> None:
+    mine, log = launch(site, "controller", "--partition", "cpu", "--", RETRIEVAL, step_seconds=2.0)
+    site.trained(2)
+    slurm("scancel", "--signal=INT", mine)
+    assert over(mine, log) == "FAILED"
+    assert "interrupted: cancelling jobs" in log.read_text()
+    (first,) = re.findall(r"submitted with SLURM jobid (\d+)", log.read_text())
+    until(lambda: job(first)["JobState"] == "CANCELLED", "the job to be cancelled")
+    until(lambda: site.attempts[-1]["event"] == "stopped", "the checkpoint")
+
+
+def test_a_second_controller_is_refused(site: Site) -> None:
+    mine, log = launch(site, "controller", "--partition", "cpu", "--", RETRIEVAL, step_seconds=2.0)
+    until((site.path / ".snakemake/controller.json").exists, "the first controller")
+    second, other = launch(site, "controller", "--partition", "cpu", "--", RETRIEVAL)
+    assert over(second, other) == "FAILED"
+    assert f"a controller is at work here (job {mine}" in other.read_text()
+    assert job(mine)["JobState"] == "RUNNING", log.read_text()
+    slurm("scancel", "--signal=INT", mine)
+    assert over(mine, log) == "FAILED"
+
+
+def test_what_slurm_refuses_is_one_line(site: Site) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.launch", "stage2", "--training", "baseline",
+         "--partition", "nowhere"],
+        cwd=site.path, env=site.environment(0), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: sbatch refuses: "), done.stderr
+    assert "invalid partition" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
