@@ -123,13 +123,14 @@ def planned(profile: str) -> dict[str, Request]:
 
 
 def parse(plan: str) -> Iterator[Request]:
-    """The requests in what a dry run prints; local rules ask for nothing."""
+    """The requests in what a dry run prints. Local rules, which alone name no CPUs, have none."""
     for block in re.split(r"\n(?=\[)", plan):
         rule = re.search(r"^rule (\w+):$", block, re.MULTILINE)
         line = re.search(r"^    resources: (.*)$", block, re.MULTILINE)
         if rule and line:
-            pairs = (pair.split("=", 1) for pair in line[1].split(", ") if "=" in pair)
-            yield _request(rule[1], dict(pairs))
+            found = dict(pair.split("=", 1) for pair in line[1].split(", ") if "=" in pair)
+            if "cpus_per_task" in found:
+                yield _request(rule[1], found)
 
 
 def _request(rule: str, found: Mapping[str, str]) -> Request:
@@ -139,7 +140,7 @@ def _request(rule: str, found: Mapping[str, str]) -> Request:
     return Request(
         rule=rule,
         minutes=number("runtime"),
-        cpus=number("cpus_per_task") or 1,
+        cpus=int(found["cpus_per_task"]),
         mem_mb=number("mem_mb"),
         gpus=number("gpu") or 0,
         gpu_model=found.get("gpu_model"),

@@ -1,0 +1,1 @@
+"""`python -m cluster.doctor`: can this cluster, as the profile asks it, run the workflow?"""
