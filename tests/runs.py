@@ -122,6 +122,17 @@ def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
+def slow_steps() -> None:
+    """A `before` of `Lab.start`: time to do something between two steps."""
+    original = torch.optim.Adam.step
+
+    def step(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.15)
+        return original(*arguments, **options)
+
+    torch.optim.Adam.step = step  # type: ignore[method-assign]
+
+
 def kill_after(pid: int, seconds: float, number: int = signal.SIGKILL) -> int:
     """Send a signal after some time, unless the process ends before; returns its exit code."""
     deadline = time.monotonic() + seconds

@@ -4,14 +4,12 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from reid import config, status
 from reid.artefacts import Results
-from tests.runs import STAGE1, STAGE2, Lab, make_lab, wait
+from tests.runs import STAGE1, STAGE2, Lab, make_lab, slow_steps, wait
 
 
 @pytest.fixture
@@ -32,16 +30,6 @@ def states(step: str) -> list[tuple[str, str]]:
 
 def text(command: str = "snakemake") -> str:
     return "\n".join(status.report([status.status(j) for j in status.jobs(settings())], command))
-
-
-def slow_steps() -> None:
-    original = torch.optim.Adam.step
-
-    def step(*arguments: Any, **options: Any) -> Any:
-        time.sleep(0.1)
-        return original(*arguments, **options)
-
-    torch.optim.Adam.step = step  # type: ignore[method-assign]
 
 
 def begin(lab: Lab) -> int:

@@ -20,7 +20,7 @@ from reid.data.dataset import TrackletDataset
 from reid.data.index import read_split
 from reid.data.loading import loader
 from reid.data.sampler import pk_batches
-from tests.runs import STAGE1, STAGE2, TRAINING, Lab, kill_after, remains, wait
+from tests.runs import STAGE1, STAGE2, TRAINING, Lab, kill_after, remains, slow_steps, wait
 
 Fault = Callable[..., Callable[[], None]]
 
@@ -268,16 +268,6 @@ def test_checkpoints_hold_only_what_trains(finished: Lab) -> None:
     trainable = sum(m.numel() for m in moments if m.dim()) // 2
     held = sum(tensor.numel() for tensor in (*state["tensors"].values(), *moments))
     assert held * 4 <= 3.1 * 4 * trainable
-
-
-def slow_steps() -> None:
-    original = torch.optim.Adam.step
-
-    def step(*arguments: Any, **options: Any) -> Any:
-        time.sleep(0.15)
-        return original(*arguments, **options)
-
-    torch.optim.Adam.step = step  # type: ignore[method-assign]
 
 
 def interrupt_after_two_epochs(lab: Lab, kill_at: Fault) -> None:
