@@ -21,6 +21,7 @@ WHOLE = {
     "extract": 18,
     "retrieve": 27,
     "table": 1,
+    "report": 1,
 }
 
 
@@ -152,7 +153,7 @@ class TestAgain:
     ) -> None:
         with done.appended("mine.yaml", "trainings: {scaled: {stage2: {losses: {triplet: 2}}}}\n"):
             jobs = done.plan("--configfile", "mine.yaml")
-        assert counts(jobs) == {"stage2": 1, "extract": 3, "retrieve": 3, "table": 1}
+        assert counts(jobs) == {"stage2": 1, "extract": 3, "retrieve": 3, "table": 1, "report": 1}
         assert values(jobs, "stage2", "training") == {"scaled"}
         assert values(jobs, "retrieve", "variant") == {"scaled"}
 
@@ -167,19 +168,19 @@ class TestAgain:
         )
         with done.appended("mine.yaml", change):
             jobs = done.plan("--configfile", "mine.yaml")
-        assert counts(jobs) == {"stage2": 1, "extract": 3, "retrieve": 6, "table": 1}
+        assert counts(jobs) == {"stage2": 1, "extract": 3, "retrieve": 6, "table": 1, "report": 1}
         assert values(jobs, "retrieve", "variant") == {"attention", "attention_tuned"}
 
     def test_fault_21_k1_reruns_no_training(self, done: Workspace) -> None:
         change = "variants: {rerank: {rerank: {k1: 24}}}\n"
         with done.appended("mine.yaml", change):
             jobs = done.plan("--configfile", "mine.yaml")
-        assert counts(jobs) == {"retrieve": 3, "table": 1}
+        assert counts(jobs) == {"retrieve": 3, "table": 1, "report": 1}
         assert values(jobs, "retrieve", "variant") == {"rerank"}
 
-    def test_a_label_reruns_the_table_only(self, done: Workspace) -> None:
+    def test_a_label_reruns_the_table_and_the_report_only(self, done: Workspace) -> None:
         with done.appended("mine.yaml", "variants: {rerank: {label: other}}\n"):
-            assert counts(done.plan("--configfile", "mine.yaml")) == {"table": 1}
+            assert counts(done.plan("--configfile", "mine.yaml")) == {"table": 1, "report": 1}
 
     def test_another_seed_adds_jobs_and_repeats_none(self, done: Workspace) -> None:
         with done.appended("mine.yaml", "seeds: [1, 2]\n"):
@@ -190,12 +191,12 @@ class TestAgain:
     @pytest.mark.parametrize(
         ("module", "rules"),
         [
-            ("reid/retrieval/metrics.py", {"retrieve": 27, "table": 1}),
-            ("reid/report/table.py", {"table": 1}),
-            ("reid/retrieval/extract.py", {"extract": 18, "retrieve": 27, "table": 1}),
+            ("reid/retrieval/metrics.py", {"retrieve": 27, "table": 1, "report": 1}),
+            ("reid/report/table.py", {"table": 1, "report": 1}),
+            ("reid/retrieval/extract.py", {"extract": 18, "retrieve": 27, "table": 1, "report": 1}),
             (
                 "reid/train/stage2.py",
-                {"stage2": 6, "extract": 18, "retrieve": 27, "table": 1},
+                {"stage2": 6, "extract": 18, "retrieve": 27, "table": 1, "report": 1},
             ),
             ("reid/train/stage1.py", {k: v for k, v in WHOLE.items() if k != "index"}),
             ("reid/data/scan.py", WHOLE),
@@ -225,7 +226,7 @@ class TestAgain:
             path.write_text(kept)
         wanted = {"dataset": "detreidx", "variant": "scaled", "seed": "1", "protocol": "A2A"}
         assert Job("retrieve", wanted) in jobs
-        assert counts(jobs) == {"retrieve": 1, "table": 1}
+        assert counts(jobs) == {"retrieve": 1, "table": 1, "report": 1}
 
 
 class TestLast:
@@ -245,10 +246,24 @@ class TestLast:
         assert "no luck" in printed, "the log of the failed job is not shown"
         assert "the same command again" in printed
         ran = verbs.read_text().split()
-        rest = {"index": 1, "stage1": 2, "stage2": 2, "extract": 2, "retrieve": 3, "table": 1}
+        rest = {
+            "index": 1,
+            "stage1": 2,
+            "stage2": 2,
+            "extract": 2,
+            "retrieve": 3,
+            "table": 1,
+            "report": 1,
+        }
         assert {verb: ran.count(verb) for verb in set(ran)} == rest
         ticket.unlink()
-        assert counts(done.plan(*options)) == {"stage2": 1, "extract": 1, "retrieve": 1, "table": 1}
+        assert counts(done.plan(*options)) == {
+            "stage2": 1,
+            "extract": 1,
+            "retrieve": 1,
+            "table": 1,
+            "report": 1,
+        }
 
     def test_fault_23_a_new_tracklet_reruns_the_index(self, done: Workspace) -> None:
         person = next((done.path / "data" / "DetReIDX" / "train").iterdir())

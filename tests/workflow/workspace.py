@@ -34,6 +34,7 @@ outputs = {
     "tune": lambda: [results.tuned(a.variant, a.seed)],
     "retrieve": lambda: [results.retrieval(a.variant, a.seed, a.protocol)],
     "table": lambda: [results.breakdown(), *map(results.table, ("csv", "md", "tex"))],
+    "report": lambda: [results.report(), results.figures() / "ablation.svg"],
 }[a.verb.__name__]()
 for path in outputs:
     path.parent.mkdir(parents=True, exist_ok=True)

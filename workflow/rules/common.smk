@@ -57,9 +57,11 @@ def freeze_settings():
 
 
 def tabulate_what_there_is():
-    """After a failure: the table with gaps, in place of one from before, and what to type."""
+    """After a failure: table and report with gaps, in place of those from before, and what to
+    type."""
     if any(Path(path).exists() for path in metrics()):
         shell("python -m reid table --config {FROZEN}")
+        shell("python -m reid report --config {FROZEN}")
     command = shlex.join(["snakemake", *sys.argv[1:]])
     print(
         f"To go on once it is repaired: the same command again; what is done is kept:\n{command}"
@@ -209,3 +211,8 @@ def tables():
         *(results.table(suffix) for suffix in ("csv", "md", "tex")),
         results.breakdown(),
     ]
+
+
+def page():
+    """The report."""
+    return Results.of(DATASET).report()
