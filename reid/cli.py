@@ -39,11 +39,11 @@ def demo_weights(settings: Config, arguments: argparse.Namespace) -> None:
     pretrain.pretrain(_demo(settings), arguments.backbone, out)
 
 
-def index(settings: Config, _: argparse.Namespace) -> None:
+def index(settings: Config, arguments: argparse.Namespace) -> None:
     """List every tracklet of the dataset; write the index, rejected.csv and a summary."""
     from reid.data import index as indexing
 
-    indexing.run(settings)
+    indexing.run(settings, look_for_duplicates=arguments.duplicates)
 
 
 def check(settings: Config, arguments: argparse.Namespace) -> None:
@@ -60,7 +60,7 @@ def pack(settings: Config, arguments: argparse.Namespace) -> None:
     if arguments.verify:
         packing.run_verify(settings)
     else:
-        packing.run(settings)
+        packing.run(settings, frames_per_tracklet=arguments.frames_per_tracklet)
 
 
 def stage1(settings: Config, arguments: argparse.Namespace) -> None:
@@ -219,7 +219,10 @@ def build_parser() -> argparse.ArgumentParser:
         "demo-weights", demo_weights, example=f"demo-weights {demo_configs} --backbone vit_b16"
     )
     child.add_argument("--backbone", required=True, help="key of `backbones`")
-    add("index", index, example="index --config config/config.yaml")
+    child = add("index", index, example="index --config config/config.yaml")
+    child.add_argument(
+        "--duplicates", action="store_true", help="also read every frame to find equal ones"
+    )
     child = add("check", check, example="check --config config/config.yaml --frames 8")
     child.add_argument("--frames", type=int, metavar="N", help="only N frames of each tracklet")
     child.add_argument(
@@ -227,6 +230,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     child = add("pack", pack, example="pack --config config/config.yaml --config my-cluster.yaml")
     child.add_argument("--verify", action="store_true", help="only compare with the hashes")
+    child.add_argument(
+        "--frames-per-tracklet",
+        type=int,
+        metavar="N",
+        help="of queries and gallery only what clips of N frames, and those configured, can take",
+    )
 
     stages = verbs.add_parser("train", help="train stage 1 or stage 2").add_subparsers(
         title="stages", metavar="STAGE", required=True

@@ -25,7 +25,7 @@ class Files:
     """One file a frame."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def expect(self, tracklet: Tracklet, positions: Sequence[int]) -> None:
         """Nothing: files of their own gain nothing by it."""
@@ -42,4 +42,4 @@ class Files:
 
     def name(self, tracklet: Tracklet, position: int) -> str:
         """Path of the file."""
-        return str(self._root / tracklet.folder / tracklet.frames[position])
+        return str(self.root / tracklet.folder / tracklet.frames[position])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reid.artefacts import SPLITS, Results
 from reid.config import Config, nearest
+from reid.data import duplicates
 from reid.data.checks import check, summarise
 from reid.data.damaged import read_damaged
 from reid.data.journal import Journal
@@ -55,6 +56,8 @@ class Index:
     rejected: tuple[Rejected, ...]
     cameras: tuple[str, ...] = CAMERAS
     """What camera 0, 1, ... is."""
+    duplicates: Mapping[str, int] | None = None
+    """Counts of frames of equal content (reid.data.duplicates), when they were looked for."""
 
     def write(self, folder: Path) -> None:
         """Write `<split>.parquet`, `rejected.csv` and `summary.json`, each atomically."""
@@ -74,7 +77,10 @@ class Index:
             writer = csv.writer(opened, lineterminator="\n")
             writer.writerow(field.name for field in fields(Rejected))
             writer.writerows((rejected.path, rejected.reason) for rejected in self.rejected)
-        write_json(folder / "summary.json", summarise(self.splits, self.rejected, self.cameras))
+        summary = summarise(self.splits, self.rejected, self.cameras)
+        if self.duplicates is not None:
+            summary["duplicates"] = dict(self.duplicates)
+        write_json(folder / "summary.json", summary)
 
     @classmethod
     def read(cls, folder: Path) -> "Index":
@@ -171,7 +177,7 @@ def _assemble(
     return splits
 
 
-def run(config: Config) -> None:
+def run(config: Config, *, look_for_duplicates: bool = False) -> None:
     """`reid index`: build, report, check, write. Raises UserError as `build` and `check` do."""
     options = config.dataset
     folder = Results.of(options.name).index("train").parent
@@ -185,6 +191,11 @@ def run(config: Config) -> None:
         journal=folder / "scan.journal",
         quiet=False,
     )
+    if look_for_duplicates:
+        found = duplicates.find(index.splits, options.root, quiet=False)
+        found.write(folder / "duplicates.csv")
+        index = replace(index, duplicates=found.summary())
+        print(f"duplicates: {len(found.bad)} bad ones ({folder / 'duplicates.csv'})")
     index.write_report(folder)
     check(index.splits, index.rejected, options, report=folder / "rejected.csv")
     index.write(folder)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 
 from reid.artefacts import SPLITS, Results
 from reid.config import Config
+from reid.data.damaged import demand_undamaged
 from reid.data.frames import Files
 from reid.data.layout import Tracklet
 from reid.data.packed import (
@@ -36,6 +38,7 @@ from reid.data.packed import (
     read_rows,
     shard_path,
 )
+from reid.data.selection import Selection, everything, sampled
 from reid.data.stored import check_fresh, read_split
 from reid.errors import UserError
 from reid.files import replacing, sha256_of_file, write_json
@@ -43,12 +46,16 @@ from reid.progress import Progress
 
 LARGEST_SHARD = 1 << 30
 
+_Content: TypeAlias = tuple[Tracklet, tuple[int, ...] | None, list[bytes]]
+"""A tracklet, which of its frames are kept, and their bytes."""
+
 
 def pack(
     tracklets: Sequence[Tracklet],
     root: Path,
     folder: Path,
     *,
+    keep: Selection = everything,
     largest_shard: int = LARGEST_SHARD,
     workers: int = 8,
     quiet: bool = True,
@@ -56,17 +63,17 @@ def pack(
     """Pack tracklets into `folder`, going on after the last whole shard of an earlier run.
 
     A shard is closed by the tracklet that brings it to `largest_shard` bytes; `workers` threads
-    read ahead. Raises UserError when a frame is missing or the disk is full: whole shards stay.
+    read ahead; `keep` chooses frames. Raises UserError when a frame is missing or was replaced
+    after indexing, or the disk is full: whole shards stay.
     """
     (folder / "pack.json").unlink(missing_ok=True)
     for left_over in folder.glob(".*.tmp"):
         left_over.unlink()
-    done, number = _whole_shards(tracklets, folder)
+    done, number = _whole_shards(tracklets, folder, keep)
     _remove_from(folder, number)
     progress = Progress("pack", len(tracklets), "tracklets", done=done)
     with ThreadPoolExecutor(workers) as pool:
-        contents = _read_ahead(pool, Files(root), tracklets[done:], 2 * workers)
-        remaining = zip(tracklets[done:], contents, strict=True)
+        remaining = _read_ahead(pool, Files(root), tracklets[done:], keep, 2 * workers)
         while done < len(tracklets):
             try:
                 rows = _write_shard(remaining, folder, number, largest_shard)
@@ -82,16 +89,27 @@ def pack(
     _finish(folder, number)
 
 
-def run(config: Config) -> None:
-    """`reid pack`: all indexed tracklets into `runtime.pack`. Raises UserError as `pack` does."""
-    options, folder = config.dataset, _folder(config)
-    tracklets: list[Tracklet] = []
+def run(config: Config, *, frames_per_tracklet: int | None = None) -> None:
+    """`reid pack`: all indexed tracklets into `runtime.pack`.
+
+    With `frames_per_tracklet` only some frames of queries and gallery (reid.data.selection).
+    Raises UserError as `pack` does, and when `reid check` found frames damaged that are still in
+    the index.
+    """
+    options, folder, results = config.dataset, _folder(config), Results.of(config.dataset.name)
+    keep: Selection = everything
+    if frames_per_tracklet is not None:
+        keep = sampled(frames_per_tracklet, [each.clip for each in config.trainings.values()])
+    tracklets: dict[str, Tracklet] = {}  # by path: protocols may share one
     for split in SPLITS:
         if split == "train" or split in options.protocols:
-            index = Results.of(options.name).index(split)
+            index = results.index(split)
             check_fresh(options.root, index)
-            tracklets += read_split(index)
-    pack(tracklets, options.root, folder, quiet=False)
+            tracklets |= {tracklet.path: tracklet for tracklet in read_split(index)}
+    verdict = options.damaged or results.root / "check" / "damaged.csv"
+    if verdict.exists():
+        demand_undamaged(tracklets.values(), verdict)
+    pack(list(tracklets.values()), options.root, folder, keep=keep, quiet=False)
 
 
 def run_verify(config: Config) -> None:
@@ -116,13 +134,15 @@ def verify(folder: Path) -> None:
                 raise damaged(path)
 
 
-def _whole_shards(tracklets: Sequence[Tracklet], folder: Path) -> tuple[int, int]:
+def _whole_shards(tracklets: Sequence[Tracklet], folder: Path, keep: Selection) -> tuple[int, int]:
     """How many tracklets, in how many shards, an earlier run has packed as they are today."""
     done = number = 0
     while shard_path(folder, number, "parquet").exists():
         rows = read_rows(folder, number)
         own = tracklets[done : done + len(rows)]
         if len(own) < len(rows) or not all(map(Row.matches, rows, own)):
+            break
+        if [row.kept for row in rows] != [keep(tracklet) for tracklet in own]:
             break
         done, number = done + len(rows), number + 1
     return done, number
@@ -136,30 +156,42 @@ def _remove_from(folder: Path, number: int) -> None:
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, files: Files, tracklets: Sequence[Tracklet], ahead: int
-) -> Iterator[list[bytes]]:
-    """Bytes of all frames of each tracklet in order, with a bounded number of them in memory."""
+    pool: ThreadPoolExecutor,
+    files: Files,
+    tracklets: Sequence[Tracklet],
+    keep: Selection,
+    ahead: int,
+) -> Iterator[_Content]:
+    """Tracklets in order with the bytes of their frames, a bounded number of them in memory."""
 
-    def read(tracklet: Tracklet) -> list[bytes]:
-        return [files.read(tracklet, position) for position in range(len(tracklet.frames))]
+    def read(tracklet: Tracklet) -> _Content:
+        kept = keep(tracklet)
+        positions = range(len(tracklet.frames)) if kept is None else kept
+        frames = [files.read(tracklet, position) for position in positions]
+        if kept is None and tracklet.size not in (None, sum(map(len, frames))):
+            raise UserError(
+                f"{files.root / tracklet.folder}: frames of {tracklet.path} have other sizes than "
+                "when indexed, so one was replaced: run `reid index` again"
+            )
+        return tracklet, kept, frames
 
     todo = iter(tracklets)
-    waiting: deque[Future[list[bytes]]] = deque(pool.submit(read, t) for t in islice(todo, ahead))
+    waiting: deque[Future[_Content]] = deque(pool.submit(read, t) for t in islice(todo, ahead))
     while waiting:
         yield waiting.popleft().result()
         waiting.extend(pool.submit(read, tracklet) for tracklet in islice(todo, 1))
 
 
 def _write_shard(
-    remaining: Iterable[tuple[Tracklet, list[bytes]]], folder: Path, number: int, largest: int
+    remaining: Iterable[_Content], folder: Path, number: int, largest: int
 ) -> list[Row]:
     rows: list[Row] = []
     records: list[tuple[int, int]] = []
     end, digest = 0, hashlib.sha256()
     with replacing(shard_path(folder, number, "shard")) as temporary, temporary.open("wb") as out:
-        for tracklet, frames in remaining:
+        for tracklet, kept, frames in remaining:
             path, count, modified, names = identity_of(tracklet)
-            rows.append(Row(path, len(records), count, modified, names))
+            rows.append(Row(path, len(records), count, modified, names, kept))
             for data in frames:
                 end += len(data)
                 records.append((end, zlib.crc32(data)))

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "frames": pa.int64(),
     "modified": pa.int64(),
     "names": pa.string(),
+    "kept": pa.list_(pa.int32()),
 }
 SCHEMA = pa.schema(_COLUMNS)
 
@@ -44,6 +46,8 @@ class Row:
     """Of its folder, when indexed."""
     names: str
     """Hash of its frames' names."""
+    kept: tuple[int, ...] | None = None
+    """Positions of the frames that are there; None: all."""
 
     def matches(self, tracklet: Tracklet) -> bool:
         """Whether this row holds the frames of `tracklet` as indexed."""
@@ -74,7 +78,10 @@ def read_rows(folder: Path, number: int) -> list[Row]:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is damaged ({reason}): delete it and run `reid pack`") from None
-    return [Row(**row) for row in table.to_pylist()]
+    return [
+        Row(**{**row, "kept": None if row["kept"] is None else tuple(row["kept"])})
+        for row in table.to_pylist()
+    ]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -119,19 +126,31 @@ class Packed:
     def expect(self, tracklet: Tracklet, positions: Sequence[int]) -> None:
         """Ask the system to fetch what lies between these frames in one go, if it is not cached."""
         number, row = self._rows[tracklet.path]
-        self._shards[number].fetch(row.first + min(positions), row.first + max(positions))
+        first, last = (self._record(row, edge(positions)) for edge in (min, max))
+        self._shards[number].fetch(first, last)
 
     def read(self, tracklet: Tracklet, position: int) -> bytes:
         """Read a frame. Raises UserError when its bytes are not those that were packed."""
         number, row = self._rows[tracklet.path]
-        data = self._shards[number].read(row.first + position)
+        data = self._shards[number].read(self._record(row, position))
         if data is None:
             raise damaged(shard_path(self._folder, number, "shard"))
         return data
 
+    def _record(self, row: Row, position: int) -> int:
+        if row.kept is None:
+            return row.first + position
+        place = bisect_left(row.kept, position)
+        if place == len(row.kept) or row.kept[place] != position:
+            raise UserError(
+                f"frame {position} of {row.path} is not in {self._folder}, which was packed with "
+                "--frames-per-tracklet for other clips: run `reid pack` for this configuration"
+            )
+        return row.first + place
+
     def name(self, tracklet: Tracklet, position: int) -> str:
         """The frame's path before packing, and the pack."""
-        return f"{tracklet.path}/{tracklet.frames[position]} in {self._folder}"
+        return f"{tracklet.folder}/{tracklet.frames[position]} in {self._folder}"
 
 
 class _Shard:

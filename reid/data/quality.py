@@ -113,11 +113,15 @@ def inspect(tracklet: Tracklet, root: Path, *, frames: int | None, least_height:
     if frames is not None and frames < count:
         chosen = (np.arange(frames) * count // frames).tolist()
     files = Files(root)
-    heights, damaged, notes = [], [], []
+    heights, sizes, damaged, notes = [], [], [], []
     for position in chosen:
-        path, name = f"{tracklet.path}/{tracklet.frames[position]}", files.name(tracklet, position)
+        path, name = (
+            f"{tracklet.folder}/{tracklet.frames[position]}",
+            files.name(tracklet, position),
+        )
         try:
             data = files.read(tracklet, position)
+            sizes.append(len(data))
             height, width = decode(data, name=name).shape[:2]
         except UserError as error:
             damaged.append((path, str(error).removeprefix(f"{name} ").partition(": ")[0]))
@@ -129,6 +133,8 @@ def inspect(tracklet: Tracklet, root: Path, *, frames: int | None, least_height:
         colours = simplejpeg.decode_jpeg_header(data)[2]
         if colours != "YCbCr":
             notes.append((path, f"stored as {colours}, used as RGB"))
+    if len(sizes) == count and tracklet.size not in (None, sum(sizes)):
+        notes.append((tracklet.path, "frames have other sizes than when indexed: index again"))
     if heights and np.median(heights) < least_height:
         notes.append((tracklet.path, f"median crop height {np.median(heights):g} px"))
     point = tracklet.capture_point

@@ -1,0 +1,156 @@
+"""A pack of only the frames that a configuration can sample."""
+
+import pytest
+import torch
+import yaml
+
+from reid.cli import main
+from reid.config import Clip
+from reid.data import index, pack
+from reid.data.dataset import TrackletDataset
+from reid.data.loading import loader
+from reid.data.packed import Packed
+from reid.data.sampler import pk_batches, sequential_batches
+from reid.data.selection import sampled
+from reid.errors import UserError
+from tests.trees import make_tree
+
+SIZE = {"height": 16, "width": 8}
+FIRST, CENTRE = (Clip(frames=3, test_sampling=how, **SIZE) for how in ("first", "centre"))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return make_tree(tmp_path_factory.mktemp("tree"), train=4, tracklets=2, frames=11)
+
+
+@pytest.fixture(scope="module")
+def splits(tree):
+    return index.build(tree).splits
+
+
+@pytest.fixture(scope="module")
+def small(tree, splits, tmp_path_factory):
+    """A pack for clips of up to four frames."""
+    folder = tmp_path_factory.mktemp("pack")
+    every = [tracklet for split in splits.values() for tracklet in split]
+    pack.pack(every, tree, folder, keep=sampled(4, [FIRST, CENTRE]))
+    return folder
+
+
+@pytest.mark.parametrize("clip", [FIRST, CENTRE], ids=lambda clip: clip.test_sampling)
+def test_extraction_from_it_sees_the_same_frames(tree, splits, small, clip):
+    for split in ("A2G", "G2A", "A2A"):
+        plain = TrackletDataset(splits[split], tree, clip=clip, train=False)
+        packed = TrackletDataset(splits[split], tree, clip=clip, train=False, pack=small)
+        batches = sequential_batches(len(plain), batch_size=4)
+        loaded = loader(plain, batches, workers=0), loader(packed, batches, workers=0)
+        for one, two in zip(*loaded, strict=True):
+            assert torch.equal(one.frames, two.frames)
+
+
+def test_training_from_it_sees_the_same_frames(tree, splits, small):
+    options = {"clip": Clip(frames=7, **SIZE), "train": True, "seed": 3}
+    plain = TrackletDataset(splits["train"], tree, **options)
+    packed = TrackletDataset(splits["train"], tree, pack=small, **options)
+    for epoch in range(3):
+        batches = pk_batches(plain.labels, batch_size=8, instances=4, seed=0, epoch=epoch)
+        loaded = loader(plain, batches, workers=0), loader(packed, batches, workers=0)
+        for one, two in zip(*loaded, strict=True):
+            assert torch.equal(one.frames, two.frames)
+
+
+def test_it_holds_what_clips_can_take_and_no_more(tree, splits, small):
+    kept = {0, 3, 6} | {1, 5, 9} | {0, 2, 4, 6} | {1, 4, 6, 9}
+    reader = Packed(small, splits["A2G"])
+    for tracklet in splits["A2G"]:
+        for position, name in enumerate(tracklet.frames):
+            if position in kept:
+                stored = (tree / tracklet.path / name).read_bytes()
+                assert reader.read(tracklet, position) == stored
+            else:
+                with pytest.raises(UserError, match=rf"frame {position} of {tracklet.path} is not"):
+                    reader.read(tracklet, position)
+
+
+def test_a_clip_that_it_does_not_cover_is_one_clear_error(tree, splits, small):
+    other = TrackletDataset(
+        splits["A2G"], tree, clip=Clip(frames=8, **SIZE), train=False, pack=small
+    )
+    with pytest.raises(UserError, match="packed with --frames-per-tracklet for other clips"):
+        other[0]
+
+
+def test_another_selection_packs_anew(tree, splits, tmp_path):
+    every = [tracklet for split in splits.values() for tracklet in split]
+    folder = tmp_path / "pack"
+    sizes = []
+    for keep in ({"keep": sampled(3, [FIRST])}, {"keep": sampled(4, [FIRST])}, {}):
+        pack.pack(every, tree, folder, **keep)
+        sizes.append((folder / "00000.shard").stat().st_size)
+        pack.verify(folder)
+    assert sizes == sorted(set(sizes))
+    reader = Packed(folder, every)
+    assert all(reader.read(every[-1], position) for position in range(11))
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"), [(0, "expected at least 1"), (2, "takes clip.frames 3")]
+)
+def test_fewer_than_a_clip_takes_is_one_clear_error(frames, message):
+    with pytest.raises(UserError, match=message):
+        sampled(frames, [FIRST])
+
+
+def configure(folder, tree, **dataset):
+    base = {"dataset": {"name": "tiny", "root": str(tree), **dataset}}
+    base |= {"backbones": {"b": {"weights": "none"}}, "variants": {}}
+    base["trainings"] = {"t": {"backbone": "b", "clip": {"frames": 3, **SIZE}}}
+    base["runtime"] = {"pack": "packed", "workers": 0}
+    (folder / "config.yaml").write_text(yaml.safe_dump(base))
+
+
+def test_through_the_command_line(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    configure(tmp_path, tree)
+    configs = ("--config", "config.yaml")
+    assert main(["index", *configs]) == 0
+    assert main(["pack", "--frames-per-tracklet", "2", *configs]) == 1
+    assert "give at least that" in capsys.readouterr().err
+    assert main(["pack", "--frames-per-tracklet", "3", *configs]) == 0
+    tracklets = index.read_split(tmp_path / "results/tiny/index/A2A.parquet")
+    with pytest.raises(UserError, match="frame 1 of"):
+        Packed(tmp_path / "packed", tracklets).read(tracklets[0], 1)
+
+
+def test_pack_takes_the_verdict_of_check(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    own = make_tree(tmp_path / "data", frames=4)
+    bad = own / index.build(own).splits["train"][0].path
+    bad = sorted(bad.iterdir())[1]
+    bad.write_bytes(bad.read_bytes()[:40])
+    configure(tmp_path, own)
+    configs = ("--config", "config.yaml")
+    assert main(["index", *configs]) == 0
+    assert main(["check", *configs]) == 0
+    assert main(["pack", *configs]) == 1
+    error = capsys.readouterr().err
+    assert "1 frames that results/tiny/check/damaged.csv names are in the index" in error
+    assert bad.name in error
+    configure(tmp_path, own, damaged="results/tiny/check/damaged.csv", max_rejected_share=0.1)
+    assert main(["index", *configs]) == 0
+    assert main(["pack", *configs]) == 0
+    tracklets = index.read_split(tmp_path / "results/tiny/index/train.parquet")
+    assert len(tracklets[0].frames) == 3
+
+
+def test_a_frame_replaced_in_place_is_noticed_by_its_size(tmp_path):
+    own = make_tree(tmp_path / "data", frames=4)
+    built = index.build(own).splits["train"]
+    frame = own / built[2].path / built[2].frames[1]
+    frame.write_bytes(frame.read_bytes() + b"\0")
+    with pytest.raises(UserError, match=rf"{built[2].path} have other sizes than when indexed"):
+        pack.pack(built, own, tmp_path / "pack")
+    unseen = index.build(own, check_sizes=False).splits["train"]
+    frame.write_bytes(frame.read_bytes() + b"\0")
+    pack.pack(unseen, own, tmp_path / "pack")
