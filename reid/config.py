@@ -179,6 +179,10 @@ class ColorJitter(Section):
         0.0, description="shift drawn from ± this, in turns of the colour wheel"
     )
     per: Literal["frame", "clip"] = Field("frame", description="the released code draws per frame")
+    place: Literal["after_resize", "on_crop"] = Field(
+        "after_resize",
+        description="as released; `on_crop`, before it, is faster and not quite the same operation",
+    )
 
     @property
     def active(self) -> bool:

@@ -1,7 +1,8 @@
 """Training augmentation of a batch of clips, on the CPU or the GPU (MODEL 2; paper 3.2.5, 4.2).
 
 Order: (bicubic resize, in the dataset) -> pad and crop -> colour jitter -> flip -> float ->
-ImageNet normalisation -> random erasing. All draws come from the clip's own seed, one stream per
+ImageNet normalisation -> random erasing. With `color_jitter.place: on_crop` jitter is the dataset's
+work too, before the resize. All draws come from the clip's own seed, one stream per
 transform, so they depend neither on the rest of the batch, nor on the device, nor on which other
 transforms are on.
 """
@@ -24,7 +25,7 @@ ERASE_AREA = (0.02, 0.4)
 ERASE_ASPECT = (0.3, 1 / 0.3)
 _ERASE_ATTEMPTS = 100
 
-_CROP, _JITTER, _FLIP, _ERASE = range(1, 5)
+_CROP, _FLIP, _ERASE = 1, 3, 4  # jitter.STREAM is 2
 
 
 def normalise(frames: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ def augment(frames: Tensor, *, options: Augment, seeds: Sequence[int]) -> Tensor
         raise ValueError(f"{len(seeds)} seeds for {len(frames)} clips")
     if options.pad:
         frames = _pad_and_crop(frames, options.pad, seeds)
-    if options.color_jitter.active:
+    if options.color_jitter.active and options.color_jitter.place == "after_resize":
         frames = _jitter(frames, options.color_jitter, seeds)
     flipped = [_rng(seed, _FLIP).random() < options.flip for seed in seeds]
     mirrored = torch.tensor(flipped, device=frames.device)
@@ -83,13 +84,10 @@ def _shifted(shift: int, size: int) -> tuple[slice, slice]:
 
 
 def _jitter(frames: Tensor, options: ColorJitter, seeds: Sequence[int]) -> Tensor:
-    length = frames.shape[1]
-    per_clip = options.per == "clip"
-    drawn = [jitter.draw(options, 1 if per_clip else length, _rng(s, _JITTER)) for s in seeds]
-    repeats = length if per_clip else 1
+    drawn = [jitter.of_clip(options, frames.shape[1], seed) for seed in seeds]
     parameters = jitter.Jitter(
-        np.concatenate([one.orders for one in drawn]).repeat(repeats, axis=0),
-        np.concatenate([one.factors for one in drawn]).repeat(repeats, axis=0),
+        np.concatenate([one.orders for one in drawn]),
+        np.concatenate([one.factors for one in drawn]),
     )
     return jitter.apply(frames.flatten(0, 1), parameters, options).view_as(frames)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from reid.config import Clip
+from reid.config import Clip, ColorJitter
+from reid.data import jitter
 from reid.data.decode import Decoder, decode_into
 from reid.data.frames import Files, Frames
 from reid.data.layout import Tracklet
@@ -89,9 +91,9 @@ class TrackletDataset(Dataset[Sample]):
 
     The frames of a clip depend on the dataset's seed and the draw's seed only. `metadata=False`
     hides altitude, distance and angle (`dataset.metadata`). With `pack` frames are read from that
-    folder (reid.data.pack) and `root` is not needed; `pack` and `decoder` change speed only. Raises
-    UserError naming the file when a frame is missing or damaged: nothing is skipped and nothing
-    invented.
+    folder (reid.data.pack) and `root` is not needed; `pack` and `decoder` change speed only.
+    `color_jitter` is applied to the decoded crops when its `place` is `on_crop`. Raises UserError
+    naming the file when a frame is missing or damaged: nothing is skipped and nothing invented.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class TrackletDataset(Dataset[Sample]):
         metadata: bool = True,
         pack: Path | None = None,
         decoder: Decoder = "fast",
+        color_jitter: ColorJitter | None = None,
     ) -> None:
         self.tracklets = tuple(tracklets)
         self.labels = dense_labels(self.tracklets)
@@ -114,6 +117,9 @@ class TrackletDataset(Dataset[Sample]):
         self._seed = seed
         self._metadata = metadata
         self._decoder: Decoder = decoder
+        self._jitter = None
+        if color_jitter is not None and color_jitter.active and color_jitter.place == "on_crop":
+            self._jitter = color_jitter
 
     def __len__(self) -> int:
         return len(self.tracklets)
@@ -176,8 +182,9 @@ class TrackletDataset(Dataset[Sample]):
             test=self._clip.test_sampling,
         ).tolist()
         self._stored.expect(tracklet, positions)
+        changes = self._changes(draw, len(positions))
         for slot, position in enumerate(positions):
-            if slot and position == positions[slot - 1]:
+            if changes is None and slot and position == positions[slot - 1]:
                 frames[slot], heights[slot] = frames[slot - 1], heights[slot - 1]
                 continue
             heights[slot] = decode_into(
@@ -185,4 +192,16 @@ class TrackletDataset(Dataset[Sample]):
                 frames[slot],
                 decoder=self._decoder,
                 name=self._stored.name(tracklet, position),
+                change=None if changes is None else changes[slot],
             )
+
+    def _changes(self, draw: Draw, count: int) -> list[Callable[[np.ndarray], np.ndarray]] | None:
+        """What to do to each decoded crop of a clip."""
+        options = self._jitter
+        if options is None:
+            return None
+        drawn = jitter.of_clip(options, count, draw.seed)
+        return [
+            partial(jitter.on_crop, parameters=drawn, number=number, options=options)
+            for number in range(count)
+        ]

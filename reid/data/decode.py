@@ -5,6 +5,7 @@ Pillow's set-up, which costs more than decoding a tiny crop, and resizes by reid
 every grey level is the same (tested), so the choice is one of speed only.
 """
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import Literal
 
@@ -21,20 +22,30 @@ _COLOURS = ("YCbCr", "Gray", "RGB")
 _MOST_PIXELS = 1 << 24
 
 
-def decode_into(data: bytes, out: np.ndarray, *, decoder: Decoder, name: str) -> int:
+def decode_into(
+    data: bytes,
+    out: np.ndarray,
+    *,
+    decoder: Decoder,
+    name: str,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> int:
     """Decode a JPEG and resize it (bicubic, as Pillow) into `out`, uint8 (3, H, W), contiguous.
 
-    Returns the height of the image as stored, in pixels. `name` stands for the file in errors.
-    Raises UserError when `data` is not a whole JPEG.
+    `change` makes of the decoded image, uint8 (h, w, 3), the one to resize. Returns the height of
+    the image as stored, in pixels. `name` stands for the file in errors. Raises UserError when
+    `data` is not a whole JPEG.
     """
     if decoder == "pillow":
         image = _decode_pillow(data, name)
+        if change is not None:
+            image = Image.fromarray(change(np.array(image)))
         size = (out.shape[2], out.shape[1])
         out[...] = np.asarray(image.resize(size, Image.Resampling.BICUBIC)).transpose(2, 0, 1)
         stored: int = image.height
         return stored
     pixels = decode(data, name=name)
-    resize_into(pixels, out)
+    resize_into(pixels if change is None else change(pixels), out)
     return len(pixels)
 
 

@@ -15,6 +15,8 @@ from reid.config import ColorJitter
 from reid.data import jitter_cpu
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+STREAM = 2
+"""Of random numbers of a clip's seed; the other transforms have others (reid.data.augment)."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,30 @@ class Jitter:
     """int64 (N, 4): which operation comes first, second, ..."""
     factors: np.ndarray
     """float64 (N, 4): brightness, contrast, saturation factors, and the hue shift in turns."""
+
+
+def of_clip(options: ColorJitter, frames: int, seed: int) -> Jitter:
+    """Parameters of the frames of one clip, all the same with `per: clip`."""
+    rng = np.random.default_rng([seed, STREAM])
+    if options.per == "frame":
+        return draw(options, frames, rng)
+    one = draw(options, 1, rng)
+    return Jitter(one.orders.repeat(frames, axis=0), one.factors.repeat(frames, axis=0))
+
+
+def on_crop(
+    pixels: np.ndarray, parameters: Jitter, number: int, options: ColorJitter
+) -> np.ndarray:
+    """Jittered copy of frame `number` of a clip as decoded, uint8 (h, w, 3)."""
+    planes = np.ascontiguousarray(pixels.reshape(-1, 3).T)[None]
+    row = slice(number, number + 1)
+    jitter_cpu.apply(planes, parameters.orders[row], parameters.factors[row], active(options))
+    return np.ascontiguousarray(planes[0].T).reshape(pixels.shape)
+
+
+def active(options: ColorJitter) -> np.ndarray:
+    """Which operations have a strength, bool (4,)."""
+    return np.array([options.brightness, options.contrast, options.saturation, options.hue]) > 0
 
 
 def draw(options: ColorJitter, count: int, rng: np.random.Generator) -> Jitter:
@@ -40,20 +66,12 @@ def draw(options: ColorJitter, count: int, rng: np.random.Generator) -> Jitter:
 
 def apply(frames: Tensor, parameters: Jitter, options: ColorJitter) -> Tensor:
     """Jittered copy of uint8 frames (N, 3, H, W); operations of strength 0 are left out."""
-    active = np.array(
-        [
-            options.brightness > 0,
-            options.contrast > 0,
-            options.saturation > 0,
-            options.hue > 0,
-        ]
-    )
     frames = frames.clone(memory_format=torch.contiguous_format)
     if frames.device.type == "cpu":
         pixels = frames.numpy().reshape(len(frames), 3, -1)
-        jitter_cpu.apply(pixels, parameters.orders, parameters.factors, active)
+        jitter_cpu.apply(pixels, parameters.orders, parameters.factors, active(options))
     else:
-        apply_batched(frames, parameters, active)
+        apply_batched(frames, parameters, active(options))
     return frames
 
 

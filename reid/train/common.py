@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reid.config import Clip, Dataset, Runtime
+from reid.config import Clip, ColorJitter, Dataset, Runtime
 from reid.data.dataset import TrackletDataset
 from reid.data.layout import Tracklet
 from reid.data.staging import pack_for
@@ -46,6 +46,7 @@ def clips_of(
     clip: Clip,
     train: bool,
     seed: int = 0,
+    color_jitter: ColorJitter | None = None,
 ) -> TrackletDataset:
     """Clips of tracklets, read the way the dataset and runtime options say."""
     return TrackletDataset(
@@ -57,6 +58,7 @@ def clips_of(
         metadata=dataset.metadata,
         pack=pack_for(runtime),
         decoder=runtime.decoder,
+        color_jitter=color_jitter,
     )
 
 

@@ -51,6 +51,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     everyone = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
     tracklets = part(everyone, training.validation, "train")
     weights = load_weights(config.backbones[training.backbone].weights)
+    augmented = training.stage1.view == "augmented"
     dataset = clips_of(
         tracklets,
         config.dataset,
@@ -58,6 +59,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         clip=training.clip,
         train=True,
         seed=seed,
+        color_jitter=training.augment.color_jitter if augmented else None,
     )
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "stage 1"))

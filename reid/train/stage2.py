@@ -102,6 +102,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         clip=training.clip,
         train=True,
         seed=seed,
+        color_jitter=training.augment.color_jitter,
     )
     plan = visual_plan(
         f"stage 2 of {name}",

@@ -113,6 +113,7 @@ CHANGES: dict[str, Change] = {
     "augment.color_jitter.saturation": Change(0.5),
     "augment.color_jitter.hue": Change(0.5),
     "augment.color_jitter.per": Change("clip", {"augment.color_jitter.brightness": 0.5}),
+    "augment.color_jitter.place": Change("on_crop", {"augment.color_jitter.brightness": 0.5}),
     "validation.share": Change(0.5, whole=True),
     "validation.seed": Change(3, {"validation.share": 0.5}, whole=True),
     "stage1.epochs": Change(1, seen="stage1"),
