@@ -3,10 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-CALM = ("n1", "n2")
-FRAGILE = ("n3", "n4")
-"""Nodes on which tests preempt jobs and kill daemons."""
-GPU_NODES = (*CALM, *FRAGILE)
+GPU_NODES = ("n1", "n2", "n3", "n4", "n5", "n6")
 CPU_NODE = "c1"
 NODES = (*GPU_NODES, CPU_NODE)
 GPUS = 4
@@ -51,11 +48,11 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 GresTypes=gpu
 {nodes}
-PartitionName=gpu Nodes={calm} Default=YES MaxTime=1-0 State=UP
-PartitionName=spot Nodes={fragile} PriorityTier=1 MaxTime=1-0 State=UP
-PartitionName=scavenge Nodes={fragile} PriorityTier=1 PreemptMode=CANCEL MaxTime=1-0 State=UP
-PartitionName=urgent Nodes={fragile} PriorityTier=10 PreemptMode=OFF MaxTime=1-0 State=UP
-PartitionName=cpu Nodes={cpu_node} MaxTime=1-0 State=UP
+PartitionName=gpu Nodes=n1,n2 Default=YES MaxTime=1-0 State=UP
+PartitionName=spot Nodes=n3,n4 PriorityTier=1 MaxTime=1-0 State=UP
+PartitionName=scavenge Nodes=n5,n6 PriorityTier=1 PreemptMode=CANCEL MaxTime=1-0 State=UP
+PartitionName=urgent Nodes=n3,n4,n5,n6 PriorityTier=10 PreemptMode=OFF MaxTime=1-0 State=UP
+PartitionName=cpu Nodes=c1 MaxTime=1-0 State=UP
 """
 
 
@@ -73,9 +70,6 @@ def slurm_conf(home: Path, *, host: str, controller_port: int, ports: Mapping[st
         host=host,
         controller_port=controller_port,
         nodes="\n".join(lines),
-        calm=",".join(CALM),
-        fragile=",".join(FRAGILE),
-        cpu_node=CPU_NODE,
     )
 
 

@@ -16,6 +16,8 @@ from reid.errors import UserError
 
 HOME = Path("/run/xfd-reid-testbed")
 """Everything of the testbed but the link that Slurm's clients need at /etc/slurm/slurm.conf."""
+AT_WORK = ("idle", "mixed", "allocated", "completing")
+"""States of a node as sinfo prints them; a star behind one says that it does not answer."""
 
 
 def up(home: Path = HOME) -> None:
@@ -70,10 +72,8 @@ def is_up(home: Path = HOME) -> bool:
     """Whether every node of the testbed is there to work."""
     if not machine.is_ours(home) or not _answers():
         return False
-    states = _ask("sinfo", "-hN", "-o", "%N %t").split("\n")
-    return set(states) >= {f"{node} idle" for node in conf.NODES} or all(
-        state.split()[-1] in ("idle", "mix", "alloc") for state in states
-    )
+    states = dict(line.split() for line in _ask("sinfo", "-hN", "-o", "%N %T").splitlines())
+    return all(states.get(node, "absent") in AT_WORK for node in conf.NODES)
 
 
 def start_node(node: str, home: Path = HOME) -> None:

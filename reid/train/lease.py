@@ -21,6 +21,8 @@ from reid.files import write_json
 
 BEAT_SECONDS = 10.0
 """Time between heartbeats."""
+SILENT_SECONDS = 3 * BEAT_SECONDS
+"""After this long without one, an earlier start of the same job is over."""
 DEAD_SECONDS = 90.0
 """A lease whose last heartbeat is older has no living holder."""
 
@@ -37,8 +39,10 @@ def held(
 ) -> Iterator[None]:
     """Hold the lease of a run folder; `job` names the scheduler's job, if there is one.
 
-    A dead holder's lease is taken over: its process is gone from this host, it was an earlier
-    start of the same job, or its heartbeat is older than DEAD_SECONDS. A living one is waited for
+    A dead holder's lease is taken over: its process is gone from this host, its heartbeat is
+    older than DEAD_SECONDS, or, if it was an earlier start of the same job on another host, than
+    three beats, which are waited for: that host may only have lost touch with the scheduler, and
+    its trainer stops when it notices. A living one is waited for
     `patience` seconds, while `check` may raise; then raises LeaseHeld naming the holder. `lost`
     is called, with a reason, if somebody else takes this lease.
     """
@@ -101,13 +105,13 @@ def _acquire(path: Path, mine: dict[str, Any], patience: float, check: Callable[
                 f"{path.parent} is in use by process {holder.get('pid')} on {holder.get('host')}"
                 f" (job {holder.get('job') or 'none'}, last sign of life {age:.0f} s ago)"
             )
-            if time.monotonic() >= end:
+            if time.monotonic() >= end and not _restarted(holder, mine["job"]):
                 raise LeaseHeld(f"{in_use}: wait for it, or stop it and run this again")
             if not told:
-                print(f"{in_use}: waiting for it, at most {patience:.0f} s", flush=True)
+                print(f"{in_use}: waiting for it", flush=True)
                 told = True
             check()
-            time.sleep(min(1.0, patience))
+            time.sleep(1.0)
             continue
         # Only one of several rivals can move this very file away: its new name is the holder's.
         grave = path.with_name(f"lease.{holder.get('token')}.dead")
@@ -168,9 +172,10 @@ def _age(path: Path) -> float:
 def _dead(holder: dict[str, Any], age: float, job: str | None) -> bool:
     if age > DEAD_SECONDS:
         return True
-    if holder.get("host") != socket.gethostname():
-        # Slurm never runs two starts of one job at a time.
-        return job is not None and holder.get("job") == job
+    if _restarted(holder, job):
+        return age > SILENT_SECONDS
+    if _elsewhere(holder):
+        return False
     try:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
@@ -178,6 +183,15 @@ def _dead(holder: dict[str, Any], age: float, job: str | None) -> bool:
     except (PermissionError, KeyError, ValueError):
         return False
     return False
+
+
+def _restarted(holder: dict[str, Any], job: str | None) -> bool:
+    """Whether this is a later start, elsewhere, of the holder's job: it will not come back."""
+    return job is not None and holder.get("job") == job and _elsewhere(holder)
+
+
+def _elsewhere(holder: dict[str, Any]) -> bool:
+    return bool(holder.get("host") != socket.gethostname())
 
 
 def _beat(

@@ -1,4 +1,8 @@
-"""Tests on a real Slurm, the testbed: `make test-slurm`."""
+"""Tests on a real Slurm, the testbed: `make test-slurm`.
+
+They run side by side in one Slurm. A test that disturbs nodes holds a lock on them; the one that
+stops Slurm's controller waits until no other test runs.
+"""
 
 import fcntl
 import shutil
@@ -10,37 +14,67 @@ from pathlib import Path
 import pytest
 
 from cluster.testbed import machine, slurm
-from tests.slurm.site import RUN, STAGE2, Site
+from tests.slurm.site import RUN, STAGE2, STEPS, Site
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the testbed where there is none, and say why."""
-    if slurm.is_up():
+    """Skip what needs the testbed where there is none, and say why; order by what takes long."""
+    here = Path(__file__).parent
+    mine = [item for item in items if here in item.path.parents]
+    items.sort(key=lambda item: "outage" in item.name)
+    if not mine or slurm.is_up():
         return
     why = machine.lacks() or machine.foreign_slurm(slurm.HOME)
-    skip = pytest.mark.skip(reason=why or "the testbed is not up: make test-slurm")
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(skip)
+    for item in mine:
+        item.add_marker(pytest.mark.skip(reason=why or "the testbed is not up: make test-slurm"))
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def held(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock that all workers share."""
+    with path.open("a") as lock:
+        fcntl.flock(lock, how)
         yield
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Site:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers share."""
+    return tmp_path_factory.getbasetemp().parent
+
+
+@pytest.fixture(autouse=True)
+def slurm_answers(request: pytest.FixtureRequest, shared: Path) -> Iterator[None]:
+    """Nobody stops Slurm's controller while another test runs."""
+    alone = "outage" in request.node.name
+    with held(shared / "slurm.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+        yield
+
+
+@pytest.fixture
+def spot(shared: Path) -> Iterator[None]:
+    """Hold the nodes of the partition `spot`, whose preempted jobs are requeued."""
+    with held(shared / "spot.lock"):
+        yield
+
+
+@pytest.fixture
+def scavenge(shared: Path) -> Iterator[None]:
+    """Hold the nodes of the partition `scavenge`, whose preempted jobs are cancelled."""
+    with held(shared / "scavenge.lock"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def base(shared: Path) -> Site:
     """A site where everything up to stage 2 of `baseline` has run locally, once for all workers."""
-    shared = tmp_path_factory.getbasetemp().parent / "slurm-base"
-    with exclusive(shared.with_suffix(".lock")):
-        if not (shared / STAGE2).exists():
-            shutil.rmtree(shared, ignore_errors=True)
-            site = Site.clone(shared)
-            site.start(STAGE2).succeeds()
-    return Site(shared)
+    path = shared / "base"
+    with held(shared / "base.lock"):
+        if not (path / "ready").exists():
+            shutil.rmtree(path, ignore_errors=True)
+            Site.clone(path).start(STAGE2).succeeds()
+            (path / "ready").touch()
+    return Site(path)
 
 
 @pytest.fixture(scope="session")
@@ -52,24 +86,13 @@ def expected(base: Site) -> dict[str, str]:
 @pytest.fixture
 def site(base: Site, tmp_path: Path) -> Site:
     """A site with stage 1 of `baseline` done and stage 2 to do."""
-    path = tmp_path / "site"
-    shutil.copytree(base.path, path, symlinks=True)
-    run = path / RUN
-    shutil.rmtree(run / "checkpoints" / "stage2")
-    for file in (*run.glob("stage2.*"), run / "manifest.json", run / "attempts.jsonl"):
-        file.unlink()
-    (path / "steps.txt").unlink()
-    shutil.rmtree(path / "results/demo/logs/train/baseline")
-    for log in path.glob("controller*.log"):
-        log.unlink()
-    return Site(path)
-
-
-@pytest.fixture
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Hold the nodes on which jobs are preempted and daemons killed: one test at a time."""
-    with exclusive(tmp_path_factory.getbasetemp().parent / "fragile.lock"):
-        yield
+    site = base.copy(tmp_path / "site")
+    shutil.rmtree(site.run / "checkpoints" / "stage2")
+    for file in (*site.run.glob("stage2.*"), *site.run.glob("*.json*")):
+        if not file.name.startswith("stage1"):
+            file.unlink()
+    (site.path / "results/demo/logs" / RUN.relative_to("results/demo") / "stage2.log").unlink()
+    return site
 
 
 @pytest.fixture
@@ -78,8 +101,6 @@ def report(capsys: pytest.CaptureFixture[str]) -> Callable[[str, Site, list[str]
     began = time.monotonic()
 
     def show(name: str, site: Site, jobs: list[str]) -> None:
-        from tests.slurm.site import STEPS
-
         starts = [line["event"] for line in site.attempts].count("start")
         redone = len(site.steps) - STEPS
         with capsys.disabled():

@@ -40,6 +40,15 @@ def slurm(*command: str) -> str:
     return done.stdout
 
 
+def preempt(victim: str) -> None:
+    """Take the node of a job for an urgent one, and wait until it has it."""
+    urgent = slurm(
+        "sbatch", "--parsable", "-p", "urgent", "-w", job(victim)["NodeList"],
+        "--gres=gpu:a100:4", "-o", "/dev/null", "--wrap", "sleep 5",
+    ).strip()  # fmt: skip
+    until(lambda: job(urgent)["JobState"] in ("RUNNING", "COMPLETED"), "the urgent job")
+
+
 def job(identifier: str) -> dict[str, str]:
     """`scontrol show job` by field."""
     return dict(re.findall(r"(\S+?)=(\S*)", slurm("scontrol", "show", "job", identifier)))
@@ -112,6 +121,13 @@ class Site:
         site = cls(path)
         site.edit("slurm-init-seconds-before-status-checks: 20", f"{POLL}: 2")
         return site
+
+    def copy(self, path: Path) -> "Site":
+        """A copy with the results so far, but not the traces of how they were made."""
+        shutil.copytree(self.path, path, symlinks=True)
+        for trace in (path / "steps.txt", *path.glob("controller*.log")):
+            trace.unlink()
+        return Site(path)
 
     def edit(self, old: str, new: str) -> None:
         """Edit the profile, as the user of a cluster does."""

@@ -239,11 +239,42 @@ def test_fault_11_lease_of_the_dead_is_taken_over(lab: Lab, holder: str) -> None
         lease |= {"host": socket.gethostname(), "pid": 2**22 - 1}
     path = lab.run / "lease.json"
     path.write_text(json.dumps(lease))
-    if holder == "silent host":
-        old = time.time() - 600
-        os.utime(path, (old, old))
+    silent = {"dead process": 0, "silent host": 600, "same job": 40}[holder]
+    old = time.time() - silent
+    os.utime(path, (old, old))
     environment = {"SLURM_JOB_ID": "7" if holder == "same job" else "9"}
     assert lab.finish(*STAGE2, environment=environment) == 0, lab.log()
+
+
+def test_fault_11_an_earlier_start_of_the_job_that_still_lives_is_left_alone(lab: Lab) -> None:
+    """A node that lost touch with Slurm: its trainer may go on for a while."""
+    path = lab.run / "lease.json"
+    path.write_text(json.dumps({"token": "t", "job": "7", "host": "elsewhere", "pid": 1}))
+    second = lab.start(*STAGE2, environment={"SLURM_JOB_ID": "7"})
+    wait_for(lambda: (lab.folder / "log").exists() and "waiting for it" in lab.log())
+    assert not (lab.run / "checkpoints" / "stage2").exists()
+    path.unlink()  # the earlier one stopped
+    assert wait(second) == 0, lab.log()
+
+
+def test_fault_18_a_trainer_waits_for_its_predecessor(lab: Lab, expected: dict[str, Any]) -> None:
+    first = lab.start(*STAGE2, before=slow_steps, environment={"SLURM_JOB_ID": "7"})
+    wait_for(lambda: (lab.run / "lease.json").exists())
+    second = lab.start(*STAGE2, "--wait", "5", environment={"SLURM_JOB_ID": "8"})
+    wait_for(lambda: (lab.folder / "log").exists() and "waiting for it" in lab.log())
+    assert wait(first) == 0
+    assert wait(second) == 0, lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_fault_18_who_waits_can_be_stopped(lab: Lab) -> None:
+    path = lab.run / "lease.json"
+    path.write_text(json.dumps({"token": "t", "job": "7", "host": "elsewhere", "pid": 1}))
+    waiting = lab.start(*STAGE2, "--wait", "5")
+    wait_for(lambda: (lab.folder / "log").exists() and "waiting for it" in lab.log())
+    os.kill(waiting, signal.SIGTERM)
+    assert wait(waiting) == 75
+    assert json.loads(path.read_text())["token"] == "t"
 
 
 def test_fault_12_time_limit_saves_before_it_is_reached(lab: Lab, expected: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 # A training stops and saves before its time is up, which only a job of Slurm has. If another one
 # holds its folder, it waits: a dead one gives no sign of life after 90 seconds.
+# Snakemake deletes the log of an earlier attempt. It stays under a second name, beside the
+# checkpoints, and is appended to under both.
 rule stage1:
     input:
         index="results/{dataset}/index/train.parquet",
@@ -23,7 +25,9 @@ rule stage1:
     params:
         fingerprint=fingerprint("stage1", "training"),
         config=frozen,
+        history="results/{dataset}/train/{training}/seed{seed}/stage1.log",
     shell:
+        "touch {params.history} && ln -f {params.history} {log} && "
         "exec python -m reid train stage1 --config {params.config}"
         " --training {wildcards.training} --seed {wildcards.seed} --wait 5"
         " ${{SLURM_JOB_ID:+--time-limit {resources.runtime}}} >> {log} 2>&1"
@@ -70,7 +74,9 @@ rule stage2:
     params:
         fingerprint=fingerprint("stage2", "training"),
         config=frozen,
+        history="results/{dataset}/train/{training}/seed{seed}/stage2.log",
     shell:
+        "touch {params.history} && ln -f {params.history} {log} && "
         "exec python -m reid train stage2 --config {params.config}"
         " --training {wildcards.training} --seed {wildcards.seed} --wait 5"
         " ${{SLURM_JOB_ID:+--time-limit {resources.runtime}}} >> {log} 2>&1"

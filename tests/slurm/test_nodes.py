@@ -1,0 +1,127 @@
+"""Must-show 4 and 5: nodes and the controller of Slurm go away under a running stage 2."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.testbed import slurm as testbed
+from tests.slurm.site import STEPS, Site, job, slurm, until
+
+Report = Callable[[str, Site, list[str]], None]
+
+
+def daemon(*words: str) -> psutil.Process:
+    """The process of the testbed whose command line starts with these words."""
+    (found,) = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if (process.info["cmdline"] or [])[: len(words)] == list(words)
+    ]
+    return found
+
+
+def kill_job_processes(identifier: str) -> None:
+    """What is left of a job on its node, as if the node had lost power."""
+    for process in psutil.process_iter(["cmdline"]):
+        if f"slurmstepd: [{identifier}." in " ".join(process.info["cmdline"] or []):
+            for each in (process, *process.children(recursive=True)):
+                each.kill()
+
+
+def state(node: str) -> str:
+    return slurm("sinfo", "-hN", "-n", node, "-p", "spot", "-o", "%T").strip()
+
+
+@pytest.fixture
+def nodes(spot: None) -> Iterator[None]:
+    """The nodes of `spot`, which all work again afterwards."""
+    yield
+    for node in ("n3", "n4"):
+        pid = Path(testbed.HOME / f"{node}.pid")
+        if not pid.exists() or not psutil.pid_exists(int(pid.read_text())):
+            testbed.start_node(node)
+        if state(node).startswith("down"):
+            slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        until(lambda node=node: state(node) in testbed.AT_WORK, f"{node} to work again")
+
+
+def test_must_show_4_fault_15_node_dies(
+    site: Site, expected: dict[str, str], report: Report, nodes: None
+) -> None:
+    site.to_partition("spot")
+    controller = site.on_slurm()
+    mine = controller.submitted()
+    site.trained(8)
+    node = job(mine)["NodeList"]
+    daemon("slurmd", "-N", node).kill()
+    kill_job_processes(mine)
+    controller.succeeds()
+    report("node died", site, controller.jobs)
+    assert controller.jobs == [mine], "Slurm starts it again under the same id"
+    assert job(mine)["NodeList"] != node
+    assert site.outcome() == expected
+    assert [line["event"] for line in site.attempts] == ["start", "start", "done"]
+    assert "resuming before epoch" in site.log
+    site.never_two_at_once()
+
+
+def test_must_show_4_slurmd_dies_and_its_trainer_lives(
+    site: Site, expected: dict[str, str], report: Report, nodes: None
+) -> None:
+    """Slurm starts the job again elsewhere, while the first trainer is still at work."""
+    site.to_partition("spot")
+    controller = site.on_slurm(step_seconds=1.5)
+    mine = controller.submitted()
+    site.trained(2)
+    node = job(mine)["NodeList"]
+    daemon("slurmd", "-N", node).kill()
+    until(lambda: "waiting for it" in site.log, f"the second start:\n{site.log}")
+    controller.succeeds()
+    report("slurmd killed", site, controller.jobs)
+    assert job(mine)["NodeList"] != node
+    assert site.outcome() == expected
+    assert len(site.steps) == STEPS, "the second start left the first alone"
+    site.never_two_at_once()
+
+
+def test_fault_15_node_set_down(
+    site: Site, expected: dict[str, str], report: Report, nodes: None
+) -> None:
+    site.to_partition("spot")
+    controller = site.on_slurm()
+    mine = controller.submitted()
+    site.trained(8)
+    node = job(mine)["NodeList"]
+    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    controller.succeeds()
+    report("node set down", site, controller.jobs)
+    assert job(mine)["NodeList"] != node
+    assert site.outcome() == expected
+    assert "resuming before epoch" in site.log
+    site.never_two_at_once()
+
+
+@pytest.mark.parametrize("when", ["mid-run", "end"])
+def test_must_show_5_fault_17_outage_of_slurm(
+    site: Site, expected: dict[str, str], report: Report, when: str
+) -> None:
+    """slurmctld is killed and comes back: in the middle of a job, or after it has ended."""
+    controller = site.on_slurm(step_seconds=0.5 if when == "mid-run" else 0.2)
+    mine = controller.submitted()
+    site.trained(4)
+    os.kill(daemon("slurmctld").pid, signal.SIGKILL)
+    try:
+        until(lambda: "Slurm does not answer" in controller.text, "the watch to notice")
+        site.trained(12 if when == "mid-run" else STEPS)
+    finally:
+        testbed.start_controller()
+    controller.succeeds()
+    report(f"slurmctld restarted, {when}", site, controller.jobs)
+    assert "Slurm answers again" in controller.text
+    assert controller.jobs == [mine], "nothing twice"
+    assert site.outcome() == expected
+    assert len(site.steps) == STEPS

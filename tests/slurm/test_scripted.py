@@ -1,0 +1,101 @@
+"""Faults that this Slurm cannot show: scripted commands stand before the real ones."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.slurm.site import STEPS, Site, job, slurm, until
+
+Report = Callable[[str, Site, list[str]], None]
+
+SACCT = """\
+# Accounting as it would be: what squeue says, with the user who cancelled.
+[ -e sacct.down ] && exit 1
+for word; do [ "$before" = --name ] && run=$word; before=$word; done
+[ -n "$run" ] || exit 1
+real squeue --noheader --states=all --format='%i|%T' --name "$run" |
+    sed 's/CANCELLED/CANCELLED by 1000/'
+"""
+SBATCH = """\
+# The first answer gets lost on its way, as with `Socket timed out`, but the job is there.
+real sbatch "$@" || exit
+if [ ! -e lost ]; then
+    touch lost
+    echo "sbatch: error: Batch job submission failed: Socket timed out" >&2
+    exit 1
+fi
+"""
+
+
+def scripted(site: Site, **commands: str) -> str:
+    """A PATH on which these commands come first; in them, `real COMMAND` is Slurm's own."""
+    folder = site.path / "bin"
+    folder.mkdir(exist_ok=True)
+    for name, text in commands.items():
+        script = folder / name
+        script.write_text(f'#!/bin/bash\nreal() {{ "/usr/bin/$@"; }}\n{text}')
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return f"{folder}:/usr/local/bin:/usr/bin:/bin"
+
+
+def with_accounting(site: Site) -> str:
+    site.edit("slurm-status-command: squeue", "slurm-status-command: sacct")
+    return scripted(site, sacct=SACCT)
+
+
+def test_fault_16_cancelled_by_with_accounting_is_a_failure(
+    site: Site, expected: dict[str, str], report: Report
+) -> None:
+    """The executor alone does not know the state `CANCELLED by 1000` and waits for ever."""
+    controller = site.on_slurm("--retries", "0", PATH=with_accounting(site))
+    mine = controller.submitted()
+    site.trained(8)
+    slurm("scancel", mine)
+    assert controller.ends(120) == 1
+    assert f"Slurm job {mine} was cancelled by user 1000" in controller.text
+    again = site.on_slurm()
+    again.succeeds()
+    report("cancelled, with accounting", site, [*controller.jobs, *again.jobs])
+    assert site.outcome() == expected
+
+
+def test_fault_17_accounting_down_until_the_job_has_ended(
+    site: Site, expected: dict[str, str], report: Report
+) -> None:
+    """The executor alone forgets its jobs; here squeue is asked instead."""
+    controller = site.on_slurm(step_seconds=0.2, PATH=with_accounting(site))
+    mine = controller.submitted()
+    (site.path / "sacct.down").touch()
+    controller.succeeds()
+    report("accounting down", site, controller.jobs)
+    assert controller.jobs == [mine]
+    assert site.outcome() == expected
+
+
+def test_fault_17_lost_answer_of_sbatch_gives_no_second_trainer(
+    site: Site, expected: dict[str, str], report: Report
+) -> None:
+    controller = site.on_slurm(PATH=scripted(site, sbatch=SBATCH))
+    mine = controller.submitted()
+    (unknown, _, _) = job(mine)["Dependency"].removeprefix("afterany:").partition("(")
+    controller.succeeds()
+    report("answer of sbatch lost", site, [unknown, mine])
+    assert "Socket timed out" in controller.text
+    assert site.outcome() == expected
+    assert {line.split()[0] for line in site.steps} == {unknown}
+    assert len(site.steps) == STEPS
+
+
+def test_fault_24_output_that_appears_late(
+    site: Site, expected: dict[str, str], report: Report
+) -> None:
+    """As on a file system that shows a new file to other nodes only after a while."""
+    controller = site.on_slurm(step_seconds=0.0, LATE_SECONDS="12")
+    mine = controller.submitted()
+    late = Path(f"{site.run / 'stage2.safetensors'}.late")
+    until(late.exists, "the output to be held back")
+    assert not (site.run / "stage2.safetensors").exists()
+    controller.succeeds()
+    report("late output", site, [mine])
+    assert controller.jobs == [mine]
+    assert site.outcome() == expected
