@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 
 import submitit
 
@@ -36,17 +37,11 @@ def submit(
 ) -> "submitit.Job[None]":
     """Hand `work` to submitit: `tasks` processes that share the CPUs and GPUs of the request.
 
-    `notice`: seconds before the time limit at which it is told. Raises UserError where `executor`
-    cannot be used.
+    `notice`: seconds before the time limit at which it is told. Raises UserError if Slurm refuses.
     """
     only_slurm = {"slurm_max_num_timeout": FOREVER}
     folder = Path.cwd() / LOGS / "%j"
-    try:
-        launcher = submitit.AutoExecutor(folder=folder, cluster=executor, **only_slurm)
-    except RuntimeError as error:
-        raise UserError(
-            f"--executor {executor}: {error}: here is no Slurm; try --executor local"
-        ) from None
+    launcher = submitit.AutoExecutor(folder=folder, cluster=executor, **only_slurm)
     cpus = request.cpus // tasks
     special: dict[str, object] = {"requeue": True}
     if request.gpus:
@@ -228,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if getattr(arguments, "configs", ()) is None:
         arguments.configs = [Path("config/config.yaml")]
     try:
+        if arguments.executor == "slurm" and not (which("sbatch") and which("srun")):
+            raise UserError("no Slurm here (sbatch, srun): try --executor local")
         arguments.run(arguments, given[cut + 1 :])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,217 @@
+"""Controller and single stages on submitit's executors that need no Slurm: real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import submitit
+
+from cluster.controller import STATE, Controller, behind_others, outside
+from cluster.launch import main
+from cluster.stage import Stage
+from reid.errors import UserError
+from tests.runs import STAGE1, STAGE2, Lab, make_lab, remains
+
+ROOT = Path(__file__).resolve().parents[2]
+SNAKEFILE = """
+rule slow:
+    output: "slow.txt"
+    shell: "touch started; while [ ! -e go ]; do sleep 0.1; done; touch {output}"
+"""
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, dict[str, Any]]:
+    """A lab where stage 1 is done, and what an undisturbed stage 2 leaves there."""
+    lab = make_lab(tmp_path_factory.mktemp("launch"))
+    for name in ("cluster", "config", "reid", "slurm", "workflow"):
+        (lab.folder / name).symlink_to(ROOT / name)
+    assert lab.finish(*STAGE1) == 0, lab.log()
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    return lab, remains(lab.run)
+
+
+@pytest.fixture
+def lab(trained: tuple[Lab, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """The lab before stage 2, and the working directory."""
+    lab, _ = trained
+    for path in (*lab.run.glob("stage2.*"), *(lab.run / "checkpoints" / "stage2").iterdir()):
+        path.unlink()
+    (lab.run / "attempts.jsonl").unlink(missing_ok=True)
+    monkeypatch.chdir(lab.folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return lab
+
+
+@pytest.fixture
+def expected(trained: tuple[Lab, dict[str, Any]]) -> dict[str, Any]:
+    return trained[1]
+
+
+def events(lab: Lab) -> list[str]:
+    lines = (lab.run / "attempts.jsonl").read_text().splitlines()
+    return [json.loads(line)["event"] for line in lines]
+
+
+def test_a_stage_runs_here(
+    lab: Lab, expected: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["stage2", "--training", "small", "--config", "config.yaml"]
+    assert main([*arguments, "--executor", "local"]) == 0
+    assert "stage 2 of small: 18/18 steps" in capsys.readouterr().out
+    assert remains(lab.run) == expected
+
+
+def test_two_processes_find_each_other(lab: Lab, expected: dict[str, Any]) -> None:
+    arguments = ["stage2", "--training", "small", "--config", "config.yaml"]
+    assert main([*arguments, "--executor", "local", "--gpus", "2"]) == 0
+    assert events(lab) == ["start", "done"], "only one of them writes"
+    losses = [json.loads(line) for line in (lab.run / "stage2.jsonl").read_text().splitlines()]
+    alone = [json.loads(line) for line in expected["stage2.jsonl"].splitlines()]
+    assert [r["loss"] for r in losses if "loss" in r] == pytest.approx(
+        [r["loss"] for r in alone if "loss" in r], rel=1e-4
+    )
+
+
+def test_a_stage_told_of_its_time_limit_saves_and_goes_on(
+    lab: Lab, expected: dict[str, Any]
+) -> None:
+    (lab.folder / "sitecustomize.py").write_text(SLOW)
+    executor = submitit.LocalExecutor(lab.folder / "logs")
+    executor.update_parameters(timeout_min=10)
+    try:
+        os.environ["PYTHONPATH"] = f"{lab.folder}:{ROOT}"
+        work = Stage(lab.folder, [*STAGE2, "--config", "config.yaml"], grace=60)
+        job = executor.submit(work)
+        journal = lab.run / "stage2.jsonl"
+        until(journal.exists, "the first step")
+        task = psutil.Process(job._process.pid).children()[0]
+        task.send_signal(signal.SIGUSR2)
+        job.result()
+    finally:
+        (lab.folder / "sitecustomize.py").unlink()
+    assert events(lab) == ["start", "stopped", "start", "done"]
+    assert "resuming before epoch" in job.stdout()
+    assert remains(lab.run) == expected
+
+
+SLOW = """
+import time
+import torch
+step = torch.optim.Adam.step
+torch.optim.Adam.step = lambda *a, **k: (time.sleep(0.1), step(*a, **k))[1]
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stage2", "--training", "smal"], "no training 'smal' (did you mean small?)"),
+        (["stage2", "--training", "small", "--", "-n"], "unexpected after --: -n"),
+        (["stage2", "--training", "small", "--gpus", "3", "--nodes", "2"], "multiple of --nodes"),
+        (["stage2", "--training", "small", "--profile", "nowhere"], "nowhere: no profile here"),
+        (["stage1", "--training", "small", "--seed", "9"], "it failed: "),
+    ],
+)
+def test_what_cannot_be_launched_is_one_line(
+    lab: Lab, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = ["--executor", "local", "--config", "config.yaml"]
+    assert main([arguments[0], *here, *arguments[1:]]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_without_slurm_the_default_executor_says_what_else_there_is(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(lab.folder))
+    assert main(["stage2", "--training", "small", "--config", "config.yaml"]) == 1
+    assert "error: no Slurm here (sbatch, srun): try --executor local" in capsys.readouterr().err
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a workflow of one job, which waits until `go` is there."""
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_controller_told_of_its_time_limit_goes_on(project: Path) -> None:
+    executor = submitit.LocalExecutor(project / "logs")
+    executor.update_parameters(timeout_min=10)
+    job = executor.submit(Controller(project, ["--cores", "1"], grace=1.0))
+    until((project / "started").exists, "the job")
+    (project / "started").unlink()
+    psutil.Process(job._process.pid).children()[0].send_signal(signal.SIGUSR2)
+    until((project / "started").exists, "the job of the second start")
+    (project / "go").touch()
+    job.result()
+    assert (project / "slow.txt").exists()
+    assert "Unlocked working directory" in job.stderr() + job.stdout()
+    assert not STATE.exists()
+
+
+def test_a_workflow_that_fails_fails_the_controller(project: Path) -> None:
+    (project / "Snakefile").write_text(SNAKEFILE.replace("touch started;", "exit 1;"))
+    with pytest.raises(UserError, match="Snakemake ended with code 1, see above"):
+        Controller(project, ["--cores", "1"], grace=1.0)()
+    assert not STATE.exists(), "Snakemake has cleaned up after itself"
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_one_controller_at_a_time(project: Path, dead: bool) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    if dead:
+        other.communicate()
+    STATE.parent.mkdir()
+    host = os.uname().nodename
+    STATE.write_text(json.dumps({"job": None, "host": host, "pid": other.pid}))
+    (project / "go").touch()
+    try:
+        if dead:
+            Controller(project, ["--cores", "1"], grace=1.0)()
+            assert (project / "slow.txt").exists()
+        else:
+            with pytest.raises(UserError, match="a controller is at work here"):
+                Controller(project, ["--cores", "1"], grace=1.0)()
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_jobs_that_wait_for_others_are_told_from_the_rest(tmp_path: Path) -> None:
+    listed = "\n".join(
+        [
+            f"1|Dependency|rule_stage2_wildcards_demo_x_1|{tmp_path}",
+            f"2|Priority|rule_stage2_wildcards_demo_x_1|{tmp_path}",
+            f"3|Dependency|rule_index_wildcards_demo|{tmp_path}/elsewhere",
+            f"4|Dependency|mine|{tmp_path}",
+        ]
+    )
+    assert behind_others(listed, tmp_path) == ["1"]
+
+
+def test_the_job_we_are_in_leaves_no_trace_in_others() -> None:
+    environment = {"PATH": "/bin", "SLURM_JOB_ID": "7", "SLURM_CONF": "/c", "SRUN_DEBUG": "3"}
+    assert outside(environment) == {"PATH": "/bin", "SLURM_CONF": "/c"}

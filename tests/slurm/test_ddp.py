@@ -1,0 +1,97 @@
+"""Must-show 9: stage 2 in two processes, which Slurm starts: the loss of one."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.site import RUN, STEPS, Site, job
+
+TRAIN = ["train", "stage2", "--config", "config/config.yaml", "--training", "baseline"]
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "stage2.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_must_show_9_two_processes_of_srun(
+    site: Site, base: Site, capsys: pytest.CaptureFixture[str], nodes: int
+) -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        ["srun", "--ntasks=2", f"--nodes={nodes}", "--mem=4G", "--time=5", "--gpus=a100:2",
+         "--partition=gpu", sys.executable, "-m", "reid", *TRAIN, "--seed", "1"],
+        cwd=site.path,
+        # The nodes of the testbed are names only, which a second one cannot look up.
+        env=site.environment(0.0, **({"MASTER_ADDR": "127.0.0.1"} if nodes == 2 else {})),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    alone, together = losses(base.path / RUN), losses(site.run)
+    show(capsys, f"two processes on {nodes} node(s)", site, alone, together, began)
+    start, end = site.attempts
+    assert (start["event"], end["event"]) == ("start", "done"), "only one of them keeps the ledger"
+    assert job(start["job"])["NumNodes"] == str(nodes)
+    assert len(site.steps) == 2 * STEPS, "each process takes every step, with its share"
+    assert together == pytest.approx(alone, rel=1e-4)
+    assert (site.run / "stage2.safetensors").exists()
+
+
+def test_gpus_of_the_profile_are_processes(
+    site: Site, base: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`gpu: 2` in one place, and the time limit on top: both processes save and go on."""
+    began = time.monotonic()
+    site.edit("  stage2: *gpu", "  stage2:\n    <<: *gpu\n    gpu: 2\n    runtime: 1\n"
+              "    slurm_extra: \"'--signal=TERM@20'\"")  # fmt: skip
+    controller = site.on_slurm(step_seconds=1.5)
+    controller.succeeds(400)
+    alone, together = losses(base.path / RUN), losses(site.run)
+    show(capsys, "gpu: 2 in the profile", site, alone, together, began)
+    assert job(controller.jobs[0])["TresPerJob"] == "gres:gpu:a100:2"
+    assert len(controller.jobs) >= 2
+    events = [line["event"] for line in site.attempts]
+    assert events == ["start", "stopped"] * (len(controller.jobs) - 1) + ["start", "done"]
+    assert len(site.steps) == 2 * STEPS, "both saved at the same step: none is done twice"
+    assert together == pytest.approx(alone, rel=1e-4)
+
+
+def test_processes_on_several_nodes_are_a_matter_of_the_profile_too(
+    site: Site, base: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    site.edit("  stage2: *gpu", "  stage2:\n    <<: *gpu\n    gpu: 2\n    nodes: 2\n"
+              "    mpi: \"'srun'\"\n    tasks_per_node: 1")  # fmt: skip
+    controller = site.on_slurm(step_seconds=0.2, MASTER_ADDR="127.0.0.1")
+    controller.succeeds()
+    alone, together = losses(base.path / RUN), losses(site.run)
+    show(capsys, "two nodes in the profile", site, alone, together, began)
+    asked = job(controller.jobs[0])
+    assert (asked["NumNodes"], asked["NumTasks"], asked["CPUs/Task"]) == ("2", "2", "8")
+    assert len(site.steps) == 2 * STEPS
+    assert together == pytest.approx(alone, rel=1e-4)
+
+
+def show(
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    site: Site,
+    alone: list[float],
+    together: list[float],
+    began: float,
+) -> None:
+    """Print what a must-show must print."""
+    jobs = dict.fromkeys(line["job"] for line in site.attempts)
+    starts = [line["event"] for line in site.attempts].count("start")
+    apart = max(abs(a - b) for a, b in zip(alone, together, strict=True))
+    with capsys.disabled():
+        print(
+            f"\n{name}: jobs {', '.join(jobs)}; attempts {starts}; steps redone "
+            f"{len(site.steps) // 2 - STEPS}; losses differ by at most {apart:.1e}; "
+            f"{time.monotonic() - began:.0f} s"
+        )
