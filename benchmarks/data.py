@@ -43,13 +43,14 @@ from torchvision.transforms import functional as TF
 from reid.artefacts import SPLITS
 from reid.config import Augment, Clip, ColorJitter
 from reid.data import index, pack
-from reid.data.augment import MEAN, STD, augment, normalise
+from reid.data.augment import augment
 from reid.data.dataset import TrackletDataset
 from reid.data.decode import decode_into
 from reid.data.frames import Files, Frames
 from reid.data.layout import CAPTURE_POINTS, PROTOCOL_FOLDERS, Tracklet
 from reid.data.loading import loader
 from reid.data.names import FrameNames, Run
+from reid.data.normalise import MEAN, STD, normalise
 from reid.data.packed import Packed
 from reid.data.resize import prepare
 from reid.data.sampler import sequential_batches

@@ -6,10 +6,10 @@ import torch
 
 from reid.artefacts import Results
 from reid.config import Config, Training
-from reid.data.augment import normalise
 from reid.data.dataset import Batch
 from reid.data.layout import Tracklet
 from reid.data.loading import loader, naming_dead_processes
+from reid.data.normalise import normalise
 from reid.data.sampler import sequential_batches
 from reid.data.stored import count_cameras
 from reid.errors import UserError

@@ -8,9 +8,10 @@ from torch import Tensor
 from reid import fingerprint, sources
 from reid.artefacts import Results
 from reid.config import Config, Stage1, Training
-from reid.data.augment import augment, normalise
+from reid.data.augment import augment
 from reid.data.dataset import TrackletDataset
 from reid.data.loading import loader, naming_dead_processes
+from reid.data.normalise import normalise
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
 from reid.files import sha256_of_file

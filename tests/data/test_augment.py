@@ -9,7 +9,8 @@ from torchvision.transforms.v2 import functional as F
 
 from reid.config import Augment, ColorJitter
 from reid.data import jitter
-from reid.data.augment import ERASE_FILL, MEAN, STD, augment, normalise
+from reid.data.augment import ERASE_FILL, augment
+from reid.data.normalise import MEAN, STD, normalise
 
 OFF = {"flip": 0.0, "erase": 0.0}
 STRONG = ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.3)
@@ -251,3 +252,12 @@ def test_a_strength_of_zero_leaves_its_operation_out(name):
     )
     assert (output.int() - expected.int()).abs().max() <= 1
     assert not torch.equal(output, frames)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 4), (2, 3, 8, 4), (0, 3, 8, 4), (2, 5, 3, 1, 7)])
+def test_normalise_takes_any_batch_and_memory_in_any_order(shape):
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8)
+    expected = TF.normalize(frames / 255, MEAN, STD) if frames.numel() else frames.float()
+    assert torch.allclose(normalise(frames), expected, atol=5e-7)
+    turned = frames.transpose(-1, -2)
+    assert torch.equal(normalise(turned), normalise(frames).transpose(-1, -2))

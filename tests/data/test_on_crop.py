@@ -7,9 +7,10 @@ from PIL import Image
 
 from reid.config import Augment, Clip, ColorJitter
 from reid.data import index, jitter
-from reid.data.augment import augment, normalise
+from reid.data.augment import augment
 from reid.data.dataset import TrackletDataset
 from reid.data.loading import loader
+from reid.data.normalise import normalise
 from reid.data.sampler import Draw, pk_batches
 from tests.trees import make_tree
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from benchmarks.naive import Naive, clip_names
 from reid.cli import main
 from reid.config import Clip
-from reid.data.augment import normalise
 from reid.data.dataset import TrackletDataset
+from reid.data.normalise import normalise
 from reid.data.stored import read_split
 from reid.model.weights import resize_positions
 from tests.clips import TINY, state_dict
