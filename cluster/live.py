@@ -8,6 +8,7 @@ that one had saved; two never work side by side.
 import getpass
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from reid.errors import UserError
 def dependency(rule: str, wildcards: Sequence[str]) -> str:
     """The option of sbatch that makes a job of the rule wait for live ones; empty without any.
 
-    Empty, too, on a machine without Slurm. Raises UserError if Slurm does not answer: then
-    nobody knows whether a job is alive.
+    Empty, too, on a machine without Slurm. Raises UserError if Slurm does not answer for
+    ten minutes: then nobody knows whether a job is alive.
     """
     if shutil.which("squeue") is None:
         return ""
@@ -36,12 +37,16 @@ def alive(listed: str, rule: str, wildcards: Sequence[str], folder: Path) -> lis
     return [job for job, where, said in jobs if said == comment and Path(where) == folder]
 
 
-def _squeue() -> str:
+def _squeue(patience: float = 600.0) -> str:
     command = ["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A|%Z|%k"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    if done.returncode:
-        raise UserError(
-            f"squeue does not answer ({done.stderr.strip()}): whether jobs of an earlier run are "
-            "still at work is not known, so none is submitted: try again when Slurm is back"
-        )
-    return done.stdout
+    end = time.monotonic() + patience
+    while True:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if done.returncode == 0:
+            return done.stdout
+        if time.monotonic() > end:
+            raise UserError(
+                f"squeue does not answer ({done.stderr.strip()}): whether jobs of an earlier run "
+                "are still at work is not known, so none is submitted: try again when Slurm is back"
+            )
+        time.sleep(5.0)

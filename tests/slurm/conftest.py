@@ -88,7 +88,7 @@ def site(base: Site, tmp_path: Path) -> Site:
     """A site with stage 1 of `baseline` done and stage 2 to do."""
     site = base.copy(tmp_path / "site")
     shutil.rmtree(site.run / "checkpoints" / "stage2")
-    for file in (*site.run.glob("stage2.*"), *site.run.glob("*.json*")):
+    for file in {*site.run.glob("stage2.*"), *site.run.glob("*.json*")}:
         if not file.name.startswith("stage1"):
             file.unlink()
     (site.path / "results/demo/logs" / RUN.relative_to("results/demo") / "stage2.log").unlink()
