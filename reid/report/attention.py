@@ -80,7 +80,7 @@ class Attention:
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """A tracklet whose frames were looked at; arrays over its T frames."""
 
     tracklet: Tracklet
@@ -113,7 +113,7 @@ def attention(config: Config, measurement: Measurement, folder: Path) -> Attenti
             "height": np.array([len(frame) for frame in frames], np.float64),
             "sharpness": np.array([sharpness(frame, clip) for frame in frames]),
         }
-        samples.append(_Sample(tracklets[place], weights[place], qualities))
+        samples.append(Sample(tracklets[place], weights[place], qualities))
     chosen = choose(np.stack([sample.weights[0] for sample in samples]), options)
     return Attention(
         variant.training,
@@ -159,7 +159,7 @@ def spearman(weights: NDArray[np.float32], quality: NDArray[np.float64]) -> floa
     return float(spearmanr(weights, quality).statistic)
 
 
-def weight_plot(samples: Sequence[_Sample], training: str, folder: Path) -> Plot:
+def weight_plot(samples: Sequence[Sample], training: str, folder: Path) -> Plot:
     """Mean weight, over that of mean pooling, of the worst to the best frames of a tracklet."""
     table: list[tuple[object, ...]] = []
     bins = min(BINS, samples[0].weights.shape[1])
@@ -210,7 +210,7 @@ class Part:
     interval: tuple[float, float] | None
 
 
-def weight_by_rank(samples: Sequence[_Sample], quality: str, bins: int) -> list[Part]:
+def weight_by_rank(samples: Sequence[Sample], quality: str, bins: int) -> list[Part]:
     """Weight times T of frames by their rank in their tracklet, worst first.
 
     Tracklets whose frames are all equally good say nothing: they are left out.
@@ -233,7 +233,7 @@ def weight_by_rank(samples: Sequence[_Sample], quality: str, bins: int) -> list[
     return parts
 
 
-def _correlation(samples: Sequence[_Sample], pool: int, quality: str) -> Correlation:
+def _correlation(samples: Sequence[Sample], pool: int, quality: str) -> Correlation:
     found = [
         (rho, sample.tracklet.identity)
         for sample in samples
@@ -252,7 +252,7 @@ def _correlation(samples: Sequence[_Sample], pool: int, quality: str) -> Correla
     )
 
 
-def _sheet(reason: str, sample: _Sample, album: Album) -> Sheet:
+def _sheet(reason: str, sample: Sample, album: Album) -> Sheet:
     frames = album.frames(sample.tracklet)
     order = np.argsort(-sample.weights[0], kind="stable").tolist()
     return Sheet(

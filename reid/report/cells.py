@@ -132,16 +132,23 @@ def collect(config: Config) -> list[Row]:
         return digests[path]
 
     @cache
-    def is_outdated(training: str, seed: int) -> bool:
+    def outdated(training: str, seed: int) -> str | None:
         path = results.manifest(training, seed)
-        return path.exists() and read_json(path)["options"] != run_settings(config, training)
+        if not path.exists():
+            return None
+        try:
+            options = read_json(path)["options"]
+        except (UserError, KeyError, TypeError):
+            return f"{path} is damaged: train again"
+        same = options == run_settings(config, training)
+        return None if same else "stale: the training has other options now"
 
     def cell(name: str, variant: Variant, seed: int, protocol: str) -> Cell | Gap:
         path = results.retrieval(name, seed, protocol)
         if not path.exists():
             return Gap("not run")
-        if is_outdated(variant.training, seed):
-            return Gap("stale: the training has other options now")
+        if reason := outdated(variant.training, seed):
+            return Gap(reason)
         sources = {"features": digest(results.features(variant.training, seed, protocol))}
         if variant.tuned:
             sources["tuning"] = digest(results.tuned(name, seed))

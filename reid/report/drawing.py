@@ -121,6 +121,8 @@ def save(
     write_text(folder / f"{name}.csv", table.getvalue())
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # one layout serves both files
         for suffix, metadata in undated.items():
             with replacing(folder / f"{name}.{suffix}") as temporary:
                 figure.savefig(temporary, format=suffix, metadata=metadata, transparent=True)

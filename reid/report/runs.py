@@ -15,6 +15,9 @@ from reid.files import read_json
 from reid.fingerprint import run_settings, stage1_owners
 
 NOT_RUN = "not run"
+MANIFEST = {"device", "finished", "fingerprint", "git", "gpu", "host", "inputs", "outputs",
+            "packages", "python"}  # fmt: skip
+"""Facts of a manifest that are shown."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ def _run(config: Config, name: str, seed: int) -> Run:
     try:
         manifest = read_json(path)
         outdated = manifest["options"] != run_settings(config, name)
+        if missing := MANIFEST - manifest.keys():
+            raise KeyError(*missing)
     except (UserError, KeyError, TypeError):
         gap = f"{path} is damaged: train again"
         return Run(name, seed, gap, {}, (), {}, None, None)

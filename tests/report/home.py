@@ -1,0 +1,140 @@
+"""A working directory with a small experiment, really run: two trainings, tuning, a row not run."""
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import save_file
+
+from reid import config
+from reid.artefacts import Results
+from reid.cli import main
+from reid.config import Config
+from tests.clips import TINY, state_dict
+from tests.trees import make_tree
+
+SETTINGS: dict[str, Any] = {
+    "dataset": {"name": "little", "root": "data"},
+    "backbones": {"tiny": {"weights": "tiny.safetensors"}},
+    "trainings": {
+        "mean": {
+            "backbone": "tiny",
+            "clip": {"frames": 3, "height": 32, "width": 16},
+            "model": {"prompts": {"depth": 2, "length": 1}, "adapters": {"width": 64}},
+            "stage1": {"epochs": 2, "batch_size": 4, "instances": 2},
+            "stage2": {"epochs": 2, "batch_size": 4, "instances": 2},
+        },
+        "pooled": {
+            "extends": "mean",
+            "model": {"pooling": {"kind": "attention"}},
+            "validation": {"share": 0.5},
+        },
+        "later": {"extends": "mean", "stage2": {"epochs": 7}},
+    },
+    "variants": {
+        "mean": {"training": "mean", "label": "Mean <pooling>", "paper": 28.11},
+        "pooled": {
+            "training": "pooled",
+            "label": "+ Attention",
+            "rerank": {"k1": 3, "k2": 2, "lambda_value": 0.3},
+            "paper": 29.71,
+        },
+        "tuned": {"training": "pooled", "label": "+ Tuned", "rerank": "tuned"},
+        "later": {"training": "later", "label": "+ Later"},
+    },
+    "tune": {"k1": [2, 3], "k2": [1, 2], "lambda_values": [0.2, 0.8]},
+    "report": {"variant": "pooled", "attention_tracklets": 12, "queries": 1},
+    "runtime": {"workers": 0, "device": "cpu", "tensorboard": False},
+}
+PROTOCOLS = ("A2G", "G2A", "A2A")
+NOT_RUN = "later"
+
+
+def parsed(**changes: Any) -> Config:
+    """The configuration, with other entries of its report section."""
+    raw = {**SETTINGS, "report": {**SETTINGS["report"], **changes}}
+    return config.parse(raw, source="test")
+
+
+def make_home(home: Path) -> Results:
+    """Fill `home`, the working directory, by the real verbs."""
+    make_tree(home / "data", train=4, test=3, tracklets=2, frames=4)
+    tensors = {name: tensor.clone() for name, tensor in state_dict(TINY).items()}
+    save_file(tensors, home / "tiny.safetensors")
+    (home / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
+
+    def run(*verb: str) -> None:
+        assert main([*verb, "--config", "config.yaml"]) == 0, verb
+
+    run("index")
+    for name in ("mean", "pooled"):
+        seeded = ("--training", name, "--seed", "1")
+        run("train", "stage1", *seeded)
+        run("train", "stage2", *seeded)
+        for protocol in (*PROTOCOLS, "validation")[: 4 if name == "pooled" else 3]:
+            run("extract", *seeded, "--protocol", protocol)
+    run("tune", "--variant", "tuned", "--seed", "1")
+    for name in ("mean", "pooled", "tuned"):
+        for protocol in PROTOCOLS:
+            run("retrieve", "--variant", name, "--seed", "1", "--protocol", protocol)
+    run("table")
+    return Results.of("little")
+
+
+@contextmanager
+def without(path: Path) -> Iterator[None]:
+    """Hide a file or folder for the time being."""
+    hidden = path.with_name(f"{path.name}.hidden")
+    path.rename(hidden)
+    try:
+        yield
+    finally:
+        hidden.rename(path)
+
+
+@contextmanager
+def replaced(path: Path, content: bytes) -> Iterator[None]:
+    """Put other content in a file for the time being."""
+    kept = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(kept)
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """Lines of a csv by the names of its columns."""
+    with path.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+class Page(HTMLParser):
+    """What a test wants to know of a page: cells of the ablation, addresses, tags, text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.cells: dict[tuple[str, str], str] = {}
+        self.addresses: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._row = self._column = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append((tag, given))
+        self.addresses += [value for name in ("src", "href") if (value := given.get(name))]
+        if tag == "tr":
+            self._row = given.get("data-variant") or ""
+        if tag in ("td", "small"):
+            self._column = (given.get("data-column") or "") if tag == "td" else ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self._row and self._column and data.strip():
+            self.cells[self._row, self._column] = data.strip()
