@@ -18,9 +18,13 @@ demo: $(INSTALLED) ## run the whole ablation on the embedded benchmark and print
 	@echo "==> the table, also in results/demo/tables"
 	$(BIN)/reid table --config config/config.yaml --config config/demo.yaml
 
-test: $(INSTALLED) ## run all tests
-	@echo "==> pytest: every test, two at a time"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(INSTALLED) ## run all tests but those on a real Slurm
+	@echo "==> pytest: every test but tests/slurm, two at a time"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/slurm
+
+test-slurm: $(INSTALLED) ## run the tests on a real Slurm: the testbed, which is started and stopped
+	@echo "==> pytest tests/slurm: several at a time, they mostly wait"
+	OMP_NUM_THREADS=1 $(BIN)/python -m cluster.testbed run $(BIN)/python -m pytest tests/slurm -n 6 --dist load
 
 testbed: $(INSTALLED) ## start a real Slurm on this machine to test on (root, Debian's slurm-wlm and munge)
 	$(BIN)/python -m cluster.testbed up

@@ -1,4 +1,4 @@
-"""Must-show 1: the whole ablation by `snakemake --profile slurm`, from the root of a fresh clone."""
+"""Must-show 1: the whole ablation by `snakemake --profile slurm`, from a fresh clone."""
 
 import re
 from collections.abc import Callable
