@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_the_whole_line_ran(done: Workspace) -> None:
 
 def test_fault_21_a_second_run_does_nothing(done: Workspace) -> None:
     assert "Nothing to be done" in done.snakemake(*OPTIONS)
+
+
+def test_the_report_is_written_and_stands_in_the_one_of_snakemake(done: Workspace) -> None:
+    page = (done.path / "results/mini/report.html").read_text()
+    assert all(row["label"] in page for row in rows(done).values())
+    done.snakemake(*OPTIONS, "--report", "all.zip")
+    with zipfile.ZipFile(done.path / "all.zip") as archive:
+        names = {Path(name).name for name in archive.namelist()}
+        text = archive.read("all/report.html").decode()
+    assert {"ablation.csv", "breakdown.csv", "cmc.svg", "training_stage2.svg"} <= names
+    for category in ("Report", "Tables", "Figures"):
+        assert f'"{category}"' in text
+    assert "One column of a paper wide" in text
 
 
 def test_fault_22_every_cell_traces_to_the_manifest_of_its_run(done: Workspace) -> None:
