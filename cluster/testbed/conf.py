@@ -24,7 +24,7 @@ SlurmdSpoolDir={home}/spool.%n
 StateSaveLocation={home}/state
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={home}/munge.socket,cred_expire=5
+AuthInfo=socket={home}/munge.socket,cred_expire=20
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -44,7 +44,7 @@ KillWait=15
 MinJobAge=300
 SlurmctldTimeout=10
 SlurmdTimeout=10
-ReturnToService=2
+ReturnToService=1
 SlurmdParameters=config_overrides
 GresTypes=gpu
 {nodes}

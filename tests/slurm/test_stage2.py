@@ -15,7 +15,7 @@ def test_must_show_2_fault_13_time_limit_twice(
     """TERM before the limit, checkpoint, retry. A minute is Slurm's shortest limit."""
     # Slurm looks every half minute who is near the limit, so the signal is up to that early.
     site.edit("runtime: 1440", "runtime: 1\n    slurm_extra: \"'--signal=TERM@1'\"")
-    controller = site.on_slurm(step_seconds=4.0, FAST_FROM="3")
+    controller = site.on_slurm("--retries", "8", step_seconds=4.0, FAST_FROM="3")
     controller.succeeds(500)
     report("time limit", site, controller.jobs)
     assert site.outcome() == expected
@@ -41,7 +41,7 @@ def test_must_show_3_fault_14_preempted_and_requeued(
     assert controller.jobs == [mine], "the same job id"
     assert job(mine)["Restarts"] == "1"
     assert [line["event"] for line in site.attempts] == ["start", "stopped", "start", "done"]
-    assert site.log.count("trainable") == 2, "the log of the first start is kept"
+    assert site.log.count("group  ") == 2, "the log of the first start is kept"
     assert site.log.count("resuming before epoch") == 1
     assert len(site.steps) == STEPS
     site.never_two_at_once()
