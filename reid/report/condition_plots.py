@@ -10,8 +10,8 @@ from reid.report.drawing import SERIES, Plot, Series, drawing, legend_above, pan
 from reid.report.measured import Measurement
 from reid.retrieval.breakdown import HEIGHT_EDGES
 
-AERIAL_SIDE = {"A2G": "query", "G2A": "gallery", "A2A": "query"}
-"""The side whose conditions are shown: where the drone is."""
+SIDE = {"G2A": "gallery"}
+"""The side whose conditions are shown: where the drone is; elsewhere that of the query."""
 
 CONDITIONS = {
     "altitude": "altitude of the drone (m)",
@@ -68,8 +68,8 @@ def condition_plots(
                 f"map_by_{attribute.replace(' ', '_')}",
                 title=f"mAP by {attribute}",
                 alt=_said(attribute, found[-1], shown),
-                caption=f"By {attribute} on the aerial side: of the queries in A2G and A2A, of the "
-                "positives in G2A. The band is the 95 % interval over identities.",
+                caption=f"By {attribute} of the queries; in G2A, where they are on the ground, of the "
+                "positives. The band is the 95 % interval over identities.",
                 columns=COLUMNS,
                 rows=table,
             )
@@ -79,14 +79,14 @@ def condition_plots(
 def groups(
     measured: Mapping[str, Measurement], protocol: str, attribute: str
 ) -> list[Mapping[str, Any]]:
-    """Groups of an attribute on the aerial side that have a number, ascending."""
+    """Groups of an attribute on the side that is shown and that have a number, ascending."""
     if protocol not in measured:
         return []
     return [
         entry
         for entry in measured[protocol].content["breakdown"]
         if entry["attribute"] == attribute
-        and entry["side"] == AERIAL_SIDE[protocol]
+        and entry["side"] == SIDE.get(protocol, "query")
         and entry["mAP"] is not None
     ]
 
@@ -105,7 +105,7 @@ def _line(
 
 
 def _record(measurement: Measurement, entry: Mapping[str, Any]) -> tuple[object, ...]:
-    side = AERIAL_SIDE[measurement.protocol]
+    side = SIDE.get(measurement.protocol, "query")
     bounds = entry["mAP_interval"] or ("", "")
     keys = ("group", "queries", "identities", "mAP")
     return (

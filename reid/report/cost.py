@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reid.artefacts import Results
 from reid.config import Clip, Config, Model, Training
-from reid.data.layout import NUM_CAMERAS
+from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.fingerprint import stage1_owners
@@ -73,7 +73,8 @@ def _cost(config: Config, name: str, run: Run) -> Cost:
         geometry = read_geometry(backbone.weights)
         index = Results.of(config.dataset.name).index("train")
         people = identities_of(part(read_split(index), training.validation, "train"))
-        groups = stage_groups(training, geometry, len(people))
+        cameras = cameras_of(config.dataset.layout, index)
+        groups = stage_groups(training, geometry, len(people), cameras)
         trained1, trained2 = (
             sum(group.size for group in groups[stage] if group.lr) if epochs else 0
             for stage, epochs in (
@@ -109,7 +110,7 @@ def macs_per_frame(model: Model, clip: Clip, geometry: Geometry) -> float:
     with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         size = (clip.height, clip.width)
         built = network.build(
-            model, num_classes=1, num_cameras=NUM_CAMERAS, weights=geometry, image_size=size
+            model, num_classes=1, num_cameras=1, weights=geometry, image_size=size
         ).eval()
         inputs = (
             torch.empty(1, clip.frames, 3, *size),

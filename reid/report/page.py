@@ -11,6 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from reid.data.layout import Tracklet
 from reid.progress import duration
 
+DASH = "\N{EN DASH}"
+"""What stands for a number that is not known."""
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -37,7 +40,7 @@ def render(content: Mapping[str, Any]) -> str:
 def count(value: float | None) -> str:
     """A large number in thousands, millions or thousand millions; a dash for None."""
     if value is None:
-        return "–"  # noqa: RUF001 - a dash
+        return DASH
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.2f} {name}"
@@ -46,17 +49,24 @@ def count(value: float | None) -> str:
 
 def digits(value: float | None, places: int = 2) -> str:
     """A number with so many decimal places; a dash for None."""
-    return "–" if value is None else f"{value:,.{places}f}"  # noqa: RUF001 - a dash
+    return DASH if value is None else f"{value:,.{places}f}"
 
 
 def scene(tracklet: Tracklet) -> str:
-    """Where a tracklet was seen from, in a few words."""
-    if tracklet.view == "ground":
-        return "ground"
-    if math.isnan(tracklet.altitude):
-        return f"aerial, session {tracklet.session}"
-    place = f"{tracklet.altitude:g} m up, {tracklet.distance:g} m away, {tracklet.angle:g}°"
-    return f"{place}, session {tracklet.session}"
+    """Where a tracklet was seen from, in a few words: what its layout tells."""
+    known = (
+        (tracklet.altitude, "m up"),
+        (tracklet.distance, "m away"),
+        (tracklet.angle, "degrees"),
+    )
+    said = [f"{value:g} {unit}" for value, unit in known if not math.isnan(value)]
+    if not said and tracklet.view:
+        said.append(tracklet.view)
+    if tracklet.session is not None:
+        said.append(f"session {tracklet.session}")
+    elif tracklet.camera or not said:
+        said.append(f"camera {tracklet.camera}")
+    return ", ".join(said)
 
 
 def csv_uri(text: str) -> str:
