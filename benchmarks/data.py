@@ -4,13 +4,15 @@
     python benchmarks/data.py augment      the training transform
     python benchmarks/data.py index        listing a tree of files against the released glob
     python benchmarks/data.py reads        16 random frames of a tracklet: files against a pack
+    python benchmarks/data.py epoch        bytes that one epoch reads, from files and from a pack
+    python benchmarks/data.py readback     every frame of the pack compared with its file
     python benchmarks/data.py loader       the whole loader with 2 processes, from a pack
 
 Only ratios are meant: both sides alternate in one run, the figure is the median of the ratios of
 CPU time (loading processes included) over the rounds; wall time stands beside where waiting
-matters. The last three parts write a tree of 200,000 JPEGs (about 1 GB) into --scratch. "Pillow"
-is the path of the released code written plainly: open, convert, resize, per-frame transforms, to
-tensor, normalise.
+matters. The parts from `index` on write a tree of 200,000 JPEGs (about 1 GB) into --scratch.
+"Pillow" is the path of the released code written plainly: open, convert, resize, per-frame
+transforms, to tensor, normalise.
 """
 
 import argparse
@@ -40,7 +42,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import functional as TF
 
-from reid.artefacts import SPLITS
 from reid.config import Augment, Clip, ColorJitter
 from reid.data import index, pack
 from reid.data.augment import augment
@@ -53,10 +54,11 @@ from reid.data.names import FrameNames, Run
 from reid.data.normalise import MEAN, STD, normalise
 from reid.data.packed import Packed
 from reid.data.resize import prepare
-from reid.data.sampler import sequential_batches
+from reid.data.sampler import sample_frames, sequential_batches
 from reid.data.stored import write_split
 
 HEIGHT, WIDTH = 256, 128
+_SPLITS = ("train", "A2G", "G2A", "A2A")
 BANDS = ((12, 32), (32, 64), (64, 128), (128, 257), (12, 257))
 CLIP = 16
 PAPER = Augment(color_jitter=ColorJitter(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.05))
@@ -267,12 +269,18 @@ def listing(rounds: int, scratch: Path) -> None:
     """Files/s of the index, its reload and its memory."""
     tree, folder = scratch / "tree", scratch / "index"
     index.build(tree).write(folder)
-    files = [folder / f"{split}.parquet" for split in SPLITS]
+    files = [folder / f"{split}.parquet" for split in _SPLITS]
 
     def theirs() -> object:
         return glob_loader(tree)
 
+    def find(*tests: str) -> Callable[[], object]:
+        command = ("find", str(tree), *tests)
+        return lambda: subprocess.run(command, check=True, capture_output=True)
+
     variants: dict[str, Callable[[], object]] = {
+        "`find -name '*.jpg'`, names only": find("-name", "*.jpg"),
+        "`find -size 0`, every file looked at": find("-size", "0"),
         "folders listed, 1 thread": partial(index.build, tree, workers=1, check_sizes=False),
         "folders listed, 8 threads": partial(index.build, tree, workers=8, check_sizes=False),
         "every file looked at, 1 thread": partial(index.build, tree, workers=1),
@@ -378,7 +386,7 @@ _COLD = 150
 def cold_read(kind: str, seed: str, scratch: str) -> None:
     """Print the seconds of reading 16 random frames of each of `_COLD` tracklets, uncached."""
     root = Path(scratch)
-    files = [root / "index" / f"{split}.parquet" for split in SPLITS]
+    files = [root / "index" / f"{split}.parquet" for split in _SPLITS]
     tracklets = [tracklet for path in files for tracklet in index.read_split(path)]
     source: Frames = Files(root / "tree") if kind == "files" else Packed(root / "pack", tracklets)
     rng = random.Random(seed)
@@ -406,12 +414,74 @@ class PillowClips(Dataset[tuple[torch.Tensor, int]]):
         return torch.stack([pillow_test(Path(path).read_bytes()) for path in chosen]), number
 
 
+def epoch(rounds: int, scratch: Path) -> None:
+    """What an epoch of training reads, nothing cached: 16 frames of each training tracklet."""
+    if os.geteuid() != 0:
+        print("epoch, nothing cached: not measured, needs root to drop the caches")
+        return
+    _demand_pack(scratch)
+    print("| one epoch, nothing cached | seconds | MB from disk | MB of frames | reads |")
+    print("| --- | --- | --- | --- | --- |")
+    for kind in ("files", "pack"):
+        found = []
+        for number in range(rounds):
+            command = (sys.executable, __file__, "cold-epoch", kind, str(number), str(scratch))
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found.append([float(value) for value in done.stdout.split()])
+        seconds, disk, frames, reads = (
+            statistics.median(column) for column in zip(*found, strict=True)
+        )
+        print(f"| {kind} | {seconds:.2f} | {disk / 1e6:.1f} | {frames / 1e6:.1f} | {reads:,.0f} |")
+
+
+def cold_epoch(kind: str, seed: str, scratch: str) -> None:
+    """Print seconds, bytes from disk, bytes of frames and read calls of one uncached epoch."""
+    root = Path(scratch)
+    tracklets = index.read_split(root / "index" / "train.parquet")
+    source: Frames = Files(root / "tree") if kind == "files" else Packed(root / "pack", tracklets)
+    rng = np.random.default_rng(int(seed))
+    draws = [(t, sample_frames(len(t.frames), CLIP, rng=rng).tolist()) for t in tracklets]
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    before, start = _io(), time.perf_counter()
+    frames = 0
+    for tracklet, positions in draws:
+        source.expect(tracklet, positions)
+        frames += sum(len(source.read(tracklet, position)) for position in positions)
+    seconds, after = time.perf_counter() - start, _io()
+    disk, calls = (after[key] - before[key] for key in ("read_bytes", "syscr"))
+    print(seconds, disk, frames, calls)
+
+
+def _io() -> dict[str, int]:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return {name: int(value) for name, value in (line.split(": ") for line in lines)}
+
+
+def readback(_: int, scratch: Path) -> None:
+    """Every frame of the pack against its file, byte by byte."""
+    _demand_pack(scratch)
+    splits = [index.read_split(scratch / "index" / f"{split}.parquet") for split in _SPLITS]
+    tracklets = [tracklet for split in splits for tracklet in split]
+    files, packed = Files(scratch / "tree"), Packed(scratch / "pack", tracklets)
+    frames = size = 0
+    for tracklet in tracklets:
+        for position in range(len(tracklet.frames)):
+            data = packed.read(tracklet, position)
+            assert data == files.read(tracklet, position), packed.name(tracklet, position)
+            frames, size = frames + 1, size + len(data)
+    print(f"readback: {frames:,} frames, {size:,} bytes, all equal to their files")
+
+
+def _demand_pack(scratch: Path) -> None:
+    if not (scratch / "pack" / "pack.json").exists():
+        raise SystemExit("run the part `reads` first: it makes the pack")
+
+
 def loading(rounds: int, scratch: Path) -> None:
     """Both loaders with 2 processes, test transform, batches of 4 clips of 16 frames."""
     tree, folder = scratch / "tree", scratch / "pack"
     tracklets = index.build(tree).splits["train"]
-    if not (folder / "pack.json").exists():
-        raise SystemExit("run the part `reads` first: it makes the pack")
+    _demand_pack(scratch)
     dataset = TrackletDataset(tracklets, tree, clip=Clip(), train=False, pack=folder)
     paths = [[f"{tree}/{t.path}/{name}" for name in t.frames] for t in tracklets]
     passes = 3  # so that starting the processes does not count
@@ -439,7 +509,8 @@ def main() -> None:
     """Run the parts named on the command line (default: all)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     in_memory = {"decode": decode, "augment": augmentation}
-    on_disk = {"index": listing, "reads": reads, "loader": loading}
+    on_disk = {"index": listing, "reads": reads, "epoch": epoch, "readback": readback}
+    on_disk |= {"loader": loading}
     every = (*in_memory, *on_disk)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(every))
     parser.add_argument("--scratch", type=Path, default=Path("resources/benchmark"))
@@ -460,5 +531,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["cold-read"]:
         cold_read(*sys.argv[2:])
+    elif sys.argv[1:2] == ["cold-epoch"]:
+        cold_epoch(*sys.argv[2:])
     else:
         main()
