@@ -65,15 +65,15 @@ def test_processes_on_several_nodes_are_a_matter_of_the_profile_too(
     site: Site, base: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     began = time.monotonic()
-    site.edit("  stage2: *gpu", "  stage2:\n    <<: *gpu\n    gpu: 2\n    nodes: 2\n"
-              "    mpi: \"'srun'\"\n    tasks_per_node: 1")  # fmt: skip
+    site.edit("  stage2: *gpu", "  stage2:\n    <<: *gpu\n    gpu: 4\n    nodes: 2\n"
+              "    mpi: \"'srun'\"\n    tasks_per_node: 2")  # fmt: skip
     controller = site.on_slurm(step_seconds=0.2, MASTER_ADDR="127.0.0.1")
     controller.succeeds()
     alone, together = losses(base.path / RUN), losses(site.run)
-    show(capsys, "two nodes in the profile", site, alone, together, began)
+    show(capsys, "gpu: 4, nodes: 2 in the profile", site, alone, together, began, processes=4)
     asked = job(controller.jobs[0])
-    assert (asked["NumNodes"], asked["NumTasks"], asked["CPUs/Task"]) == ("2", "2", "8")
-    assert len(site.steps) == 2 * STEPS
+    assert (asked["NumNodes"], asked["NumTasks"], asked["CPUs/Task"]) == ("2", "4", "8")
+    assert len(site.steps) == 4 * STEPS
     assert together == pytest.approx(alone, rel=1e-4)
 
 
@@ -84,6 +84,8 @@ def show(
     alone: list[float],
     together: list[float],
     began: float,
+    *,
+    processes: int = 2,
 ) -> None:
     """Print what a must-show must print."""
     jobs = dict.fromkeys(line["job"] for line in site.attempts)
@@ -92,6 +94,6 @@ def show(
     with capsys.disabled():
         print(
             f"\n{name}: jobs {', '.join(jobs)}; attempts {starts}; steps redone "
-            f"{len(site.steps) // 2 - STEPS}; losses differ by at most {apart:.1e}; "
+            f"{len(site.steps) // processes - STEPS}; losses differ by at most {apart:.1e}; "
             f"{time.monotonic() - began:.0f} s"
         )

@@ -10,7 +10,8 @@ Snakemake asks Slurm every two seconds, where its executor takes ever longer pau
 import os
 import sys
 
-if sys.orig_argv[1:5] == ["-m", "reid", "train", "stage2"]:
+started = [part for part in sys.orig_argv[1:] if part != "-u"]  # which torchrun adds
+if started[:4] == ["-m", "reid", "train", "stage2"]:
     import time
     from pathlib import Path
 
