@@ -6,8 +6,8 @@ that one had saved; two never work side by side.
 """
 
 import getpass
-import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +18,9 @@ from reid.errors import UserError
 def dependency(rule: str, wildcards: Sequence[str]) -> str:
     """The option of sbatch that makes a job of the rule wait for live ones; empty without any.
 
-    Empty, too, on a machine without Slurm. Raises UserError if Slurm does not answer for
+    Raises UserError if Slurm does not answer for
     ten minutes: then nobody knows whether a job is alive.
     """
-    if shutil.which("squeue") is None:
-        return ""
     ids = alive(_squeue(), rule, wildcards, Path.cwd())
     return f"--dependency=afterany:{':'.join(ids)}" if ids else ""
 
@@ -40,6 +38,7 @@ def alive(listed: str, rule: str, wildcards: Sequence[str], folder: Path) -> lis
 def _squeue(patience: float = 600.0) -> str:
     command = ["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%A|%Z|%k"]
     end = time.monotonic() + patience
+    told = False
     while True:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode == 0:
@@ -49,4 +48,7 @@ def _squeue(patience: float = 600.0) -> str:
                 f"squeue does not answer ({done.stderr.strip()}): whether jobs of an earlier run "
                 "are still at work is not known, so none is submitted: try again when Slurm is back"
             )
+        if not told:
+            print("squeue does not answer; waiting for it", file=sys.stderr, flush=True)
+            told = True
         time.sleep(5.0)

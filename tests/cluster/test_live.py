@@ -44,8 +44,3 @@ def test_fault_17_who_is_alive_is_asked_until_slurm_answers(
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert live.dependency("extract", ["demo", "a", "1"]) == ""
     assert (tmp_path / "asked").exists()
-
-
-def test_without_slurm_nothing_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert live.dependency("extract", ["demo", "a", "1"]) == ""

@@ -18,10 +18,12 @@ from tests.slurm.site import RUN, STAGE2, STEPS, Site
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the testbed where there is none, and say why; order by what takes long."""
+    """Skip what needs the testbed where there is none, and say why; who stops Slurm comes last."""
     here = Path(__file__).parent
     mine = [item for item in items if here in item.path.parents]
     items.sort(key=lambda item: "outage" in item.name)
+    for item in mine:
+        item.add_marker(pytest.mark.timeout(600, func_only=True))  # locks are waited for before
     if not mine or slurm.is_up():
         return
     why = machine.lacks() or machine.foreign_slurm(slurm.HOME)

@@ -90,8 +90,10 @@ def test_fault_24_output_that_appears_late(
     site: Site, expected: dict[str, str], report: Report
 ) -> None:
     """As on a file system that shows a new file to other nodes only after a while."""
+    site.edit("gpu: 1\n    gpu_model: \"'a100'\"", "gpu: 0\n    gres: \"'gpu:a100:1'\"")
     controller = site.on_slurm(step_seconds=0.0, LATE_SECONDS="12")
     mine = controller.submitted()
+    assert job(mine)["TresPerNode"] == "gres:gpu:a100:1", "the other way to ask for a GPU"
     late = Path(f"{site.run / 'stage2.safetensors'}.late")
     until(late.exists, "the output to be held back")
     assert not (site.run / "stage2.safetensors").exists()
