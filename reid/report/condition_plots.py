@@ -68,8 +68,8 @@ def condition_plots(
                 f"map_by_{attribute.replace(' ', '_')}",
                 title=f"mAP by {attribute}",
                 alt=_said(attribute, found[-1], shown),
-                caption=f"By {attribute} of the queries; in G2A, where they are on the ground, of the "
-                "positives. The band is the 95 % interval over identities.",
+                caption=f"By {attribute} of the queries; in G2A, where these are on the ground, "
+                "of the positives. The band is the 95 % interval over identities.",
                 columns=COLUMNS,
                 rows=table,
             )
