@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.config import Dataset
-from reid.data.layout import CAMERAS, Tracklet
+from reid.data.layout import CAMERAS, PROTOCOL_VIEWS, Tracklet
 from reid.data.scan import Rejected
 from reid.errors import UserError
 
@@ -36,6 +36,12 @@ def unmatched_queries(tracklets: Iterable[Tracklet]) -> tuple[Tracklet, ...]:
     )
 
 
+def is_placed(tracklet: Tracklet, split: str) -> bool:
+    """Whether a tracklet was seen from where its protocol's queries, or gallery, must be."""
+    views = PROTOCOL_VIEWS.get(split)
+    return views is None or tracklet.view == views[tracklet.subset == "gallery"]
+
+
 def shared_identities(splits: Splits) -> tuple[int, ...]:
     """Identities that are both in training and in a protocol, ascending."""
     train = {tracklet.identity for tracklet in splits["train"]}
@@ -56,6 +62,7 @@ def summarise(
         }
         if split != "train":
             summary[split]["unmatched_queries"] = len(unmatched_queries(tracklets))
+            summary[split]["of_another_view"] = sum(not is_placed(t, split) for t in tracklets)
     reasons = Counter(one.reason for one in rejected)
     return {
         "splits": summary,

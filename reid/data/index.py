@@ -15,10 +15,10 @@ from pathlib import Path
 from reid.artefacts import SPLITS, Results
 from reid.config import Config, nearest
 from reid.data import duplicates
-from reid.data.checks import check, summarise
+from reid.data.checks import check, is_placed, summarise
 from reid.data.damaged import read_damaged
 from reid.data.journal import Journal
-from reid.data.layout import CAMERAS, Subset, Tracklet, View
+from reid.data.layout import CAMERAS, Subset, Tracklet
 from reid.data.layouts import LAYOUTS
 from reid.data.scan import Found, Look, Plan, Rejected, Unit, scan_units
 from reid.data.stored import (
@@ -35,15 +35,6 @@ from reid.sources import code_hash
 
 __all__ = ["Index", "build", "check_fresh", "count_cameras", "read_split", "run"]
 
-_ANY_VIEW: tuple[View | None, ...] = ("ground", "aerial", None)
-_VIEWS: dict[str, tuple[tuple[View | None, ...], tuple[View | None, ...]]] = {
-    "A2G": (("aerial",), ("ground",)),
-    "G2A": (("ground",), ("aerial",)),
-    "A2A": (("aerial",), ("aerial",)),
-    "G2G": (("ground",), ("ground",)),
-    "ALL": (_ANY_VIEW, _ANY_VIEW),
-}
-"""Whose queries and whose gallery make a protocol, where the layout has no folder for each."""
 _OTHER: dict[str, Subset] = {"query": "gallery", "gallery": "query"}
 
 
@@ -166,13 +157,10 @@ def _assemble(
         by_split.setdefault(unit.split, []).extend(part.tracklets)
     splits = {"train": tuple(by_split.get("train", ()))}
     for protocol in protocols:
-        queries, gallery = _VIEWS[protocol]
         pool = by_split.get("test", [])
         if protocol in swapped:
             pool = [replace(t, subset=_OTHER[t.subset]) for t in pool]
-        chosen = by_split.get(protocol, ()) or [
-            t for t in pool if t.view in (queries if t.subset == "query" else gallery)
-        ]
+        chosen = by_split.get(protocol, ()) or [t for t in pool if is_placed(t, protocol)]
         splits[protocol] = tuple(sorted(chosen, key=lambda t: t.subset != "query"))
     return splits
 
@@ -200,6 +188,9 @@ def run(config: Config, *, look_for_duplicates: bool = False) -> None:
     check(index.splits, index.rejected, options, report=folder / "rejected.csv")
     index.write(folder)
     for split, tracklets in index.splits.items():
+        odd = [tracklet for tracklet in tracklets if not is_placed(tracklet, split)]
+        if odd:
+            print(f"warning: {len(odd)} tracklets of {split} are not of its view: {odd[0].path}")
         frames = sum(len(tracklet.frames) for tracklet in tracklets)
         print(f"{split}: {len(tracklets)} tracklets, {frames} frames")
     print(f"rejected: {len(index.rejected)} files ({folder / 'rejected.csv'})")

@@ -24,14 +24,20 @@ View = Literal["ground", "aerial"]
 CAMERAS = ("ground", "aerial_session1", "aerial_session2")
 """Camera ids are positions in this."""
 
-NUM_CAMERAS = len(CAMERAS)
-"""Of DetReIDX; of any dataset: `reid.data.stored.count_cameras`."""
-
 PROTOCOL_FOLDERS = {
     "A2G": "case1_aerial_to_ground",
     "G2A": "case2_ground_to_aerial",
     "A2A": "case3_aerial_to_aerial",
 }
+
+PROTOCOL_VIEWS: dict[str, tuple[View, View] | None] = {
+    "A2G": ("aerial", "ground"),
+    "G2A": ("ground", "aerial"),
+    "A2A": ("aerial", "aerial"),
+    "G2G": ("ground", "ground"),
+    "ALL": None,
+}
+"""Whose queries are compared with whose gallery; None: all with all."""
 
 CAPTURE_POINTS = (
     *((5.8, 10.0, 30.0), (11.5, 20.0, 30.0), (17.3, 30.0, 30.0)),
@@ -85,6 +91,11 @@ class Tracklet:
     def folder(self) -> str:
         """Folder of the frames, relative to the dataset root."""
         return self.in_folder or self.path
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames."""
+        return len(self.frames)
 
     @property
     def has_metadata(self) -> bool:

@@ -44,9 +44,10 @@ _COLUMNS: dict[str, pa.DataType] = {
     "in_folder": pa.string(),
     "size": pa.int64(),
     "capture_point": pa.int8(),
+    "frame_count": pa.int32(),
 }
 SCHEMA = pa.schema(_COLUMNS)
-_DERIVED = ("capture_point",)
+_DERIVED = ("capture_point", "frame_count")
 """Columns for people who read the file: a tracklet knows them from the others."""
 _CAMERAS = b"cameras"
 

@@ -4,7 +4,6 @@ import torch
 
 from reid.artefacts import Results
 from reid.config import Config, Training
-from reid.data.layout import NUM_CAMERAS
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
@@ -47,7 +46,7 @@ def run(config: Config, name: str, *, geometry: str | None, classes: int | None)
 
 
 def stage_groups(
-    training: Training, sizes: Geometry, classes: int, cameras: int = NUM_CAMERAS
+    training: Training, sizes: Geometry, classes: int, cameras: int
 ) -> dict[str, list[Group]]:
     """The groups of each stage, trained ones first. Nothing of the network is allocated."""
     clip, first = training.clip, training.stage1

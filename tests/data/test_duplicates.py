@@ -74,3 +74,4 @@ def test_the_capture_point_is_a_column(tree, tmp_path):
     expected = [tracklet.capture_point for tracklet in built.splits["train"]]
     assert [None if pd.isna(point) else int(point) for point in table["capture_point"]] == expected
     assert {None, 2, 3} == set(expected)
+    assert table["frame_count"].tolist() == [3] * len(expected)

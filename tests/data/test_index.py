@@ -87,6 +87,15 @@ def test_summary_counts(tree, tmp_path):
     assert summary["identities_in_train_and_test"] == []
 
 
+def test_a_tracklet_in_a_protocol_of_another_view_is_counted(tree, tmp_path):
+    write_tracklet(tree / "case1_aerial_to_ground/query/0003/0003_0500", 3, camera=0)
+    built = index.build(tree)
+    built.write(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())["splits"]
+    odd = {split: facts["of_another_view"] for split, facts in summary.items() if split != "train"}
+    assert odd == {"A2G": 1, "G2A": 0, "A2A": 0}
+
+
 def test_unusable_files_are_rejected_with_their_reason(tree):
     person = tree / "train" / "0001"
     tracklet = person / "0001_0100"
