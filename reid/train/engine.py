@@ -282,7 +282,8 @@ class _Fit(Generic[Key, Inputs]):
         reason = self.engine.interrupt.due(needed)
         if not self.engine.world.any(reason is not None, self.engine.device):
             return
-        self._save()
+        if self.engine.interrupt.keep:
+            self._save()
         self.checkpoints.wait()
         raise Stopped(
             f"{self.plan.label} stopped before epoch {self.position.epoch + 1}, step "

@@ -16,6 +16,8 @@ class Interrupt:
     ) -> None:
         """`time_limit`: seconds from now until this process will be killed."""
         self.reason: str | None = None
+        self.keep = True
+        """Whether what was done may be saved: not after another process has taken over."""
         self._clock = clock
         self._started = clock()
         self._limit = time_limit
@@ -27,6 +29,11 @@ class Interrupt:
     def request(self, reason: str) -> None:
         """Ask for a stop; the first reason stays."""
         self.reason = self.reason or reason
+
+    def abandon(self, reason: str) -> None:
+        """Ask for a stop without a trace: the folder belongs to somebody else now."""
+        self.keep = False
+        self.request(reason)
 
     def due(self, needed: float = 0.0) -> str | None:
         """The reason to stop now, if any; `needed` seconds are kept for the next unit of work."""

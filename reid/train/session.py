@@ -50,7 +50,7 @@ class Session:
                     lease.held(
                         folder,
                         job=self.job,
-                        lost=self.interrupt.request,
+                        lost=self.interrupt.abandon,
                         patience=self.patience,
                         check=lambda: self.interrupt.check(f"waiting for {folder}"),
                     )

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from reid.data.dataset import TrackletDataset
 from reid.data.index import read_split
 from reid.data.loading import loader
 from reid.data.sampler import pk_batches
+from reid.train.interrupt import Interrupt
 from tests.runs import STAGE1, STAGE2, TRAINING, Lab, kill_after, remains, slow_steps, wait
 
 Fault = Callable[..., Callable[[], None]]
@@ -255,6 +257,40 @@ def test_fault_11_an_earlier_start_of_the_job_that_still_lives_is_left_alone(lab
     assert not (lab.run / "checkpoints" / "stage2").exists()
     path.unlink()  # the earlier one stopped
     assert wait(second) == 0, lab.log()
+
+
+def test_fault_11_who_lost_the_lease_leaves_the_folder_alone(
+    lab: Lab, expected: dict[str, Any]
+) -> None:
+    """Frozen for so long that another took over, it wakes up: no checkpoint, no more steps."""
+
+    def frozen() -> None:
+        taken = threading.Event()
+        abandon, step = Interrupt.abandon, torch.optim.Adam.step
+
+        def woken(self: Interrupt, reason: str) -> None:
+            abandon(self, reason)
+            taken.set()
+
+        def freeze(*arguments: Any, **options: Any) -> Any:
+            done = step(*arguments, **options)
+            assert taken.wait(60)
+            return done
+
+        Interrupt.abandon = woken  # type: ignore[method-assign]
+        torch.optim.Adam.step = freeze  # type: ignore[method-assign]
+
+    first = lab.start(*STAGE2, before=frozen)
+    wait_for(lambda: (lab.run / "lease.json").exists())
+    rival = {"token": "rival", "job": None, "host": "elsewhere", "pid": 1}
+    (lab.run / "lease.json").write_text(json.dumps(rival))
+    assert wait(first) == 75
+    assert "lease.json was taken by another process" in lab.log()
+    assert json.loads((lab.run / "lease.json").read_text()) == rival
+    assert not list((lab.run / "checkpoints" / "stage2").glob("*"))
+    (lab.run / "lease.json").unlink()
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert remains(lab.run) == expected
 
 
 def test_fault_18_a_trainer_waits_for_its_predecessor(lab: Lab, expected: dict[str, Any]) -> None:
