@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mine = [item for item in items if here in item.path.parents]
     items.sort(key=lambda item: "outage" in item.name)
     for item in mine:
-        item.add_marker(pytest.mark.timeout(600, func_only=True))  # locks are waited for before
+        item.add_marker(pytest.mark.timeout(1800, func_only=True))  # locks are waited for before
     if not mine or slurm.is_up():
         return
     why = machine.lacks() or machine.foreign_slurm(slurm.HOME)

@@ -25,7 +25,7 @@ STEPS = 32
 """Of stage 2 of `baseline` with tiny.yaml."""
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 180) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 400) -> None:
     """Wait for a condition. Fails the test after a generous time."""
     end = time.monotonic() + seconds
     while not condition():
@@ -54,6 +54,16 @@ def job(identifier: str) -> dict[str, str]:
     return dict(re.findall(r"(\S+?)=(\S*)", slurm("scontrol", "show", "job", identifier)))
 
 
+def time_is_nearly_up(identifier: str) -> None:
+    """Bring the time limit of a running job so near that Slurm gives notice of it at once.
+
+    A limit that is short from the start would not even let a job begin on a busy machine.
+    """
+    hours, minutes, _ = job(identifier)["RunTime"].split(":")
+    limit = 60 * int(hours) + int(minutes) + 1
+    slurm("scontrol", "update", f"JobId={identifier}", f"TimeLimit={limit}")
+
+
 @dataclass(frozen=True)
 class Controller:
     """A running Snakemake."""
@@ -80,14 +90,14 @@ class Controller:
     def over(self) -> bool:
         return self.process.poll() is not None
 
-    def ends(self, seconds: float = 300) -> int:
+    def ends(self, seconds: float = 600) -> int:
         """Wait for the end; the exit code."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {seconds} s:\n{self.text}") from None
 
-    def succeeds(self, seconds: float = 300) -> None:
+    def succeeds(self, seconds: float = 600) -> None:
         assert self.ends(seconds) == 0, self.text
 
     def send(self, number: int) -> None:

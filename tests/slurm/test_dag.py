@@ -43,8 +43,8 @@ def test_must_show_1_the_whole_table(
     there.edit("# slurm_partition: \"'cpu'\"", "slurm_partition: \"'cpu'\"")
     there.to_partition("gpu")
     controller = there.start("--profile", "slurm")
-    local.succeeds(500)
-    controller.succeeds(500)
+    local.succeeds(1500)
+    controller.succeeds(1500)
     steps = re.search(r"(\d+) of \1 steps \(100%\) done", controller.text)
     assert steps, controller.text
     report(f"the whole DAG, {steps[1]} steps", there, controller.jobs)
