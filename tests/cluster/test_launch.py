@@ -69,12 +69,13 @@ def events(lab: Lab) -> list[str]:
     return [json.loads(line)["event"] for line in lines]
 
 
+@pytest.mark.parametrize("executor", ["local", "debug"])
 def test_a_stage_runs_here(
-    lab: Lab, expected: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    lab: Lab, expected: dict[str, Any], executor: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["stage2", "--training", "small", "--config", "config.yaml"]
-    assert main([*arguments, "--executor", "local"]) == 0
-    assert "stage 2 of small: 18/18 steps" in capsys.readouterr().out
+    assert main([*arguments, "--executor", executor]) == 0
+    assert "stage 2 of small: 18/18 steps" in "".join(capfd.readouterr())
     assert remains(lab.run) == expected
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.slurm.site import STEPS, Site, job, slurm, until
+from tests.slurm.site import STEPS, Site, job, slurm, time_is_nearly_up, until
 
 Report = Callable[[str, Site, list[str]], None]
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
@@ -36,21 +36,29 @@ def over(mine: str, log: Path, seconds: float = 300) -> str:
     return job(mine)["JobState"]
 
 
+def back_in_the_queue(mine: str) -> None:
+    """Let the time of a job run out, once."""
+    time_is_nearly_up(mine)
+    until(lambda: job(mine)["Restarts"] != "0", f"job {mine} to go back into the queue")
+    slurm("scontrol", "update", f"JobId={mine}", "TimeLimit=60")
+
+
 def test_must_show_8_controller_at_its_own_time_limit(
     site: Site, expected: dict[str, str], report: Report
 ) -> None:
     mine, log = launch(
-        site, "controller", "--minutes", "1", "--notice", "20", "--partition", "cpu",
-        "--", RETRIEVAL, step_seconds=2.0,
+        site, "controller", "--minutes", "60", "--notice", "20", "--partition", "cpu",
+        "--", RETRIEVAL, step_seconds=1.0,
     )  # fmt: skip
     asked = job(mine)
-    assert (asked["NumCPUs"], asked["TimeLimit"], asked["Partition"]) == ("2", "00:01:00", "cpu")
+    assert (asked["NumCPUs"], asked["TimeLimit"], asked["Partition"]) == ("2", "01:00:00", "cpu")
     assert asked["Requeue"] == "1"
+    site.trained(2)
+    back_in_the_queue(mine)
     assert over(mine, log, 400) == "COMPLETED", log.read_text()
     jobs = re.findall(r"submitted with SLURM jobid (\d+)", log.read_text())
     restarts = int(job(mine)["Restarts"])
-    report(f"controller {mine}, {restarts} times back in the queue", site, jobs)
-    assert restarts >= 1
+    report(f"controller {mine}, {restarts} time(s) back in the queue", site, jobs)
     assert (site.path / RETRIEVAL).exists()
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "the training went on while no controller was there"
@@ -63,16 +71,17 @@ def test_a_stage_at_its_time_limit_goes_on(
     site: Site, expected: dict[str, str], report: Report
 ) -> None:
     mine, log = launch(
-        site, "stage2", "--training", "baseline", "--minutes", "1", "--notice", "30",
-        step_seconds=1.5,
+        site, "stage2", "--training", "baseline", "--minutes", "60", "--notice", "30",
+        step_seconds=1.0,
     )  # fmt: skip
     asked = job(mine)
     assert (asked["NumCPUs"], asked["MinMemoryNode"]) == ("8", "48G")
     assert asked["TresPerJob"] == "gres:gpu:a100:1"
+    site.trained(4)
+    back_in_the_queue(mine)
     assert over(mine, log) == "COMPLETED", log.read_text()
     report("stage 2 without Snakemake", site, [mine])
     restarts = int(job(mine)["Restarts"])
-    assert restarts >= 1
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "a checkpoint was taken at once: no step is done twice"
     events = [line["event"] for line in site.attempts]
