@@ -16,7 +16,9 @@ _PLAIN = tuple(field.name for field in fields(Tracklet) if field.name != "frames
 
 
 class Journal:
-    """A file of JSON lines, one a scanned unit; may be used from several threads.
+    """A file of lines, one a scanned unit: its name, a tab, and what was found as JSON.
+
+    May be used from several threads.
 
     An entry counts while none of the folders that it came from was modified. A file that was
     written for something else than `key` is begun anew.
@@ -25,14 +27,12 @@ class Journal:
     def __init__(self, path: Path, root: Path, key: str) -> None:
         self._root = root
         self._lock = Lock()
-        self._entries = _read(path, key)
+        self._lines = _read(path, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._file = path.open("a" if self._entries else "w", encoding="utf-8")
-        if self._entries:
-            self._file.write("\n")  # ends the line that a kill may have cut
-        else:
-            self._write({"key": key})
+        self._file = path.open("a" if self._lines else "w", encoding="utf-8")
+        # Ends the line that a kill may have cut.
+        self._file.write("\n" if self._lines else f"{key}\n")
 
     def __enter__(self) -> Self:
         return self
@@ -42,17 +42,18 @@ class Journal:
 
     def scan(self, unit: Unit) -> Found:
         """What was found in a unit before, if that still holds, else what is found now."""
-        entry = self._entries.get(f"{unit.split} {unit.folder}")
+        name = json.dumps([unit.split, unit.folder])
+        entry = _entry(self._lines.pop(name, None))
         if entry is not None and self._unchanged(entry["folders"]):
             return _found(entry)
         found = unit.scan()
         self._write(
+            name,
             {
-                "unit": f"{unit.split} {unit.folder}",
                 "folders": found.folders,
                 "rejected": [asdict(one) for one in found.rejected],
                 "tracklets": [_plain(tracklet) for tracklet in found.tracklets],
-            }
+            },
         )
         return found
 
@@ -68,30 +69,31 @@ class Journal:
         except OSError:
             return False
 
-    def _write(self, line: dict[str, Any]) -> None:
-        text = json.dumps(line, separators=(",", ":")) + "\n"
+    def _write(self, name: str, entry: dict[str, Any]) -> None:
+        text = json.dumps(entry, separators=(",", ":"))
         with self._lock:
-            self._file.write(text)
+            self._file.write(f"{name}\t{text}\n")
             self._file.flush()
 
 
-def _read(path: Path, key: str) -> dict[str, Any]:
-    """Entries by unit; none of a file for another key. A line that was cut off does not count."""
+def _read(path: Path, key: str) -> dict[str, str]:
+    """JSON by name of the unit; none of a file for another key. A line cut off does not count."""
     try:
         with path.open(encoding="utf-8") as opened:
-            if opened.readline() != json.dumps({"key": key}, separators=(",", ":")) + "\n":
+            if opened.readline() != f"{key}\n":
                 return {}
-            lines = [line for line in opened if line.endswith("}\n")]
+            parts = [line.partition("\t") for line in opened if line.endswith("}\n")]
     except (FileNotFoundError, UnicodeDecodeError):
         return {}
-    made = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        made[entry["unit"]] = entry
-    return made
+    return {name: text for name, tab, text in parts if tab}
+
+
+def _entry(line: str | None) -> Any:
+    """What a line says; None when it was cut off just where it looks like an end."""
+    try:
+        return None if line is None else json.loads(line)
+    except json.JSONDecodeError:
+        return None
 
 
 def _plain(tracklet: Tracklet) -> dict[str, Any]:
