@@ -179,6 +179,7 @@ def run(config: Config, *, look_for_duplicates: bool = False) -> None:
         journal=folder / "scan.journal",
         quiet=False,
     )
+    (folder / "duplicates.csv").unlink(missing_ok=True)
     if look_for_duplicates:
         found = duplicates.find(index.splits, options.root, quiet=False)
         found.write(folder / "duplicates.csv")

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 from reid.config import Augment, ColorJitter
 from reid.data import jitter
 from reid.data.augment import ERASE_FILL, augment
-from reid.data.normalise import MEAN, STD, normalise
+from reid.data.normalise import MEAN, STD, normalise, normalise_batched
 
 OFF = {"flip": 0.0, "erase": 0.0}
 STRONG = ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.3)
@@ -259,5 +259,6 @@ def test_normalise_takes_any_batch_and_memory_in_any_order(shape):
     frames = torch.randint(0, 256, shape, dtype=torch.uint8)
     expected = TF.normalize(frames / 255, MEAN, STD) if frames.numel() else frames.float()
     assert torch.allclose(normalise(frames), expected, atol=5e-7)
+    assert torch.allclose(normalise_batched(frames), expected, atol=5e-7)
     turned = frames.transpose(-1, -2)
     assert torch.equal(normalise(turned), normalise(frames).transpose(-1, -2))

@@ -65,6 +65,8 @@ def test_through_the_command_line(tree, tmp_path, monkeypatch):
         (row,) = csv.DictReader(opened)
     assert row["path"] == f"train/0002/0002_0000/{frame_name(2, 9, camera=0)}"
     assert not (folder / "scan.journal").exists()
+    assert main(["index", "--config", "config.yaml"]) == 0
+    assert not (folder / "duplicates.csv").exists()
 
 
 def test_the_capture_point_is_a_column(tree, tmp_path):
