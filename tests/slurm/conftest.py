@@ -86,7 +86,7 @@ def expected(base: Site) -> dict[str, str]:
 
 
 @pytest.fixture
-def site(base: Site, tmp_path: Path) -> Site:
+def site(base: Site, tmp_path: Path) -> Iterator[Site]:
     """A site with stage 1 of `baseline` done and stage 2 to do."""
     site = base.copy(tmp_path / "site")
     shutil.rmtree(site.run / "checkpoints" / "stage2")
@@ -94,7 +94,8 @@ def site(base: Site, tmp_path: Path) -> Site:
         if not file.name.startswith("stage1"):
             file.unlink()
     (site.path / "results/demo/logs" / RUN.relative_to("results/demo") / "stage2.log").unlink()
-    return site
+    yield site
+    site.clear_away()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -110,6 +110,7 @@ class Site:
     """A clone with its own results."""
 
     path: Path
+    started: list[Controller] = field(default_factory=list)
 
     @classmethod
     def clone(cls, path: Path) -> "Site":
@@ -135,7 +136,7 @@ class Site:
     def copy(self, path: Path) -> "Site":
         """A copy with the results so far, but not the traces of how they were made."""
         shutil.copytree(self.path, path, symlinks=True)
-        for trace in (path / "steps.txt", *path.glob("controller*.log")):
+        for trace in (path / "steps.txt", *path.glob("controller*")):
             trace.unlink()
         return Site(path)
 
@@ -164,7 +165,7 @@ class Site:
         self, *arguments: str, step_seconds: float = 0.0, env: Mapping[str, str] | None = None
     ) -> Controller:
         """Start Snakemake with these arguments in a process group of its own."""
-        log = self.path / f"controller{len(list(self.path.glob('controller*')))}.log"
+        log = self.path / f"controller{len(list(self.path.glob('controller*.log')))}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "snakemake", *arguments],
@@ -175,7 +176,18 @@ class Site:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return Controller(process, log)
+        self.started.append(Controller(process, log))
+        return self.started[-1]
+
+    def clear_away(self) -> None:
+        """End what a test that failed has left running."""
+        for controller in self.started:
+            if not controller.over:
+                controller.send(signal.SIGKILL)
+        listed = slurm("squeue", "--noheader", "--format=%A|%Z").splitlines()
+        left = [line.split("|")[0] for line in listed if line.endswith(f"|{self.path}")]
+        if left:
+            slurm("scancel", *left)
 
     def on_slurm(self, *arguments: str, step_seconds: float = 0.5, **env: str) -> Controller:
         """Start `snakemake --profile slurm`, for stage 2 of `baseline` only."""
