@@ -1,6 +1,7 @@
 """What a training costs: parameters, multiplications, speed, hours."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from reid.artefacts import Results
-from reid.config import Clip, Config, Model, Training
+from reid.config import Clip, Config, Model
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
@@ -57,13 +58,14 @@ class StageHours:
 def costs(config: Config, runs: Sequence[Run]) -> list[Cost]:
     """One entry for each training; what needs weights or an index that are not there is None."""
     first = {run.training: run for run in reversed(runs)}
-    return [_cost(config, name, first[name]) for name in config.trainings]
+    tracklets = _tracklets(config)
+    return [_cost(config, name, first[name], tracklets) for name in config.trainings]
 
 
-def _cost(config: Config, name: str, run: Run) -> Cost:
+def _cost(config: Config, name: str, run: Run, tracklets: Mapping[str, int]) -> Cost:
     training = config.trainings[name]
     gap = run.gap
-    trained1 = trained2 = parameters = macs = speed = None
+    trained1 = trained2 = parameters = macs = None
     try:
         backbone = config.backbones[training.backbone]
         if backbone.file is None:
@@ -84,7 +86,6 @@ def _cost(config: Config, name: str, run: Run) -> Cost:
         )
         parameters = sum(group.size for group in groups["stage 2"])
         macs = macs_per_frame(training.model, training.clip, geometry)
-        speed = None if run.gap else _extract_speed(config, name, training, run.seed)
     except UserError as error:
         gap = gap or str(error)
     return Cost(
@@ -95,7 +96,7 @@ def _cost(config: Config, name: str, run: Run) -> Cost:
         parameters=parameters,
         macs_per_frame=macs,
         train_speed=run.frames_per_second,
-        extract_speed=speed,
+        extract_speed=None if run.gap else _extract_speed(config, name, run.seed, tracklets),
         peak_memory=run.peak_memory,
         gap=gap,
     )
@@ -124,18 +125,27 @@ def macs_per_frame(model: Model, clip: Clip, geometry: Geometry) -> float:
     return operations / 2 / clip.frames
 
 
-def _extract_speed(config: Config, name: str, training: Training, seed: int) -> float | None:
+def _extract_speed(
+    config: Config, name: str, seed: int, tracklets: Mapping[str, int]
+) -> float | None:
     results = Results.of(config.dataset.name)
+    views = 2 if flips(config, name) else 1
     frames, seconds = 0, 0.0
-    for protocol in config.dataset.protocols:
+    for protocol, count in tracklets.items():
         took = seconds_of(results.benchmark("features", name, f"seed{seed}", protocol))
-        index = results.index(protocol)
-        if took is None or not index.exists():
-            continue
-        views = 2 if flips(config, name) else 1
-        frames += len(read_split(index)) * training.clip.frames * views
-        seconds += took
+        if took is not None:
+            frames += count * config.trainings[name].clip.frames * views
+            seconds += took
     return frames / seconds if seconds else None
+
+
+def _tracklets(config: Config) -> dict[str, int]:
+    """Tracklets of each protocol whose index can be read."""
+    found = {}
+    for protocol in config.dataset.protocols:
+        with suppress(UserError):
+            found[protocol] = len(read_split(Results.of(config.dataset.name).index(protocol)))
+    return found
 
 
 def stage_hours(config: Config) -> list[StageHours]:

@@ -12,6 +12,7 @@ from reid.artefacts import Results
 from reid.config import Config, Report, ReRanking
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
+from reid.errors import UserError
 from reid.report.measured import Measurement
 from reid.report.pictures import Album, Picture
 from reid.retrieval import features as feature_files
@@ -72,7 +73,7 @@ def ranked_lists(config: Config, measurement: Measurement) -> Lists:
     """Ranked lists of chosen queries of one measured protocol.
 
     Re-ranking needs all queries, but only the rankings of the chosen ones are kept. Raises
-    UserError when features or frames are not there.
+    UserError when features or frames are not there, or the index changed after the measurement.
     """
     options, variant = config.report, measurement.row.variant
     results = Results.of(config.dataset.name)
@@ -81,6 +82,8 @@ def ranked_lists(config: Config, measurement: Measurement) -> Lists:
     features = feature_files.read(source, rows=len(tracklets), flip_tta=variant.flip_tta)
     heights = feature_files.heights(source)
     queries, gallery = sides(tracklets)
+    if measurement.content["per_query"]["tracklet"] != [query.name for query in queries]:
+        raise UserError(f"{results.index(measurement.protocol)} changed: run `reid retrieve` again")
     clip = config.trainings[variant.training].clip
     album = Album(tracklets, config.dataset, config.runtime, clip, options.faces)
     chosen = choose(measurement, queries, heights)

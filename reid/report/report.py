@@ -12,6 +12,7 @@ from reid.artefacts import SPLITS, Results
 from reid.config import Config
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, sha256_of_json, write_text
+from reid.progress import Progress
 from reid.report import condition_plots, score_plots, training_plots
 from reid.report.attention import Attention, attention
 from reid.report.cells import Row, collect
@@ -55,7 +56,7 @@ def run(config: Config) -> Path:
     gaps.reasons.extend(_not_run(rows, trained))
     row = detailed(rows, config.report.variant)
     settings = config.model_dump(mode="json")
-    content = {
+    content: dict[str, object] = {
         "dataset": config.dataset.name,
         "compares": config.dataset.name == "detreidx",
         "protocols": config.dataset.protocols,
@@ -64,16 +65,6 @@ def run(config: Config) -> Path:
         "ablation": ablation_rows(rows),
         "by_protocol": {p: protocol_rows(rows, p) for p in config.dataset.protocols},
         "notes": list(footnotes(config, rows)),
-        "scores": _scores(config, rows, folder),
-        "conditions": _conditions(config, rows, row, folder),
-        "training": [
-            *training_plots.stage1_plots(trained, folder),
-            *training_plots.stage2_plots(trained, folder),
-        ],
-        "tuning": _tuning(config, folder, gaps),
-        "lists": _lists(config, row, gaps),
-        "attention": _attention(config, rows, folder, gaps),
-        "costs": costs(config, trained),
         "hours": stage_hours(config),
         "runs": trained,
         "devices": sorted({m["gpu"] or m["device"] for run in trained if (m := run.manifest)}),
@@ -82,8 +73,28 @@ def run(config: Config) -> Path:
         "configuration": yaml.safe_dump(settings, sort_keys=False),
         "config_digest": sha256_of_json(settings)[:16],
     }
+    parts: dict[str, Callable[[], object]] = {
+        "scores": lambda: _scores(config, rows, folder),
+        "conditions": lambda: _conditions(config, rows, row, folder),
+        "training": lambda: _training(trained, folder),
+        "tuning": lambda: _tuning(config, folder, gaps),
+        "lists": lambda: _lists(config, row, gaps),
+        "attention": lambda: _attention(config, rows, folder, gaps),
+        "costs": lambda: costs(config, trained),
+    }
+    progress = Progress("report", len(parts), "parts")
+    for name, make in parts.items():
+        content[name] = make()
+        progress.advance(note=name)
     write_text(results.report(), render({**content, "gaps": gaps.reasons}))
     return results.report()
+
+
+def _training(trained: Sequence[Run], folder: Path) -> list[Plot]:
+    return [
+        *training_plots.stage1_plots(trained, folder),
+        *training_plots.stage2_plots(trained, folder),
+    ]
 
 
 def _scores(config: Config, rows: Sequence[Row], folder: Path) -> list[Plot]:

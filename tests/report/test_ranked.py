@@ -8,6 +8,7 @@ import pytest
 
 from reid.config import Report
 from reid.data.stored import read_split
+from reid.errors import UserError
 from reid.report.cells import collect
 from reid.report.measured import Measurement, detailed, measurements, one_a_training
 from reid.report.ranked import by_capture_point, choose, draw_others, ranked_lists
@@ -109,3 +110,11 @@ def test_the_row_in_detail_and_one_row_a_training(results):
     assert detailed(rows, "later") is None
     assert [row.name for row in one_a_training(rows, most=4)] == ["mean", "tuned"]
     assert [row.name for row in one_a_training(rows * 1, most=1)] == ["mean"]
+
+
+def test_an_index_that_changed_afterwards_is_refused(results):
+    found = measurement(results, "mean", "A2G")
+    names = found.content["per_query"]["tracklet"]
+    content = {**found.content, "per_query": {"tracklet": names[::-1]}}
+    with pytest.raises(UserError, match=r"A2G.parquet changed: run `reid retrieve` again"):
+        ranked_lists(parsed(), replace(found, content=content))
