@@ -141,7 +141,7 @@ def _extract_speed(
 
 def _tracklets(config: Config) -> dict[str, int]:
     """Tracklets of each protocol whose index can be read."""
-    found = {}
+    found: dict[str, int] = {}
     for protocol in config.dataset.protocols:
         with suppress(UserError):
             found[protocol] = len(read_split(Results.of(config.dataset.name).index(protocol)))
