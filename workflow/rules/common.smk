@@ -102,16 +102,15 @@ def memory(megabytes, stage=None):
     return of_attempt
 
 
-def slurm_extra(rule, margin=120):
-    """A resource: SIGTERM this many seconds before the time limit, or up to a minute earlier;
-    and wait for the job of an earlier controller that is still at work on the same outputs.
+def slurm_extra(rule, *options):
+    """A resource: further options of sbatch, so that Slurm's own log of a job is appended to, and
+    that a job waits for one of an earlier controller that is still at work on the same outputs.
     """
 
     def of_job(wildcards):
-        waits = (
-            live.dependency(rule, list(wildcards)) if workflow.is_main_process else ""
-        )
-        return f"--signal=TERM@{margin} {waits}".strip()
+        submits = workflow.executor_plugin.name == "slurm"
+        waits = live.dependency(rule, list(wildcards)) if submits else ""
+        return " ".join(["--open-mode=append", *options, waits]).strip()
 
     return of_job
 

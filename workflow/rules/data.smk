@@ -14,6 +14,7 @@ rule index:
         cpus_per_task=8,
         mem_mb=memory(8192),
         runtime=240,
+        slurm_extra=slurm_extra("index"),
     params:
         fingerprint=fingerprint("index"),
         stamp=dataset_stamp,

@@ -41,6 +41,7 @@ rule tune:
         cpus_per_task=4,
         mem_mb=memory(16384),
         runtime=240,
+        slurm_extra=slurm_extra("tune"),
     params:
         fingerprint=fingerprint("tune", "variant"),
         config=frozen,
@@ -66,6 +67,7 @@ rule retrieve:
         cpus_per_task=4,
         mem_mb=memory(16384),
         runtime=60,
+        slurm_extra=slurm_extra("retrieve"),
     params:
         fingerprint=fingerprint("retrieve", "variant"),
         config=frozen,
@@ -91,6 +93,7 @@ rule submission:
         cpus_per_task=4,
         mem_mb=memory(16384),
         runtime=60,
+        slurm_extra=slurm_extra("submission"),
     params:
         fingerprint=fingerprint("submission", "variant"),
         config=frozen,

@@ -1,5 +1,6 @@
-# A training stops and saves before its time is up, which only a job of Slurm has. If another one
-# holds its folder, it waits: a dead one gives no sign of life after 90 seconds.
+# A training stops and saves before its time is up, which only a job of Slurm has: on SIGTERM, sent
+# two or three minutes before, or by its own clock. If another one holds its folder, it waits: a
+# dead one gives no sign of life after 90 seconds.
 # Snakemake deletes the log of an earlier attempt. It stays under a second name, beside the
 # checkpoints, and is appended to under both.
 rule stage1:
@@ -21,7 +22,7 @@ rule stage1:
         cpus_per_task=8,
         mem_mb=memory(49152, "stage1"),
         runtime=1440,
-        slurm_extra=slurm_extra("stage1"),
+        slurm_extra=slurm_extra("stage1", "--signal=TERM@120"),
     params:
         fingerprint=fingerprint("stage1", "training"),
         config=frozen,
@@ -70,7 +71,7 @@ rule stage2:
         cpus_per_task=8,
         mem_mb=memory(49152, "stage2"),
         runtime=1440,
-        slurm_extra=slurm_extra("stage2"),
+        slurm_extra=slurm_extra("stage2", "--signal=TERM@120"),
     params:
         fingerprint=fingerprint("stage2", "training"),
         config=frozen,
