@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import psutil
 import pytest
 import submitit
 
+from cluster import requests
 from cluster.controller import STATE, Controller, behind_others, outside
 from cluster.launch import main
 from cluster.stage import Stage
@@ -46,10 +48,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, dict[str, An
     return lab, remains(lab.run)
 
 
+@pytest.fixture(scope="module")
+def plan() -> dict[str, requests.Request]:
+    """What Snakemake plans, asked once: it takes seconds."""
+    with chdir(ROOT):
+        return requests.planned("slurm")
+
+
 @pytest.fixture
-def lab(trained: tuple[Lab, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(
+    trained: tuple[Lab, dict[str, Any]],
+    plan: dict[str, requests.Request],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Lab:
     """The lab before stage 2, and the working directory."""
     lab, _ = trained
+    monkeypatch.setattr(requests, "planned", lambda _: plan)
     for path in (*lab.run.glob("stage2.*"), *(lab.run / "checkpoints" / "stage2").iterdir()):
         path.unlink()
     (lab.run / "attempts.jsonl").unlink(missing_ok=True)
