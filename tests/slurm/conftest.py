@@ -99,17 +99,33 @@ def site(base: Site, tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def report(capsys: pytest.CaptureFixture[str]) -> Callable[[str, Site, list[str]], None]:
-    """Print what a must-show must print."""
+def report(
+    record_property: Callable[[str, object], None],
+) -> Callable[[str, Site, list[str]], None]:
+    """Note what a must-show must print; pytest_terminal_summary prints it."""
     began = time.monotonic()
 
     def show(name: str, site: Site, jobs: list[str]) -> None:
         starts = [line["event"] for line in site.attempts].count("start")
         redone = len(site.steps) - STEPS
-        with capsys.disabled():
-            print(
-                f"\n{name}: jobs {', '.join(jobs)}; attempts {starts}; steps redone {redone}; "
-                f"{time.monotonic() - began:.0f} s"
-            )
+        seconds = time.monotonic() - began
+        record_property(
+            SHOWN,
+            f"{name}: jobs {', '.join(jobs)}; attempts of stage 2 of baseline {starts}, "
+            f"steps redone {redone}; {seconds:.0f} s",
+        )
 
     return show
+
+
+SHOWN = "shown"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Jobs, attempts, steps done twice and time of each test, also from the workers of xdist."""
+    ended = (each for key in ("passed", "failed") for each in terminalreporter.getreports(key))
+    lines = [text for each in ended for name, text in each.user_properties if name == SHOWN]
+    if lines:
+        terminalreporter.section("on Slurm")
+        for line in lines:
+            terminalreporter.write_line(str(line))
