@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,30 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a record of a growing file. One that was cut off before stays a line of its own."""
+    with path.open("a+b") as lines:
+        end = lines.seek(0, os.SEEK_END)
+        lines.seek(max(0, end - 1))
+        whole = end == 0 or lines.read(1) == b"\n"
+        lines.write(b"" if whole else b"\n")
+        lines.write(json.dumps(record).encode() + b"\n")
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Records of a growing file, none where it is missing.
+
+    A line that was cut off as its writer was killed, or is being written, is left out.
+    """
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
 
 
 def write_json(path: Path, value: Any) -> None:

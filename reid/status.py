@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 from reid.artefacts import Results
 from reid.config import Config
+from reid.files import read_json_lines
 from reid.fingerprint import stage1_owners
 from reid.holdout import VALIDATION
 from reid.progress import duration
@@ -155,7 +156,9 @@ def resume_command(files: Sequence[Path]) -> str:
 
 
 def _of_training(job: Job, folder: Path) -> Status:
-    attempts = [each for each in _attempts(folder) if each["stage"] == job.stage]
+    attempts = [
+        each for each in read_json_lines(folder / "attempts.jsonl") if each["stage"] == job.stage
+    ]
     if not attempts and job.log.exists():
         return Status(job, "unfinished", _last_line(job.log))  # ended before it held its folder
     if not attempts or attempts[-1]["event"] == "done":  # its result was taken away
@@ -173,13 +176,6 @@ def _of_training(job: Job, folder: Path) -> Status:
         by += f", Slurm job {at_work.job}"
     life = f"last sign of life {duration(at_work.silence)} ago"
     return Status(job, "running", ", ".join([*words, by, life]))
-
-
-def _attempts(folder: Path) -> Iterator[dict[str, Any]]:
-    path = folder / "attempts.jsonl"
-    if path.exists():
-        whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")  # the rest is being written
-        yield from map(json.loads, whole.splitlines())
 
 
 def _position(journal: Path) -> Iterator[str]:

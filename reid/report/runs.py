@@ -1,8 +1,7 @@
 """What is known of the trainings: their curves, attempts, speed, hours, and what made them."""
 
-import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from reid.artefacts import Results
 from reid.config import Config
 from reid.errors import UserError
-from reid.files import read_json
+from reid.files import read_json, read_json_lines
 from reid.fingerprint import run_settings, stage1_owners
 
 NOT_RUN = "not run"
@@ -104,7 +103,7 @@ def _run(config: Config, name: str, seed: int) -> Run:
     curves = {2: _curve(folder / "stage2.jsonl", options.stage2.epochs)}
     if stage1_owners(config)[name] == name:
         curves[1] = _curve(folder / "stage1.jsonl", options.stage1.epochs)
-    speeds = list(lines(folder / "stage2.speed.jsonl"))[-max(1, options.stage2.epochs) :]
+    speeds = list(read_json_lines(folder / "stage2.speed.jsonl"))[-max(1, options.stage2.epochs) :]
     rates = [speed["frames_per_second"] for speed in speeds]
     peaks = [speed["peak_memory_bytes"] for speed in speeds if "peak_memory_bytes" in speed]
     return Run(
@@ -112,27 +111,11 @@ def _run(config: Config, name: str, seed: int) -> Run:
         seed=seed,
         gap=None,
         manifest=manifest,
-        attempts=tuple(lines(folder / "attempts.jsonl")),
+        attempts=tuple(read_json_lines(folder / "attempts.jsonl")),
         curves={stage: curve for stage, curve in curves.items() if curve is not None},
         frames_per_second=statistics.median(rates) if rates else None,
         peak_memory=max(peaks, default=None),
     )
-
-
-def lines(path: Path) -> Iterable[dict[str, Any]]:
-    """Records of a file of JSON lines, none where it is missing.
-
-    A last line without its end is being written, or was cut: it is left out. Raises UserError on
-    any other line that is no JSON.
-    """
-    if not path.exists():
-        return
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON ({error}): delete it") from None
 
 
 def seconds_of(path: Path) -> float | None:
@@ -146,7 +129,7 @@ def seconds_of(path: Path) -> float | None:
 
 def _curve(path: Path, planned: int) -> Curve | None:
     steps: dict[int, list[dict[str, Any]]] = {}
-    for record in lines(path):
+    for record in read_json_lines(path):
         if record.get("loss") is not None:
             steps.setdefault(record["epoch"], []).append(record)
     if not steps:

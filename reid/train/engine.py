@@ -1,6 +1,5 @@
 """The training loop of both stages: exact to resume, wherever it was killed."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from reid.config import Runtime, Schedule
 from reid.errors import Stopped, UserError
+from reid.files import append_json_line
 from reid.model.finetune import Group
 from reid.progress import Progress
 from reid.train.board import Board
@@ -264,8 +264,7 @@ class _Fit(Generic[Key, Inputs]):
         }
         if self.engine.device.type == "cuda":
             record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.engine.device)
-        with self.speed.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record) + "\n")
+        append_json_line(self.speed, record)
         if self.board:
             self.board.draw(epoch * self.steps, {"speed": record})
 

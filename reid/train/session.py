@@ -1,6 +1,5 @@
 """Around a stage: the process group, the lease of the run folder, the ledger of attempts."""
 
-import json
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ import torch
 
 from reid.config import Runtime
 from reid.errors import Stopped
+from reid.files import append_json_line
 from reid.train import distributed, lease
 from reid.train.common import pick_device
 from reid.train.engine import Engine
@@ -79,5 +79,4 @@ def _recorded(ledger: Path, stage: str, job: str | None) -> Iterator[None]:
 
 def _append(ledger: Path, record: Mapping[str, object]) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    with ledger.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"time": now, **record}) + "\n")
+    append_json_line(ledger, {"time": now, **record})

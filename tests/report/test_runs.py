@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from reid.config import Adapters, Clip, Model, Pooling, Prompts
-from reid.errors import UserError
 from reid.model.geometry import VIT_B16
 from reid.report import runs
 from reid.report.cells import collect
 from reid.report.cost import costs, macs_per_frame, stage_hours
 from reid.report.drawing import SERIES
-from reid.report.runs import Run, lines, seconds_of
+from reid.report.runs import Run, seconds_of
 from reid.report.training_plots import stage2_plots
 from tests.report.home import csv_rows, parsed, replaced
 
@@ -81,16 +80,6 @@ def test_attempts_and_jobs_are_counted():
     assert run.starts == 3
     assert run.trained_seconds == 1.5 * 3600
     assert run.jobs == ["7", "8"]
-
-
-def test_only_a_last_line_may_be_cut(tmp_path):
-    path = tmp_path / "x.jsonl"
-    path.write_text('{"a": 1}\n{"a"')
-    assert list(lines(path)) == [{"a": 1}]
-    path.write_text('{"a"\n{"a": 1}\n')
-    with pytest.raises(UserError, match="line 1 is not JSON"):
-        list(lines(path))
-    assert list(lines(tmp_path / "none.jsonl")) == []
 
 
 def test_hours_come_from_the_benchmarks(results):
