@@ -128,7 +128,9 @@ class Site:
                 shutil.copy2(source, target, follow_symlinks=False)
         folder = path / "config"
         whole = config.load([folder / "config.yaml", folder / "demo.yaml", HERE / "tiny.yaml"])
-        (folder / "config.yaml").write_text(yaml.safe_dump(whole.model_dump(mode="json")))
+        (folder / "config.yaml").write_text(
+            yaml.safe_dump(whole.model_dump(mode="json"), sort_keys=False)
+        )
         site = cls(path)
         site.edit("slurm-init-seconds-before-status-checks: 20", f"{POLL}: 2")
         return site

@@ -52,12 +52,9 @@ rule report:
         f"results/{DATASET}/logs/report.log",
     benchmark:
         f"results/{DATASET}/benchmarks/report.tsv"
+    localrule: True
     conda:
         "../envs/reid.yaml"
-    resources:
-        cpus_per_task=4,
-        mem_mb=memory(16384),
-        runtime=60,
     params:
         fingerprint=fingerprint("report"),
         config=frozen,
