@@ -67,7 +67,12 @@ def test_the_stack_the_users_asked_for_stays(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "allowed"),
-    [("reid", REQUIRED), ("tests", REQUIRED + DEVELOPMENT), ("benchmarks", REQUIRED + DEVELOPMENT)],
+    [
+        ("reid", REQUIRED),
+        ("cluster", REQUIRED),
+        ("tests", REQUIRED + DEVELOPMENT),
+        ("benchmarks", REQUIRED + DEVELOPMENT),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_everything_that_is_imported_is_asked_for_by_name(
@@ -75,8 +80,9 @@ def test_everything_that_is_imported_is_asked_for_by_name(
 ) -> None:
     by_module = packages_distributions()
     names = {canonicalize_name(requirement.name) for requirement in allowed}
+    ours = {"reid", "cluster", "tests", "benchmarks"}
     for path in (ROOT / folder).rglob("*.py"):
-        for module in imported(path) - sys.stdlib_module_names - {"reid", "tests", "benchmarks"}:
+        for module in imported(path) - sys.stdlib_module_names - ours:
             providers = {canonicalize_name(name) for name in by_module.get(module, ())}
             assert providers & names, f"{path} imports {module}"
 
