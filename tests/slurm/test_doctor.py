@@ -25,7 +25,7 @@ def test_the_testbed_is_well_but_for_its_short_kill_wait(site: Site) -> None:
     assert "warn     KillWait: only 15 s" in done.stdout
     for said in (
         "22.05.8 answers; cluster testbed",
-        "squeue is asked, MinJobAge 300 s",
+        "squeue is asked, MinJobAge",
         "partition gpu: up; its longest job, stage1, asks for 1440 minutes",
         "2 of gpu can run",
         "sbatch: would take",
