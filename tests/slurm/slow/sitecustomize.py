@@ -1,4 +1,4 @@
-"""On PYTHONPATH: every step of a stage 2 takes STEP_SECONDS longer and leaves a line in steps.txt.
+"""On PYTHONPATH: a step of stage 2 of `baseline` takes STEP_SECONDS longer; steps.txt lists them.
 
 Sleeping makes a training long enough to be disturbed without keeping a core busy; the lines show
 what was really computed, by whom, and how often. From its start number FAST_FROM on, a training
