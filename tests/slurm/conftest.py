@@ -21,9 +21,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs the testbed where there is none, and say why; who stops Slurm comes last."""
     here = Path(__file__).parent
     mine = [item for item in items if here in item.path.parents]
-    items.sort(key=lambda item: "outage" in item.name)
+    # Those that follow each other on the same nodes take longest: they begin.
+    items.sort(key=lambda item: ("outage" in item.name, "spot" not in item.fixturenames))
     for item in mine:
         item.add_marker(pytest.mark.timeout(1800, func_only=True))  # locks are waited for before
+        for nodes in {"spot", "scavenge"}.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(nodes))  # one process waits, not all of them
     if not mine or slurm.is_up():
         return
     why = machine.lacks() or machine.foreign_slurm(slurm.HOME)
