@@ -71,8 +71,13 @@ def run(config: Config, files: Sequence[Path]) -> None:
 
 
 def jobs(config: Config) -> Iterator[Job]:
-    """Every job that the table needs, in the order of the data."""
+    """Every job of the workflow, in the order of the data."""
     results = Results.of(config.dataset.name)
+    if config.demo:
+        yield Job("demo-data", "", config.dataset.root, results.log("demo_data"))
+        for backbone in config.backbones.values():
+            file = Path(backbone.weights)
+            yield Job("demo-weights", file.stem, file, results.log("demo_weights", file.stem))
     yield Job("index", "", results.index(config.dataset.protocols[-1]), results.log("index"))
     owners = stage1_owners(config)
     place: tuple[str, ...]
@@ -108,6 +113,7 @@ def jobs(config: Config) -> Iterator[Job]:
                 output = results.retrieval(name, seed, protocol)
                 yield Job("retrieve", " ".join(place), output, results.log("retrieval", *place))
     yield Job("table", "", results.table("csv"), results.log("table"))
+    yield Job("report", "", results.report(), results.log("report"))
 
 
 def status(job: Job) -> Status:

@@ -56,7 +56,18 @@ def test_from_nothing_to_done(lab: Lab) -> None:
         job.output.parent.mkdir(parents=True, exist_ok=True)
         job.output.touch()
     assert "To go on" not in text()
-    assert text().count(" jobs: ") == 6  # no variant is tuned: no such step
+    assert text().count(" jobs: ") == 7  # no variant is tuned: no such step
+
+
+def test_the_embedded_benchmark_has_two_more_steps() -> None:
+    shipped = [Path("config/config.yaml"), Path("config/demo.yaml")]
+    steps = [(job.step, job.subject) for job in status.jobs(config.load(shipped))]
+    assert steps[:3] == [
+        ("demo-data", ""),
+        ("demo-weights", "tiny-b16"),
+        ("demo-weights", "tiny-l14"),
+    ]
+    assert len(steps) == 62
 
 
 def test_a_step_without_a_result_shows_what_it_said_last(lab: Lab) -> None:
