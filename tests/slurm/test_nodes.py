@@ -81,12 +81,15 @@ def test_must_show_4_slurmd_dies_and_its_trainer_lives(
 ) -> None:
     """Slurm starts the job again elsewhere, while the first trainer is still at work."""
     site.to_partition("spot")
-    controller = site.on_slurm(step_seconds=1.5)
+    controller = site.on_slurm()
     mine = controller.submitted()
     site.trained(2)
+    hold = site.path / "hold"
+    hold.touch()  # the first start lasts until the second is there, however long Slurm takes
     node = job(mine)["NodeList"]
     daemon("slurmd", "-N", node).kill()
-    until(lambda: "waiting for it" in site.log, f"the second start:\n{site.log}")
+    until(lambda: "waiting for it" in site.log, "the second start")
+    hold.unlink()
     controller.succeeds()
     report("slurmd killed", site, controller.jobs)
     assert job(mine)["NodeList"] != node

@@ -2,7 +2,8 @@
 
 Sleeping makes a training long enough to be disturbed without keeping a core busy; the lines show
 what was really computed, by whom, and how often. From its start number FAST_FROM on, a training
-does not sleep any more. With LATE_SECONDS its weights appear that much later.
+does not sleep any more. While there is a file `hold`, a step does not end. With LATE_SECONDS its
+weights appear that much later.
 
 Snakemake asks Slurm every two seconds, where its executor takes ever longer pauses.
 """
@@ -31,6 +32,8 @@ if started[:4] == ["-m", "reid", "train", "stage2"]:
         with done.open("a") as lines:
             lines.write(me)
         time.sleep(seconds)
+        while Path("hold").exists():
+            time.sleep(0.1)
         return result
 
     torch.optim.Adam.step = slow_step
