@@ -18,6 +18,8 @@ from reid.errors import UserError
 from reid.files import read_json, sha256_of_file
 from reid.fingerprint import run_settings
 
+NOT_RUN = "not run"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -204,3 +206,15 @@ def _read_cell(path: Path, variant: Variant, sources: Mapping[str, str | None]) 
         )
     except (UserError, KeyError, TypeError):
         return Gap("unreadable: run `reid retrieve` again")
+
+
+def percent(value: Spread | None, row: Row) -> str:
+    """A share in per cent with two digits, and the spread over seeds."""
+    if value is None:
+        return NOT_RUN
+    text = f"{100 * value.mean:.2f}"
+    if value.deviation is not None:
+        text += f" ± {100 * value.deviation:.2f}"
+    if value.seeds < len(row.seeds):
+        text += f" ({value.seeds}/{len(row.seeds)} seeds)"
+    return text

@@ -4,9 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reid.report.cells import Row, Spread
-
-NOT_RUN = "not run"
+from reid.report.cells import NOT_RUN, Row, percent
 
 
 @dataclass(frozen=True)
@@ -79,18 +77,6 @@ def protocol_rows(rows: Sequence[Row], protocol: str) -> list[tuple[str, list[Sc
         )
         for row in sorted(rows, key=lambda row: row.variant.reference)
     ]
-
-
-def percent(value: Spread | None, row: Row) -> str:
-    """A share in per cent with two digits, and the spread over seeds."""
-    if value is None:
-        return NOT_RUN
-    text = f"{100 * value.mean:.2f}"
-    if value.deviation is not None:
-        text += f" ± {100 * value.deviation:.2f}"
-    if value.seeds < len(row.seeds):
-        text += f" ({value.seeds}/{len(row.seeds)} seeds)"
-    return text
 
 
 def _score(row: Row, protocol: str) -> Score:

@@ -12,8 +12,8 @@ from reid.config import Config
 from reid.errors import UserError
 from reid.files import read_json, read_json_lines
 from reid.fingerprint import run_settings, stage1_owners
+from reid.report.cells import NOT_RUN
 
-NOT_RUN = "not run"
 MANIFEST = {"device", "finished", "fingerprint", "git", "gpu", "host", "inputs", "outputs",
             "packages", "python"}  # fmt: skip
 """Facts of a manifest that are shown."""

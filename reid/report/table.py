@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from reid.artefacts import Results
 from reid.config import Config
 from reid.files import write_text
-from reid.report.cells import Cell, Row, Spread, collect
+from reid.report.cells import Cell, Row, Spread, collect, percent
 
 PAPER_PROTOCOLS = {"A2G": 46.69, "G2A": 41.23, "A2A": 22.98}
 """mAP of the paper's last row by protocol, from its public abstract, in per cent."""
 PAPER_SCORE = 35.73
 CHALLENGE_WINNER = 32.89
-NOT_RUN = "not run"
 _LATEX = str.maketrans(
     {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "±": r"$\pm$", "Δ": r"$\Delta$"}
 )
@@ -50,9 +49,9 @@ def cells_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], int]:
         body.append(
             [
                 row.variant.label,
-                *(_percent(row.of(protocol), row) for protocol in protocols),
-                _percent(macro, row),
-                _percent(row.micro(), row),
+                *(percent(row.of(protocol), row) for protocol in protocols),
+                percent(macro, row),
+                percent(row.micro(), row),
                 "" if paper is None else f"{paper:.2f}",
                 "" if gain is None else f"{gain:+.2f}",
                 "" if paper_gain is None else f"{paper_gain:+.2f}",
@@ -258,17 +257,6 @@ def _interval_note(rows: Sequence[Row]) -> Iterator[str]:
                 f"{', '.join(found)} (all rows: csv)."
             )
             return
-
-
-def _percent(value: Spread | None, row: Row) -> str:
-    if value is None:
-        return NOT_RUN
-    text = f"{100 * value.mean:.2f}"
-    if value.deviation is not None:
-        text += f" ± {100 * value.deviation:.2f}"
-    if value.seeds < len(row.seeds):
-        text += f" ({value.seeds}/{len(row.seeds)} seeds)"
-    return text
 
 
 def _full(value: Spread | None) -> tuple[str, str]:
