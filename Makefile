@@ -20,7 +20,7 @@ demo: $(INSTALLED) ## run the whole ablation on the embedded benchmark and print
 
 test: $(INSTALLED) ## run all tests but those on a real Slurm
 	@echo "==> pytest: every test but tests/slurm, two at a time"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/slurm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/slurm $(ONLY)
 
 test-slurm: $(INSTALLED) ## run the tests on a real Slurm: the testbed, which is started and stopped
 	@echo "==> pytest tests/slurm: several at a time, they mostly wait"

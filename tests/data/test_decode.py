@@ -26,7 +26,7 @@ def pillow(image, height, width):
     return np.asarray(resized).transpose(2, 0, 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(4, 300),
     st.integers(4, 300),

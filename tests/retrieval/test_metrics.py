@@ -9,7 +9,7 @@ from reid.errors import UserError
 from reid.retrieval.metrics import chance, evaluate, score, score_blocks
 from tests.retrieval import oracle
 
-slow = settings(max_examples=80, deadline=None, derandomize=True)
+slow = settings(max_examples=80)
 
 
 @st.composite

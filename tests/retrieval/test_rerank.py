@@ -18,7 +18,7 @@ from tests.retrieval import oracle
 parameters = st.tuples(st.integers(1, 70), st.integers(1, 70), st.floats(0, 1)).filter(
     lambda p: p[1] <= p[0]
 )
-slow = settings(max_examples=150, deadline=None, derandomize=True)
+slow = settings(max_examples=150)
 
 
 def clustered(queries, gallery, size, *, seed, clusters=None):

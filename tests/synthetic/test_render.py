@@ -35,7 +35,7 @@ def nearest_sphere(start: Array, end: Array, radii: tuple[float, float], rays: A
     return best
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     start=st.tuples(*[st.floats(-0.7, 0.7)] * 3),
     end=st.tuples(*[st.floats(-0.7, 0.7)] * 3),

@@ -438,8 +438,9 @@ def test_checkpoints_by_time_keep_work_within_an_epoch(
     fault = kill_at(torch.optim.Adam, "step", 5)
     assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
     markers = sorted(path.stem for path in (lab.run / "checkpoints" / "stage2").glob("*.json"))
-    assert markers[-1] in ("00000-0000003", "00000-0000004")  # the last may be on its way
-    assert len(markers) <= 3
+    # The kill comes while the last one is on its way: not there yet, or there and the oldest too.
+    assert markers[-1] in ("00000-0000003", "00000-0000004")
+    assert len(markers) <= 3 + (markers[-1] == "00000-0000004")
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert f"resuming before epoch 1, step {int(markers[-1][-1]) + 1}" in lab.log()
     assert remains(lab.run) == expected
