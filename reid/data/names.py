@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import string
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import overload
 
 import numpy as np
 
-_NAME = re.compile(r"(.*?)(\d{0,9})((?:\.\w+)?)", re.ASCII | re.DOTALL)
-"""Everything is a name: what has no number has one of no digits."""
+_DIGITS = 9
+_POWERS = 10 ** np.arange(_DIGITS, dtype=np.int32)[::-1]
+_WORD = re.compile(r"\w+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,35 +86,38 @@ class FrameNames(Sequence[str]):
 
 def group(names: Sequence[str]) -> list[Run]:
     """Runs of names that differ in their number only: sorted, and sorted by number within."""
-    uniform = _uniform(names)
-    if uniform is not None:
-        return [uniform]
     found: dict[tuple[str, int, str], list[int]] = {}
     for head, digits, suffix in map(_split, names):
         found.setdefault((head, len(digits), suffix), []).append(int(digits or 0))
     return [Run(*key, np.sort(np.array(found[key], np.int32))) for key in sorted(found)]
 
 
+def uniform(rows: np.ndarray, first: str, place: int) -> Run | None:
+    """The one run of all names, found without a look at each: what nearly every folder holds.
+
+    `rows` are bytes (n, k) with a name from column `place` on, `first` is that of the first row.
+    None unless the digits of the number are all that rows differ in.
+    """
+    head, digits, suffix = _split(first)
+    if not digits or not first.isascii():
+        return None
+    start = place + len(head)
+    end = start + len(digits)
+    rows = np.ascontiguousarray(rows)
+    values = rows[:, start:end] - np.uint8(ord("0"))
+    as_next = rows[1:] == rows[:-1]
+    as_next[:, start:end] = True
+    if not (as_next.all() and values.max() < 10):
+        return None
+    numbers = values @ _POWERS[-len(digits) :]
+    numbers.sort()
+    return Run(head, len(digits), suffix, numbers)
+
+
 def _split(name: str) -> tuple[str, str, str]:
-    """Head, digits (at most 9, maybe none) and suffix."""
-    match = _NAME.fullmatch(name)
-    assert match is not None  # the pattern matches every string
-    return match[1], match[2], match[3]
-
-
-def _uniform(names: Sequence[str]) -> Run | None:
-    """The one run of all names, found without a look at each: what nearly every folder holds."""
-    first = _NAME.fullmatch(names[0]) if names else None
-    joined = "".join(names)
-    if first is None or not first[2] or not joined.isascii():
-        return None
-    if set(map(len, names)) != {len(names[0])}:
-        return None
-    table = np.frombuffer(joined.encode(), np.uint8).reshape(len(names), -1)
-    start, end = first.span(2)
-    digits = table[:, start:end] - np.uint8(ord("0"))
-    same = table == table[0]
-    if not (same[:, :start].all() and same[:, end:].all() and (digits < 10).all()):
-        return None
-    numbers = digits @ (10 ** np.arange(end - start)[::-1])
-    return Run(first[1], end - start, first[3], np.sort(numbers.astype(np.int32)))
+    """Head, digits (at most 9, maybe none) and suffix: everything is a name."""
+    stem, dot, word = name.rpartition(".")
+    suffix = f".{word}" if dot and _WORD.fullmatch(word) else ""
+    stem = name.removesuffix(suffix)
+    digits = stem[len(stem.rstrip(string.digits)) :][-_DIGITS:]
+    return stem[: len(stem) - len(digits)], digits, suffix

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from reid.data.layout import Scene, Subset, Tracklet
+from reid.data.listing import Listing
 from reid.data.names import FrameNames
 from reid.errors import UserError
 from reid.progress import Progress
@@ -99,7 +100,7 @@ def make_tracklet(
     """A tracklet from what is known of it."""
     return Tracklet(
         identity=identity,
-        name=PurePosixPath(path).name,
+        name=path.rpartition("/")[2],
         path=path,
         subset=subset,
         view=scene.view,
@@ -115,14 +116,14 @@ def make_tracklet(
     )
 
 
-def look_at(folder: str, names: Sequence[str], look: Look) -> tuple[dict[str, str], dict[str, int]]:
+def look_at(folder: str, listed: Listing, look: Look) -> tuple[dict[str, str], dict[str, int]]:
     """Reasons by name of files not to use, and the sizes of the others (when `check_sizes`)."""
     bad: dict[str, str] = {}
     sizes: dict[str, int] = {}
     if look.check_sizes:
         descriptor = os.open(look.root / folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            for name in names:
+            for name in listed.names():
                 try:
                     status = os.stat(name, dir_fd=descriptor)
                 except OSError as error:
@@ -137,17 +138,9 @@ def look_at(folder: str, names: Sequence[str], look: Look) -> tuple[dict[str, st
         finally:
             os.close(descriptor)
     if look.damaged:
-        paths = {name: f"{folder}/{name}" for name in names}
-        bad |= {name: look.damaged[paths[name]] for name in names if paths[name] in look.damaged}
+        paths = {name: f"{folder}/{name}" for name in listed.names()}
+        bad |= {name: look.damaged[path] for name, path in paths.items() if path in look.damaged}
     return bad, sizes
-
-
-def list_names(folder: Path) -> list[str]:
-    """Names in a folder, in no order. Raises UserError."""
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - names only, and faster
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

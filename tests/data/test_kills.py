@@ -77,7 +77,7 @@ def test_an_index_killed_at_random_goes_on_and_is_the_same(tree, tmp_path, seed,
     def chances(kills):
         rng = random.Random(1000 * seed + kills)
         share = 0.1 if listing else 0.0
-        tree_layout.list_names = killing(tree_layout.list_names, rng, share, listed)
+        tree_layout.list_folder = killing(tree_layout.list_folder, rng, share, listed)
         Path.replace = killing(Path.replace, rng, 0.1 - share)
 
     kills = 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from reid.data.layout import Scene, Subset, is_jpeg
+from reid.data.listing import list_folder
 from reid.data.names import FrameNames, group
 from reid.data.scan import (
     Found,
@@ -13,7 +14,6 @@ from reid.data.scan import (
     Rejected,
     Unit,
     is_text,
-    list_names,
     look_at,
     make_tracklet,
     reject,
@@ -62,9 +62,9 @@ def _scan(look: Look, folder: str, listed: list[Listed], complete: bool) -> Foun
     place = look.root / folder
     if not place.is_dir():
         raise UserError(f"{place} is not a folder, but a list of the dataset names it")
-    modified = place.stat().st_mtime_ns
-    names = list_names(place)
-    bad, sizes = look_at(folder, names, look)
+    listing = list_folder(place)
+    names = listing.names()
+    bad, sizes = look_at(folder, listing, look)
     bad |= {name: "file name is not UTF-8" for name in names if not is_text(name)}
     there = set(names) - bad.keys()
     rejected: list[Rejected] = []
@@ -89,7 +89,7 @@ def _scan(look: Look, folder: str, listed: list[Listed], complete: bool) -> Foun
                     one.subset,
                     one.scene,
                     wanted if len(kept) == len(wanted) else FrameNames.of(kept),
-                    modified=modified,
+                    modified=listing.modified,
                     size=sum(sizes[name] for name in kept) if look.check_sizes else None,
                     in_folder="" if one.folder == one.path else one.folder,
                 )
@@ -101,4 +101,4 @@ def _scan(look: Look, folder: str, listed: list[Listed], complete: bool) -> Foun
             reject(f"{folder}/{name}", "in no list of the dataset")
             for name in sorted(set(names) - used)
         ]
-    return Found(tuple(tracklets), tuple(rejected), ((folder, modified),))
+    return Found(tuple(tracklets), tuple(rejected), ((folder, listing.modified),))

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from reid.data.layout import GrammarError, Scene, Subset, Tracklet, parse_identity
+from reid.data.listing import Listing, list_folder
 from reid.data.names import FrameNames, Run, group
 from reid.data.scan import (
     Found,
@@ -16,7 +16,6 @@ from reid.data.scan import (
     Unit,
     entries,
     is_text,
-    list_names,
     look_at,
     make_tracklet,
     reject,
@@ -91,9 +90,9 @@ def _scan_person(look: Look, folder: str, identity: int, part: Part, grammar: Gr
         elif not is_text(entry.name):
             rejected += reject_below(look.root, place, "folder name is not UTF-8")
         else:
-            modified = (look.root / place).stat().st_mtime_ns
-            folders.append((place, modified))
-            tracklet, bad = _scan_tracklet(look, place, identity, part.subset, grammar, modified)
+            listed = list_folder(f"{look.root}/{place}")
+            folders.append((place, listed.modified))
+            tracklet, bad = _scan_tracklet(look, place, listed, identity, part.subset, grammar)
             rejected += bad
             if tracklet is not None:
                 tracklets.append(tracklet)
@@ -101,17 +100,17 @@ def _scan_person(look: Look, folder: str, identity: int, part: Part, grammar: Gr
 
 
 def _scan_tracklet(
-    look: Look, folder: str, identity: int, subset: Subset, grammar: Grammar, modified: int
+    look: Look, folder: str, listed: Listing, identity: int, subset: Subset, grammar: Grammar
 ) -> tuple[Tracklet | None, list[Rejected]]:
-    names = list_names(look.root / folder)
-    if not names:
+    bad, sizes = look_at(folder, listed, look)
+    runs = group([name for name in listed.names() if name not in bad]) if bad else listed.runs()
+    if not runs and not bad:
         return None, [reject(folder, "empty tracklet")]
-    bad, sizes = look_at(folder, names, look)
     scenes: list[tuple[Scene, Run]] = []
     votes: Counter[Scene] = Counter()
-    for run in group(names if not bad else [name for name in names if name not in bad]):
+    for run in runs:
         try:
-            seen = grammar(PurePosixPath(folder).name, run, identity)
+            seen = grammar(folder.rpartition("/")[2], run, identity)
             if not is_text(run.head):
                 raise GrammarError("file name is not UTF-8")
         except GrammarError as error:
@@ -140,7 +139,7 @@ def _scan_tracklet(
             subset,
             scene,
             frames,
-            modified=modified,
+            modified=listed.modified,
             size=size if look.check_sizes else None,
         ),
         rejected,
