@@ -7,17 +7,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reid.model.linear import by_onednn, linear
+
 
 def through_quick_gelu(x: Tensor, first: nn.Linear, last: nn.Linear) -> Tensor:
     """Two layers around CLIP's activation z * sigmoid(1.702 z) = silu(1.702 z) / 1.702.
 
-    Both factors are applied inside the matrix products, and silu keeps one tensor for its
-    backward: passes over the wide hidden tensor cost more than arithmetic. (..., d) -> (..., d').
+    Both factors are applied inside the matrix products where those can, and silu keeps one tensor
+    for its backward: passes over the wide hidden tensor cost more than arithmetic.
+    (..., d) -> (..., d').
     """
+    inplace = not torch.is_grad_enabled()
     rows = x.flatten(0, -2)
-    hidden = torch.addmm(first.bias, rows, first.weight.t(), beta=1.702, alpha=1.702)
-    hidden = F.silu(hidden, inplace=not torch.is_grad_enabled())
-    out = torch.addmm(last.bias, hidden, last.weight.t(), alpha=1 / 1.702)
+    if by_onednn(rows):
+        hidden = F.silu(linear(rows, first.weight, first.bias).mul_(1.702), inplace)
+        out = linear(hidden, last.weight / 1.702, last.bias)
+    else:
+        hidden = torch.addmm(first.bias, rows, first.weight.t(), beta=1.702, alpha=1.702)
+        out = torch.addmm(last.bias, F.silu(hidden, inplace), last.weight.t(), alpha=1 / 1.702)
     return out.view(*x.shape[:-1], -1)
 
 
@@ -52,8 +59,8 @@ class TemporalAdapter(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """(B*T, L, d) with T = `frames` -> (B*T, L, d)."""
         count, tokens, _ = x.shape
-        reduced = self.down(x)
-        qkv = F.linear(reduced, self.attn.in_proj_weight, self.attn.in_proj_bias)
+        reduced = linear(x, self.down.weight, self.down.bias)
+        qkv = linear(reduced, self.attn.in_proj_weight, self.attn.in_proj_bias)
         # (B, T, L, 3, heads, 64) -> three of (B, L, heads, T, 64)
         q, k, v = (
             qkv.view(count // frames, frames, tokens, 3, self.heads, 64)
@@ -62,5 +69,5 @@ class TemporalAdapter(nn.Module):
         )
         attended = F.scaled_dot_product_attention(q, k, v)
         merged = attended.permute(0, 3, 1, 2, 4).reshape(count, tokens, -1)
-        out: Tensor = self.up(self.attn.out_proj(merged))
-        return out
+        mixed = linear(merged, self.attn.out_proj.weight, self.attn.out_proj.bias)
+        return linear(mixed, self.up.weight, self.up.bias)

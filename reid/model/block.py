@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reid.model.adapters import SpatialAdapter, TemporalAdapter, through_quick_gelu
+from reid.model.linear import linear
 
 
 class Mlp(nn.Module):
@@ -69,17 +70,17 @@ class Block(nn.Module):
     def _attend(self, y: Tensor, prompts: Tensor | None, frames: int) -> Tensor:
         count, _, width = y.shape
         weight, bias = self.attn.in_proj_weight, self.attn.in_proj_bias
-        q, k, v = F.linear(y, weight, bias).chunk(3, dim=-1)
+        q, k, v = linear(y, weight, bias).chunk(3, dim=-1)
         if prompts is not None:
             # Projected once per tracklet, then shared by its frames.
-            extra = F.linear(prompts, weight[width:], bias[width:])
+            extra = linear(prompts, weight[width:], bias[width:])
             extra_k, extra_v = extra.repeat_interleave(frames, dim=0).chunk(2, dim=-1)
             k, v = torch.cat([k, extra_k], dim=1), torch.cat([v, extra_v], dim=1)
         attended = F.scaled_dot_product_attention(
             self._split(q), self._split(k), self._split(v), is_causal=self.causal
         )
-        out: Tensor = self.attn.out_proj(attended.transpose(1, 2).reshape(count, -1, width))
-        return out
+        merged = attended.transpose(1, 2).reshape(count, -1, width)
+        return linear(merged, self.attn.out_proj.weight, self.attn.out_proj.bias)
 
     def _attend_first(self, y: Tensor, prompts: Tensor | None, frames: int) -> Tensor:
         """Attention of the first token only: (N, L, d) -> (N, 1, d).

@@ -17,7 +17,7 @@ from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.fingerprint import stage1_owners
 from reid.holdout import VALIDATION, part
-from reid.model import network
+from reid.model import linear, network
 from reid.model.geometry import Geometry
 from reid.model.weights import read_geometry
 from reid.report.runs import Run, seconds_of
@@ -119,7 +119,7 @@ def macs_per_frame(model: Model, clip: Clip, geometry: Geometry) -> float:
             torch.empty(1, 3),
             torch.ones(1, clip.frames),
         )
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=linear.OPERATIONS) as counter:
             built.embed(*inputs)
     operations: int = counter.get_total_flops()
     return operations / 2 / clip.frames
