@@ -31,6 +31,7 @@ from benchmarks.measure import (
 )
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.neighbours import BLOCK
+from reid.retrieval.products import Products
 from reid.retrieval.rerank import k_reciprocal, k_reciprocal_of_matrix, stack
 from reid.retrieval.threads import available_cores, one_thread_per_product, over_pairs
 
@@ -43,14 +44,13 @@ def gemm(features: np.ndarray, *, half: bool, topk: bool = False) -> None:
     """Blocked products of all rows with all (or the upper triangle), on every core."""
     starts = range(0, len(features), BLOCK)
     threads = available_cores()
-    buffers = np.empty((threads, BLOCK * BLOCK), np.float32)
+    products = Products(features)
 
-    def product(worker: int, a: int, b: int) -> None:
-        left, right = features[a * BLOCK :][:BLOCK], features[b * BLOCK :][:BLOCK]
-        out = buffers[worker, : len(left) * len(right)].reshape(len(left), len(right))
-        np.matmul(left, right.T, out=out)
+    def product(a: int, b: int) -> None:
+        sides = [slice(part * BLOCK, (part + 1) * BLOCK) for part in (a, b)]
+        products(*sides)
         if not half and a < b:
-            np.matmul(right, left.T, out=out.reshape(len(right), len(left)))
+            products(*reversed(sides))
 
     if topk:
         rows = torch.from_numpy(features)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from reid.retrieval.features import Floats
 from reid.retrieval.products import Products
 from reid.retrieval.scan import SPARE, scan_columns, scan_rows, sort_nearest, to_distances
-from reid.retrieval.threads import over_pairs, over_rows
+from reid.retrieval.threads import one_thread_per_product, over_pairs, over_rows
 
 BLOCK = 512
 """Rows of a distance block: 1 MiB of float32, which stays in the cache of a core."""
@@ -45,22 +45,19 @@ def nearest(
     norms = squared_norms(products.features)
     pools = Pools.empty(size, count)
     parts = [slice(top, min(top + BLOCK, size)) for top in range(0, size, BLOCK)]
-    buffers = np.empty((threads, BLOCK * BLOCK), np.float32)
 
-    def work(worker: int, a: int, b: int) -> None:
+    def work(a: int, b: int) -> None:
         rows, columns = parts[a], parts[b]
-        shape = (rows.stop - rows.start, columns.stop - columns.start)
-        block = buffers[worker, : shape[0] * shape[1]].reshape(shape)
-        products(rows, columns, block)
+        block = products(rows, columns)
         of_rows, of_columns = pools.part(rows), pools.part(columns)
-        to_distances(0, shape[0], block, norms[rows], norms[columns])
-        scan_rows(0, shape[0], block, columns.start, *of_rows)
+        to_distances(0, len(block), block, norms[rows], norms[columns])
+        scan_rows(0, len(block), block, columns.start, *of_rows)
         if a < b:
-            scan_columns(0, shape[0], block, rows.start, *of_columns)
+            scan_columns(0, len(block), block, rows.start, *of_columns)
         if cross is not None:
             _copy_cross(block, rows, columns, cross)
 
-    with products.in_own_threads():
+    with one_thread_per_product():
         over_pairs(work, len(parts), threads=threads)
     return pools.nearest(threads=threads)
 
@@ -98,7 +95,7 @@ def cross_distances(
         products(slice(first + start, first + stop), columns, out[start:stop])
         to_distances(start, stop, out, *norms)
 
-    with products.in_own_threads():
+    with one_thread_per_product():
         over_rows(part, len(out), threads=threads)
 
 

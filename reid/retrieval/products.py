@@ -1,53 +1,76 @@
-"""Inner products of feature rows in blocks: by NumPy, or on an accelerator by torch."""
+"""Inner products of feature rows in blocks: by NumPy, or by torch where it is loaded anyway."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from reid.errors import UserError
 from reid.retrieval.features import Floats
-from reid.retrieval.threads import one_thread_per_product
 
 WORTH_A_GPU = 20_000
 """Rows from which on a GPU, when it may choose itself, is worth importing torch for."""
+
+TorchProduct = Callable[[slice, slice], Any]
+"""(rows, columns) -> tensor of their inner products."""
 
 
 class Products:
     """Products of rows of one (N, D) float32 array with rows of it."""
 
     def __init__(self, features: Floats, device: str | None = None) -> None:
-        """device: a torch device such as `cuda`; None multiplies with NumPy on the CPU."""
+        """device: a torch device such as `cuda`; None multiplies on the CPU.
+
+        There NumPy is as good as torch, unless its OpenBLAS does not know the processor or was told
+        of another one (OPENBLAS_CORETYPE). So torch is used if it is loaded, not loaded for this.
+        """
         self.features = features
-        self._on_device: Any = None
+        self._by_torch: TorchProduct | None = None
         if device is not None:
-            import torch
+            self._by_torch = _on_device(features, device)
+        elif "torch" in sys.modules:
+            self._by_torch = _by_onednn(features)
 
-            try:
-                self._on_device = torch.from_numpy(features).to(device)
-            except (RuntimeError, AssertionError) as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"device {device!r} cannot hold the features: {reason}") from None
+    def __call__(self, rows: slice, columns: slice, out: Floats | None = None) -> Floats:
+        """features[rows] @ features[columns].T, float32, in `out` if there is one."""
+        if self._by_torch is None:
+            product: Floats = np.matmul(self.features[rows], self.features[columns].T, out=out)
+            return product
+        product = self._by_torch(rows, columns).numpy(force=True)
+        if out is None:
+            return product
+        np.copyto(out, product)
+        return out
 
-    def __call__(self, rows: slice, columns: slice, out: Floats) -> None:
-        """Fill `out` with features[rows] @ features[columns].T, in float32."""
-        if self._on_device is None:
-            np.matmul(self.features[rows], self.features[columns].T, out=out)
-            return
-        import torch
 
-        product = self._on_device[rows] @ self._on_device[columns].T
-        torch.from_numpy(out).copy_(product)
+def _on_device(features: Floats, device: str) -> TorchProduct:
+    import torch
 
-    @contextmanager
-    def in_own_threads(self) -> Iterator[None]:
-        """For callers that run several products at the same time in threads of their own."""
-        if self._on_device is None:
-            with one_thread_per_product():
-                yield
-        else:
-            yield
+    try:
+        tensor = torch.from_numpy(features).to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {device!r} cannot hold the features: {reason}") from None
+    return lambda rows, columns: tensor[rows] @ tensor[columns].T
+
+
+def _by_onednn(features: Floats) -> TorchProduct | None:
+    import torch
+
+    from reid.model import linear
+
+    if not linear.AVAILABLE:
+        return None
+    tensor = torch.from_numpy(features)
+    threads = ThreadpoolController().select(user_api="openmp")
+
+    def product(rows: slice, columns: slice) -> torch.Tensor:
+        with threads.limit(limits=1):  # of the calling thread only
+            return linear.product(tensor[rows], tensor[columns])
+
+    return product
 
 
 def device_for(choice: str, rows: int) -> str | None:

@@ -87,7 +87,7 @@ def k_reciprocal(
     form: variant of the field (`reid.retrieval.encoding.Form`).
     top: return the first `top` of each ranking instead; the (Q, G) output is never stored.
     out: float32 (Q, G) array to fill, for example a `numpy.memmap`.
-    device: torch device of the matrix products, such as `cuda`; without it NumPy.
+    device: torch device of the matrix products, such as `cuda`; without it the CPU.
     Raises UserError on features that are not finite or differ in size, an empty side, or
     parameters out of range.
     """

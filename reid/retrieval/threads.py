@@ -42,12 +42,12 @@ def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any, threads: 
     _finish([pool.submit(kernel, start, stop, *arguments) for start, stop in pairwise(bounds)])
 
 
-def over_pairs(work: Callable[[int, int, int], None], size: int, *, threads: int) -> None:
-    """Call `work(worker, a, b)` for all 0 <= a <= b < size, each once, in no certain order.
+def over_pairs(work: Callable[[int, int], None], size: int, *, threads: int) -> None:
+    """Call `work(a, b)` for all 0 <= a <= b < size, each once, in no certain order.
 
     Two calls that run at the same time never share an a or b, so that `work` may write what
-    belongs to either; `worker` < `threads` numbers the thread. The first exception is raised
-    here, after the calls that were running have ended.
+    belongs to either. The first exception is raised here, after the calls that were running
+    have ended.
     """
     waiting = [(a, b) for a in range(size) for b in range(a, size)]
     busy: set[int] = set()
@@ -63,10 +63,10 @@ def over_pairs(work: Callable[[int, int, int], None], size: int, *, threads: int
                 change.wait()
             return None
 
-    def run(worker: int) -> None:
+    def run() -> None:
         while pair := take():
             try:
-                work(worker, *pair)
+                work(*pair)
             except BaseException:
                 waiting.clear()
                 raise
@@ -77,10 +77,10 @@ def over_pairs(work: Callable[[int, int, int], None], size: int, *, threads: int
 
     workers = max(1, min(threads, (size + 1) // 2))
     if workers == 1:
-        run(0)
+        run()
         return
     pool = _pool(workers)
-    _finish([pool.submit(run, worker) for worker in range(workers)])
+    _finish([pool.submit(run) for _ in range(workers)])
 
 
 @contextmanager

@@ -22,8 +22,7 @@ def test_ranges_cover_the_rows_once(rows, threads):
 def test_every_pair_once_and_no_block_in_two_hands(size, threads):
     seen, busy, lock = Counter(), Counter(), Lock()
 
-    def work(worker, a, b):
-        assert 0 <= worker < threads
+    def work(a, b):
         with lock:
             seen[a, b] += 1
             busy.update({a, b})
@@ -40,7 +39,7 @@ def test_every_pair_once_and_no_block_in_two_hands(size, threads):
 def test_an_exception_ends_the_work_and_is_raised(threads):
     calls = []
 
-    def work(_, a, b):
+    def work(a, b):
         calls.append((a, b))
         if len(calls) == 4:
             raise ValueError("fourth")
