@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-GPU_NODES = ("n1", "n2", "n3", "n4", "n5", "n6")
+PAIRS = {f"pair{i}": (f"s{2 * i + 1}", f"s{2 * i + 2}") for i in range(6)}
+"""Nodes that may be taken away, two by two: a feature for each pair, as a `constraint`."""
+GPU_NODES = ("n1", "n2", *(node for pair in PAIRS.values() for node in pair))
 CPU_NODE = "c1"
 NODES = (*GPU_NODES, CPU_NODE)
 GPUS = 4
@@ -49,27 +51,29 @@ SlurmdParameters=config_overrides
 GresTypes=gpu
 {nodes}
 PartitionName=gpu Nodes=n1,n2 Default=YES MaxTime=1-0 State=UP
-PartitionName=spot Nodes=n3,n4 PriorityTier=1 MaxTime=1-0 State=UP
-PartitionName=scavenge Nodes=n5,n6 PriorityTier=1 PreemptMode=CANCEL MaxTime=1-0 State=UP
-PartitionName=urgent Nodes=n3,n4,n5,n6 PriorityTier=10 PreemptMode=OFF MaxTime=1-0 State=UP
+PartitionName=spot Nodes={spot} PriorityTier=1 MaxTime=1-0 State=UP
+PartitionName=scavenge Nodes={spot} PriorityTier=1 PreemptMode=CANCEL MaxTime=1-0 State=UP
+PartitionName=urgent Nodes={spot} PriorityTier=10 PreemptMode=OFF MaxTime=1-0 State=UP
 PartitionName=cpu Nodes=c1 MaxTime=1-0 State=UP
 """
 
 
 def slurm_conf(home: Path, *, host: str, controller_port: int, ports: Mapping[str, int]) -> str:
     """The text of slurm.conf; `ports` are those of the nodes."""
+    features = {node: f" Features={pair}" for pair, nodes in PAIRS.items() for node in nodes}
     lines = []
     for node in NODES:
         gres = f" Gres=gpu:a100:{GPUS}" if node in GPU_NODES else ""
         lines.append(
-            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[node]}"
-            f" CPUs={CPUS} RealMemory={MEMORY_MB}{gres} State=UNKNOWN"
+            f"NodeName={node}{features.get(node, '')} NodeHostname={host} NodeAddr=127.0.0.1"
+            f" Port={ports[node]} CPUs={CPUS} RealMemory={MEMORY_MB}{gres} State=UNKNOWN"
         )
     return SLURM_CONF.format(
         home=home,
         host=host,
         controller_port=controller_port,
         nodes="\n".join(lines),
+        spot=",".join(features),
     )
 
 

@@ -1,6 +1,6 @@
 """Tests on a real Slurm, the testbed: `make test-slurm`.
 
-They run side by side in one Slurm. A test that disturbs nodes holds a lock on them; the one that
+They run side by side in one Slurm. A test that disturbs nodes has two of its own; the one that
 stops Slurm's controller waits until no other test runs.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.testbed import machine, slurm
+from cluster.testbed import conf, machine, slurm
 from tests.slurm.site import RUN, STAGE2, STEPS, Site
 
 
@@ -21,12 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs the testbed where there is none, and say why; who stops Slurm comes last."""
     here = Path(__file__).parent
     mine = [item for item in items if here in item.path.parents]
-    # Those that follow each other on the same nodes take longest: they begin.
-    items.sort(key=lambda item: ("outage" in item.name, "spot" not in item.fixturenames))
+    items.sort(key=lambda item: ("outage" in item.name, "must_show_1" not in item.name))
     for item in mine:
         item.add_marker(pytest.mark.timeout(1800, func_only=True))  # locks are waited for before
-        for nodes in {"spot", "scavenge"}.intersection(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(nodes))  # one process waits, not all of them
     if not mine or slurm.is_up():
         return
     why = machine.lacks() or machine.foreign_slurm(slurm.HOME)
@@ -57,17 +54,12 @@ def slurm_answers(request: pytest.FixtureRequest, shared: Path) -> Iterator[None
 
 
 @pytest.fixture
-def spot(shared: Path) -> Iterator[None]:
-    """Hold the nodes of the partition `spot`, whose preempted jobs are requeued."""
-    with held(shared / "spot.lock"):
-        yield
-
-
-@pytest.fixture
-def scavenge(shared: Path) -> Iterator[None]:
-    """Hold the nodes of the partition `scavenge`, whose preempted jobs are cancelled."""
-    with held(shared / "scavenge.lock"):
-        yield
+def pair(shared: Path, worker_id: str) -> Iterator[str]:
+    """Two nodes of `spot` and `scavenge` that nobody else uses: the feature that they have."""
+    number = int(worker_id.removeprefix("gw")) if worker_id != "master" else 0
+    pair = list(conf.PAIRS)[number % len(conf.PAIRS)]
+    with held(shared / f"{pair}.lock"):
+        yield pair
 
 
 @pytest.fixture(scope="session")

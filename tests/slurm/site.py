@@ -149,16 +149,23 @@ class Site:
         assert old in text, f"{old!r} is not in {profile}"
         profile.write_text(text.replace(old, new))
 
-    def to_partition(self, name: str, extra: str = "") -> None:
-        """Send GPU jobs to a partition."""
-        self.edit("# slurm_partition: \"'gpu'\"", f"slurm_partition: \"'{name}'\"{extra}")
+    def to_partition(self, name: str, constraint: str | None = None) -> None:
+        """Send GPU jobs to a partition, and there to nodes with a feature."""
+        self.edit("# slurm_partition: \"'gpu'\"", f"slurm_partition: \"'{name}'\"")
+        if constraint:
+            self.edit("# constraint: \"'a100_80g'\"", f"constraint: \"'{constraint}'\"")
 
     def environment(self, step_seconds: float, **more: str) -> dict[str, str]:
-        path = f"{self.path}:{HERE / 'slow'}"
+        """Of a user. Threads that wait let others compute: jobs ask for more cores than there are.
+
+        Python keeps what it compiled, for the many processes of a run.
+        """
+        kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         return {
-            **os.environ,
-            "PYTHONPATH": path,
+            **kept,
+            "PYTHONPATH": f"{self.path}:{HERE / 'slow'}",
             "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "passive",
             "STEP_SECONDS": str(step_seconds),
             **more,
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster.testbed import conf
 from cluster.testbed import slurm as testbed
 from tests.slurm.site import STEPS, Site, job, slurm, until
 
@@ -46,10 +47,10 @@ def works_again(node: str) -> bool:
 
 
 @pytest.fixture
-def nodes(spot: None) -> Iterator[None]:
-    """The nodes of `spot`, which all work again afterwards."""
-    yield
-    for node in ("n3", "n4"):
+def nodes(pair: str) -> Iterator[str]:
+    """Two nodes, by their feature, which work again afterwards."""
+    yield pair
+    for node in conf.PAIRS[pair]:
         pid = Path(testbed.HOME / f"{node}.pid")
         if not pid.exists() or not psutil.pid_exists(int(pid.read_text())):
             testbed.start_node(node)
@@ -57,9 +58,9 @@ def nodes(spot: None) -> Iterator[None]:
 
 
 def test_must_show_4_fault_15_node_dies(
-    site: Site, expected: dict[str, str], report: Report, nodes: None
+    site: Site, expected: dict[str, str], report: Report, nodes: str
 ) -> None:
-    site.to_partition("spot")
+    site.to_partition("spot", nodes)
     controller = site.on_slurm()
     mine = controller.submitted()
     site.trained(8)
@@ -77,10 +78,10 @@ def test_must_show_4_fault_15_node_dies(
 
 
 def test_must_show_4_slurmd_dies_and_its_trainer_lives(
-    site: Site, expected: dict[str, str], report: Report, nodes: None
+    site: Site, expected: dict[str, str], report: Report, nodes: str
 ) -> None:
     """Slurm starts the job again elsewhere, while the first trainer is still at work."""
-    site.to_partition("spot")
+    site.to_partition("spot", nodes)
     controller = site.on_slurm()
     mine = controller.submitted()
     site.trained(2)
@@ -99,9 +100,9 @@ def test_must_show_4_slurmd_dies_and_its_trainer_lives(
 
 
 def test_fault_15_node_set_down(
-    site: Site, expected: dict[str, str], report: Report, nodes: None
+    site: Site, expected: dict[str, str], report: Report, nodes: str
 ) -> None:
-    site.to_partition("spot")
+    site.to_partition("spot", nodes)
     controller = site.on_slurm()
     mine = controller.submitted()
     site.trained(8)

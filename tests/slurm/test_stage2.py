@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 
+from cluster.testbed import conf
 from tests.slurm.site import (
     STAGE2,
     STEPS,
@@ -42,9 +43,9 @@ def test_must_show_2_fault_13_time_limit_twice(
 
 
 def test_must_show_3_fault_14_preempted_and_requeued(
-    site: Site, expected: dict[str, str], report: Report, spot: None
+    site: Site, expected: dict[str, str], report: Report, pair: str
 ) -> None:
-    site.to_partition("spot")
+    site.to_partition("spot", pair)
     controller = site.on_slurm()
     mine = controller.submitted()
     site.trained(8)
@@ -62,10 +63,10 @@ def test_must_show_3_fault_14_preempted_and_requeued(
 
 
 def test_fault_14_preempted_without_requeue_does_not_hang(
-    site: Site, expected: dict[str, str], report: Report, scavenge: None
+    site: Site, expected: dict[str, str], report: Report, pair: str
 ) -> None:
     """The executor alone would wait for ever; cluster/watch.py gives the job up after a minute."""
-    site.to_partition("scavenge")
+    site.to_partition("scavenge", pair)
     controller = site.on_slurm()
     mine = controller.submitted()
     site.trained(8)
@@ -137,13 +138,13 @@ def test_must_show_6_fault_18_controller_killed_while_a_job_runs(
 
 
 def test_must_show_6_fault_18_controller_killed_while_a_job_waits(
-    site: Site, expected: dict[str, str], report: Report, spot: None
+    site: Site, expected: dict[str, str], report: Report, pair: str
 ) -> None:
-    site.to_partition("spot")
+    site.to_partition("spot", pair)
     full = [
         slurm("sbatch", "--parsable", "-p", "urgent", "-w", node, "--gres=gpu:a100:4",
               "-o", "/dev/null", "--wrap", "sleep 300").strip()
-        for node in ("n3", "n4")
+        for node in conf.PAIRS[pair]
     ]  # fmt: skip
     controller = site.on_slurm(step_seconds=0.0)
     first = controller.submitted()
