@@ -4,12 +4,11 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -47,8 +46,9 @@ _COLUMNS: dict[str, pa.DataType] = {
     "frame_count": pa.int32(),
 }
 SCHEMA = pa.schema(_COLUMNS)
-_DERIVED = ("capture_point", "frame_count")
-"""Columns for people who read the file: a tracklet knows them from the others."""
+_FIELDS = tuple(field.name for field in fields(Tracklet))
+"""What a tracklet is made of. Other columns are for people: it knows them from these."""
+_NUMBERS = "frames.list.element.numbers.list.element"
 _CAMERAS = b"cameras"
 
 
@@ -62,7 +62,12 @@ def write_split(
     ]
     with replacing(path) as temporary:
         schema = SCHEMA.with_metadata({_CAMERAS: json.dumps(list(cameras)).encode()})
-        pq.write_table(pa.table(columns, schema=schema), temporary)
+        pq.write_table(
+            pa.table(columns, schema=schema),
+            temporary,
+            use_dictionary=False,
+            column_encoding={_NUMBERS: "DELTA_BINARY_PACKED"},  # consecutive ones take no space
+        )
 
 
 def read_cameras(path: Path) -> tuple[str, ...]:
@@ -84,16 +89,23 @@ def count_cameras(path: Path) -> int:
 
 def read_split(path: Path) -> tuple[Tracklet, ...]:
     """Tracklets of one split's Parquet file. Raises UserError when missing or damaged."""
+    table = _read(path, _FIELDS)
+    columns: list[Sequence[Any]] = [
+        _names(column.combine_chunks()) if name == "frames" else column.to_pylist()
+        for name, column in zip(_FIELDS, map(table.column, _FIELDS), strict=True)
+    ]
+    return tuple(map(Tracklet, *columns))
+
+
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of an index. Raises UserError as `read_split`."""
     with _naming(path):
-        table = pq.read_table(path)
-    if not table.schema.equals(SCHEMA):
-        raise UserError(f"{path} has other columns than an index: run `reid index` again")
-    columns: dict[str, list[Any]] = table.drop_columns(["frames", *_DERIVED]).to_pydict()
-    columns["frames"] = _names(table.column("frames").combine_chunks())
-    return tuple(
-        Tracklet(**dict(zip(columns, row, strict=True)))
-        for row in zip(*columns.values(), strict=True)
-    )
+        # One read of the file instead of one a column. Threads do not help: they share columns,
+        # and nearly all there is is in the one of frames' numbers.
+        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+        if not file.schema_arrow.equals(SCHEMA):
+            raise UserError(f"{path} has other columns than an index: run `reid index` again")
+        return file.read(columns=list(columns), use_threads=False)
 
 
 @contextmanager
@@ -113,7 +125,8 @@ def check_fresh(root: Path, path: Path) -> None:
     Raises UserError naming the first folder that is gone or was changed after indexing.
     """
     demand_folder(root, f"{path} was made from it: correct dataset.root or bring it back")
-    times = {tracklet.folder: tracklet.modified for tracklet in read_split(path)}
+    rows = _read(path, ("path", "in_folder", "modified")).to_pylist()
+    times = {row["in_folder"] or row["path"]: row["modified"] for row in rows}
     for place, indexed in times.items():
         folder = root / place
         try:
@@ -135,13 +148,12 @@ def demand_folder(folder: Path, hint: str) -> None:
 
 def _names(column: Any) -> list[FrameNames]:
     """Frame names by tracklet, from a column of lists of `_RUN`; all share one array of numbers."""
-    runs = column.flatten()
+    runs = column.values
     numbers = runs.field("numbers")
-    ends = np.cumsum(numbers.value_lengths().to_numpy())
-    parts = np.split(numbers.flatten().to_numpy(), ends[:-1])
+    flat = numbers.values.to_numpy()
+    parts = [flat[start:end] for start, end in pairwise(numbers.offsets.to_pylist())]
     widths = runs.field("width").to_pylist()
     # Few different strings, many tracklets: keep each once.
-    heads, suffixes = (list(map(sys.intern, runs.field(f).to_pylist())) for f in ("head", "suffix"))
-    made = [Run(*run) for run in zip(heads, widths, suffixes, parts, strict=False)]
-    limits = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())])
-    return [FrameNames(made[start:end]) for start, end in pairwise(limits)]
+    heads, suffixes = (map(sys.intern, runs.field(f).to_pylist()) for f in ("head", "suffix"))
+    made = list(map(Run, heads, widths, suffixes, parts))
+    return [FrameNames(made[start:end]) for start, end in pairwise(column.offsets.to_pylist())]
