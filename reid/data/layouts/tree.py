@@ -1,6 +1,5 @@
 """Layouts that are folders: PERSON/TRACKLET/frames, and what the names say."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
@@ -106,8 +105,7 @@ def _scan_tracklet(
     runs = group([name for name in listed.names() if name not in bad]) if bad else listed.runs()
     if not runs and not bad:
         return None, [reject(folder, "empty tracklet")]
-    scenes: list[tuple[Scene, Run]] = []
-    votes: Counter[Scene] = Counter()
+    scenes: dict[Scene, list[Run]] = {}
     for run in runs:
         try:
             seen = grammar(folder.rpartition("/")[2], run, identity)
@@ -116,13 +114,13 @@ def _scan_tracklet(
         except GrammarError as error:
             bad |= dict.fromkeys(FrameNames([run]), str(error))
         else:
-            scenes.append((seen, run))
-            votes[seen] += len(run.numbers)
-    scene = max(votes, key=votes.__getitem__, default=None)
-    odd = FrameNames(run for own, run in scenes if own != scene)
-    bad |= dict.fromkeys(
-        odd, "view, height, distance, angle or session differs from the rest of its tracklet"
-    )
+            scenes.setdefault(seen, []).append(run)
+    scene = max(scenes, key=lambda own: sum(len(run.numbers) for run in scenes[own]), default=None)
+    for own in scenes.keys() - {scene}:
+        bad |= dict.fromkeys(
+            FrameNames(scenes[own]),
+            "view, height, distance, angle or session differs from the rest of its tracklet",
+        )
     rejected = [
         one
         for name in sorted(bad)
@@ -130,7 +128,6 @@ def _scan_tracklet(
     ]
     if scene is None:
         return None, rejected
-    frames = FrameNames(run for own, run in scenes if own == scene)
     size = sum(sizes.values()) - sum(sizes.get(name, 0) for name in bad)
     return (
         make_tracklet(
@@ -138,7 +135,7 @@ def _scan_tracklet(
             identity,
             subset,
             scene,
-            frames,
+            FrameNames(scenes[scene]),
             modified=listed.modified,
             size=size if look.check_sizes else None,
         ),
