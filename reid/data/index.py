@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 from reid.artefacts import SPLITS, Results
@@ -105,10 +106,10 @@ def build(
     """Index the dataset under `root`; nothing is written there.
 
     `layout` is the convention of folders and file names (docs/DATA.md), `workers` the number of
-    threads (default 8: they wait for the file system). Without `check_sizes` folders are listed
-    but files not looked at, so that empty ones stay; `damaged` holds reasons by path of files to
-    leave out (`reid check`). With `journal` a killed index goes on where it was; the file is
-    deleted when all is scanned. `quiet` prints no progress. Raises UserError when the root or
+    threads (default: 8, once the file system makes one wait). Without `check_sizes` folders are
+    listed but files not looked at, so that empty ones stay; `damaged` holds reasons by path of
+    files to leave out (`reid check`). With `journal` a killed index goes on where it was; the file
+    is deleted when all is scanned. `quiet` prints no progress. Raises UserError when the root or
     something that the layout demands is missing.
     """
     if layout not in LAYOUTS:
@@ -125,11 +126,13 @@ def build(
     plan = convention.plan(look, protocols, manifest)
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers or 8))
+        at_once = workers is not None
+        scan = partial(scan_units, plan.units, pool=pool, at_once=at_once, quiet=quiet)
         if journal is None:
-            found = scan_units(plan.units, lambda unit: unit.scan(), pool, quiet=quiet)
+            found = scan(lambda unit: unit.scan())
         else:
             kept = stack.enter_context(Journal(journal, root, _key(look, layout, plan)))
-            found = scan_units(plan.units, kept.scan, pool, quiet=quiet)
+            found = scan(kept.scan)
             kept.remove()
     splits = _assemble(plan.units, found, protocols, convention.swapped)
     cameras = convention.cameras

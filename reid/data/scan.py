@@ -70,20 +70,39 @@ def scan_units(
     scan: Callable[[Unit], Found],
     pool: ThreadPoolExecutor,
     *,
+    at_once: bool = True,
     quiet: bool = True,
 ) -> list[Found]:
-    """What `scan` finds in each unit, in their order."""
+    """What `scan` finds in each unit, in their order.
+
+    Unless `at_once`, the threads of `pool` are used from the first unit on that this one waited
+    for longer than it worked. Where the system has all in memory they only hinder each other.
+    """
     found: list[Found] = []
     files = 0
     progress = Progress("index", len(units), "folders")
     started = time.monotonic()
-    for one in pool.map(scan, units):
+    for one in _scan_all(iter(units), scan, pool, alone=not at_once):
         found.append(one)
         files += sum(len(t.frames) for t in one.tracklets) + len(one.rejected)
         if not quiet:
             rate = files / max(time.monotonic() - started, 1e-6)
             progress.advance(note=f"{files:,} files, {rate:,.0f} files/s")
     return found
+
+
+def _scan_all(
+    units: Iterator[Unit], scan: Callable[[Unit], Found], pool: ThreadPoolExecutor, *, alone: bool
+) -> Iterator[Found]:
+    for unit in units if alone else ():
+        clock, work = time.monotonic(), time.thread_time()
+        found = scan(unit)
+        work = time.thread_time() - work
+        waited = time.monotonic() - clock - work
+        yield found
+        if waited > work:
+            break
+    yield from pool.map(scan, units)
 
 
 def make_tracklet(

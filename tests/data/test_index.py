@@ -2,12 +2,16 @@ import csv
 import json
 import os
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import pytest
 
 from reid.config import Dataset
 from reid.data import checks, index
+from reid.data.scan import Found, Rejected, Unit, scan_units
 from reid.errors import UserError
 from tests.trees import frame_name, make_tree, write_frame, write_tracklet
 
@@ -61,6 +65,34 @@ def test_identities_are_ordered_as_integers(tree):
 def test_threads_change_nothing(tree):
     one, many = (index.build(tree, workers=workers) for workers in (1, 4))
     assert str(one) == str(many)
+
+
+def threads_of(work):
+    """Which thread scans each of five units by `work`."""
+    seen = {}
+
+    def scan(unit):
+        work(int(unit.folder))
+        seen[unit.folder] = threading.get_ident()
+        return Found(rejected=(Rejected(unit.folder, ""),))
+
+    units = [Unit(str(number), "train", Found) for number in range(5)]
+    with ThreadPoolExecutor(2) as pool:
+        found = scan_units(units, scan, pool, at_once=False)
+    assert [part.rejected[0].path for part in found] == [unit.folder for unit in units]
+    return [seen[unit.folder] for unit in units]
+
+
+def test_folders_are_scanned_one_by_one_while_that_is_work(monkeypatch):
+    monkeypatch.setattr("time.monotonic", time.thread_time)
+    assert set(threads_of(lambda _: None)) == {threading.get_ident()}
+
+
+def test_folders_are_scanned_at_once_when_the_file_system_makes_one_wait():
+    pair = threading.Barrier(2)  # passed by two at once or not at all
+    first, *others = threads_of(lambda unit: pair.wait(60) if unit else time.sleep(0.05))
+    assert first == threading.get_ident()
+    assert first not in others
 
 
 def test_written_index_reads_back(tree, tmp_path):
