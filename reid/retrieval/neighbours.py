@@ -142,7 +142,7 @@ class Pools:
         """The `count` smallest of each row; at least as many were offered."""
         index = np.empty((len(self.keys), self.count), np.int32)
         distance = np.empty(index.shape, np.float32)
-        arrays = (self.keys, self.filled, index, distance)
+        arrays = (self.keys, self.filled, self.limit, index, distance)
         over_rows(sort_nearest, len(index), *arrays, threads=threads)
         return Neighbours(index, distance, self.farthest)
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -64,13 +65,18 @@ def _by_onednn(features: Floats) -> TorchProduct | None:
     if not linear.AVAILABLE:
         return None
     tensor = torch.from_numpy(features)
-    threads = ThreadpoolController().select(user_api="openmp")
 
     def product(rows: slice, columns: slice) -> torch.Tensor:
-        with threads.limit(limits=1):  # of the calling thread only
+        with _openmp().limit(limits=1):  # of the calling thread only
             return linear.product(tensor[rows], tensor[columns])
 
     return product
+
+
+@cache
+def _openmp() -> ThreadpoolController:
+    """The threads of torch, which must be loaded."""
+    return ThreadpoolController().select(user_api="openmp")
 
 
 def device_for(choice: str, rows: int) -> str | None:

@@ -12,6 +12,12 @@ SPARE = 128
 """Candidates, at least a chunk, that a pool holds beyond those that are asked for: it is thinned
 out when it is full, which is cheaper than keeping it sorted."""
 
+SLACK, BISECTIONS = 24, 20
+"""Thinning out leaves at most so many too many, or stops trying to."""
+
+LAST = 0xFFFFFFFF
+"""No index is larger."""
+
 NOISE = np.float32(4e-6)
 """Squared distances below this share of the squared norms are rounding errors of the product:
 they count as zero, so that duplicates tie exactly."""
@@ -74,25 +80,58 @@ def _order(keys: Any, row: int, filled: int, place: int) -> None:  # pragma: no 
 
 
 @njit(cache=True, nogil=True)
+def _within(keys: Any, bound: Any) -> Any:  # pragma: no cover - compiled
+    """How many keys do not exceed the bound."""
+    found = np.int64(0)  # as wide as a key: that vectorises
+    for p in range(keys.size):
+        found += np.int64(keys[p] <= bound)
+    return found
+
+
+@njit(cache=True, nogil=True)
 def keep_nearest(
     row: int, count: int, keys: Any, filled: Any, limit: Any
 ) -> None:  # pragma: no cover - compiled
-    """Drop all candidates of a row but the `count` nearest, and let in no farther ones."""
-    _order(keys, row, filled[row], count - 1)
-    filled[row] = count
-    limit[row] = _distance(keys[row, count - 1])
+    """Drop most candidates of a row, none of the `count` nearest, and let in no farther ones.
+
+    A bound that leaves a few more is found by bisection, faster than the exact one by sorting.
+    """
+    mine = keys[row, : filled[row]]
+    low, high = np.float32(_distance(mine.min())), np.float32(_distance(mine.max()))
+    bound = mine.max()
+    for _ in range(BISECTIONS):
+        middle = (low + high) / np.float32(2)
+        tried = _key(middle, LAST)
+        within = _within(mine, tried)
+        if within < count:
+            low = middle
+        else:
+            bound, high = tried, middle
+            if within <= count + SLACK:
+                break
+    else:  # many equal ones
+        _order(keys, row, filled[row], count - 1)
+        bound = mine[count - 1]
+    kept = 0
+    for p in range(mine.size):
+        mine[kept] = mine[p]
+        kept += mine[p] <= bound
+    filled[row] = kept
+    limit[row] = _distance(bound)
 
 
 @njit(cache=True, nogil=True)
 def sort_nearest(
-    start: int, stop: int, keys: Any, filled: Any, index: Any, distance: Any
+    start: int, stop: int, keys: Any, filled: Any, limit: Any, index: Any, distance: Any
 ) -> None:  # pragma: no cover - compiled
     """The nearest of each row, nearest first, ties by index."""
     for r in range(start, stop):
-        _order(keys, r, filled[r], index.shape[1] - 1)
-        nearest = np.sort(keys[r, : index.shape[1]])
-        for place in range(nearest.size):
-            index[r, place] = np.int32(nearest[place] & np.uint64(0xFFFFFFFF))
+        if filled[r] > index.shape[1] + SLACK:
+            keep_nearest(r, index.shape[1], keys, filled, limit)
+        nearest = keys[r, : filled[r]]
+        nearest.sort()
+        for place in range(index.shape[1]):
+            index[r, place] = np.int32(nearest[place] & np.uint64(LAST))
             distance[r, place] = _distance(nearest[place])
 
 

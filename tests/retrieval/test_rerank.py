@@ -255,3 +255,20 @@ def test_bad_matrix_is_one_clear_error():
         k_reciprocal_of_matrix(np.zeros((3, 4)), 1, **GOOD)
     with pytest.raises(UserError, match="finite"):
         k_reciprocal_of_matrix(np.full((3, 3), np.nan), 1, **GOOD)
+
+
+@pytest.mark.parametrize("values", [1, 2, 3, 50, None])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("count", [1, 29, 400])
+def test_nearest_of_many_equal_distances_by_lowest_index(values, sign, count):
+    rng = np.random.default_rng(0)
+    shape = (40, 1000)
+    rows = rng.integers(0, values, shape) if values else rng.standard_normal(shape)
+    rows = (sign * rows).astype(np.float32)
+    pools = neighbours.Pools.empty(len(rows), count)
+    pools.offer(rows, slice(0, len(rows)), threads=1)
+    found = pools.nearest(threads=1)
+    expected = np.argsort(rows, axis=1, kind="stable")[:, :count]
+    np.testing.assert_array_equal(found.index, expected)
+    np.testing.assert_array_equal(found.distance, np.take_along_axis(rows, expected, axis=1))
+    np.testing.assert_array_equal(found.farthest, rows.max(axis=1))
