@@ -20,6 +20,7 @@ import gc
 import os
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -224,7 +225,7 @@ def grow(root: Path) -> None:
     whole, recipe = root / "whole", f"heights {BANDS[-1]}, aspect {ASPECT}\n"
     if whole.exists() and whole.read_text() == recipe:
         return
-    whole.unlink(missing_ok=True)
+    shutil.rmtree(root, ignore_errors=True)  # so that a pack of it is not taken for one of the new
     encoded = crops(2000, BANDS[-1], seed=1)
     sides = {"A2G": ((1, 2, 1, 2, 1), (0, 0)), "G2A": ((0, 0), (1, 2, 1, 2, 1))}
     sides["A2A"] = ((1, 1, 1), (2, 2, 2))
