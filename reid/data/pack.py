@@ -191,7 +191,8 @@ def _write_shard(
     with replacing(shard_path(folder, number, "shard")) as temporary, temporary.open("wb") as out:
         for tracklet, kept, frames in remaining:
             path, count, modified, names = identity_of(tracklet)
-            rows.append(Row(path, len(records), count, modified, names, kept))
+            size = sum(map(len, frames))
+            rows.append(Row(path, len(records), count, modified, names, size, kept))
             for data in frames:
                 end += len(data)
                 records.append((end, zlib.crc32(data)))

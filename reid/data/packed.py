@@ -29,6 +29,7 @@ _COLUMNS: dict[str, pa.DataType] = {
     "frames": pa.int64(),
     "modified": pa.int64(),
     "names": pa.string(),
+    "size": pa.int64(),
     "kept": pa.list_(pa.int32()),
 }
 SCHEMA = pa.schema(_COLUMNS)
@@ -46,12 +47,19 @@ class Row:
     """Of its folder, when indexed."""
     names: str
     """Hash of its frames' names."""
+    size: int
+    """Bytes of those that are there."""
     kept: tuple[int, ...] | None = None
     """Positions of the frames that are there; None: all."""
 
     def matches(self, tracklet: Tracklet) -> bool:
-        """Whether this row holds the frames of `tracklet` as indexed."""
-        return self.identity == identity_of(tracklet)
+        """Whether this row holds the frames of `tracklet` as indexed.
+
+        Sizes tell frames that were overwritten in place, where the index has them and all frames
+        are there.
+        """
+        same_size = self.kept is not None or tracklet.size in (None, self.size)
+        return same_size and self.identity == identity_of(tracklet)
 
     @property
     def identity(self) -> tuple[str, int, int, str]:

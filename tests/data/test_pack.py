@@ -66,6 +66,19 @@ def test_shards_are_few_large_files_of_nothing_but_jpegs(tree, tracklets, packed
     pack.verify(packed)
 
 
+def test_a_frame_overwritten_in_place_is_packed_anew_after_indexing(tmp_path):
+    tree = make_tree(tmp_path / "tree", frames=2)
+    train = index.build(tree).splits["train"]
+    pack.pack(train, tree, tmp_path / "pack")
+    frame = tree / train[0].path / train[0].frames[0]
+    frame.write_bytes(frame.read_bytes() + b"more")
+    now = index.build(tree).splits["train"]
+    with pytest.raises(UserError, match=rf"does not hold {train[0].path} as indexed"):
+        Packed(tmp_path / "pack", now)
+    pack.pack(now, tree, tmp_path / "pack")
+    assert Packed(tmp_path / "pack", now).read(now[0], 0).endswith(b"more")
+
+
 def test_packed_and_unpacked_batches_are_identical(tree, tracklets, packed):
     train = [tracklet for tracklet in tracklets if tracklet.subset == "train"]
     options = {"clip": Clip(frames=4, height=32, width=16), "train": True, "seed": 1}
