@@ -84,7 +84,8 @@ class TestFresh:
         printed = fresh.snakemake("-n")
         blocks = [block for block in printed.split("\n[") if "rule stage2:" in block]
         assert blocks
-        assert all("gpu=1" in block and "mem_mb=49152" in block for block in blocks)
+        for asked in ("gpu=1", "nodes=1", "mem_mb=49152"):
+            assert all(f"{asked}," in block for block in blocks)
         profile = (fresh.path / "workflow/profiles/default/config.yaml").read_text()
         assert "resources:\n  gpu: 1\n" in profile
 

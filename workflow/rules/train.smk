@@ -68,6 +68,7 @@ rule stage2:
         "../envs/reid.yaml"
     resources:
         gpu=1,
+        nodes=1,  # of several GPUs, Slurm may else give some on one node and some on another
         cpus_per_task=8,
         mem_mb=memory(49152, "stage2"),
         runtime=1440,
