@@ -27,17 +27,16 @@ def before(row: Any, position: int) -> Any:  # pragma: no cover - compiled
 
 
 @njit(cache=True, nogil=True)
-def insert(
-    order: Any, places: Any, size: int, entry: int, place: int
-) -> None:  # pragma: no cover - compiled
-    """Keep `order` (gallery entries) ascending by `places` (entries before each), one more."""
-    slot = size
-    while slot > 0 and places[slot - 1] > place:
-        places[slot] = places[slot - 1]
-        order[slot] = order[slot - 1]
-        slot -= 1
-    places[slot] = place
-    order[slot] = entry
+def rank(row: Any, same: Any, order: Any, places: Any) -> None:  # pragma: no cover - compiled
+    """The entries `same` of `row`, given ascending, by rank, and how many lie before each."""
+    for s in range(same.size):
+        entry, place, slot = same[s], before(row, same[s]), s
+        while slot > 0 and places[slot - 1] > place:
+            places[slot] = places[slot - 1]
+            order[slot] = order[slot - 1]
+            slot -= 1
+        places[slot] = place
+        order[slot] = entry
 
 
 @njit(cache=True, nogil=True)
@@ -111,8 +110,7 @@ def score_rows(
             damaged[q] = True
             continue
         same = by_identity[first_of[q] : last_of[q]]
-        for s in range(same.size):
-            insert(order, places, s, same[s], before(row, same[s]))
+        rank(row, same, order, places)
         grade(
             order[: same.size],
             places[: same.size],
@@ -124,3 +122,46 @@ def score_rows(
             first_rank[q],
             positives[q],
         )
+
+
+@njit(cache=True, nogil=True)
+def grade_blends(
+    jaccard: Any,
+    distances: Any,
+    jaccard_shares: Any,
+    distance_shares: Any,
+    by_identity: Any,
+    first_of: Any,
+    last_of: Any,
+    query_cam: Any,
+    gallery_cam: Any,
+    precision: Any,
+) -> None:  # pragma: no cover - compiled
+    """Average precision (rows, L), junk removed, of rankings by L blends of two (rows, G) arrays.
+
+    Left alone where there is no positive.
+    """
+    row = np.empty(jaccard.shape[1], np.float32)
+    order, places = np.empty(row.size, np.int64), np.empty(row.size, np.int64)
+    standard, trapezoid = np.empty(2), np.empty(2)
+    first_rank, positives = np.empty(2, np.int64), np.empty(2, np.int64)
+    nothing = np.empty(0, np.bool_)
+    results = (standard, trapezoid, first_rank, positives)
+    for q in range(len(jaccard)):
+        same = by_identity[first_of[q] : last_of[q]]
+        for k in range(jaccard_shares.size):
+            _blend(jaccard[q], jaccard_shares[k], distances[q], distance_shares[k], row)
+            rank(row, same, order, places)
+            standard[1] = precision[q, k]
+            ranked = (order[: same.size], places[: same.size])
+            grade(*ranked, query_cam[q], gallery_cam, nothing, *results)
+            precision[q, k] = standard[1]
+
+
+@njit(cache=True, nogil=True)
+def _blend(
+    first: Any, share: Any, second: Any, rest: Any, out: Any
+) -> None:  # pragma: no cover - compiled
+    """Weighted sum of two rows; in a function of its own, so that it vectorises."""
+    for j in range(out.size):
+        out[j] = first[j] * share + second[j] * rest

@@ -6,17 +6,16 @@ expansion once for each k2, and every lambda is a blend of the same row.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numba import njit
+from numpy.typing import NDArray
 
 from reid.errors import UserError
 from reid.retrieval import neighbours
-from reid.retrieval.counting import before, grade, insert
-from reid.retrieval.encoding import expand, weigh
+from reid.retrieval.counting import grade_blends
+from reid.retrieval.encoding import Encoding, expand, weigh
 from reid.retrieval.features import Floats
-from reid.retrieval.jaccard import overlap
+from reid.retrieval.jaccard import jaccard_rows
 from reid.retrieval.metrics import group
 from reid.retrieval.pairs import pairs_of_features
 from reid.retrieval.products import Products
@@ -24,6 +23,9 @@ from reid.retrieval.rerank import check, stack
 from reid.retrieval.threads import available_cores, over_rows
 
 Triple = tuple[int, int, float]
+
+ROWS = 16
+"""Queries of a block of Jaccard distances, which stays in the cache of a core."""
 
 
 @dataclass(frozen=True)
@@ -72,129 +74,41 @@ def search(
     near = neighbours.nearest(products, size, cross=distances, threads=workers)
     pairs = pairs_of_features(features, near, threads=workers)
     distances /= np.where(near.farthest > 0, near.farthest, np.float32(1))[:queries, None]
-    nearest_of_query = distances.min(axis=1)
     lambdas = np.array(grid.lambda_values, np.float64)
-    people = np.asarray(query_pids, np.int64), np.asarray(gallery_pids, np.int64)
-    by_identity, start, stop = group(*people)
-    cameras = np.asarray(query_cams, np.int64), np.asarray(gallery_cams, np.int64)
+    shares = (1 - lambdas).astype(np.float32), lambdas.astype(np.float32)
+    by_identity, starts, stops = group(
+        np.asarray(query_pids, np.int64), np.asarray(gallery_pids, np.int64)
+    )
+    query_cam, gallery_cam = np.asarray(query_cams, np.int64), np.asarray(gallery_cams, np.int64)
+
+    def grade_queries(
+        start: int, stop: int, encoding: Encoding, precision: NDArray[np.float64]
+    ) -> None:
+        jaccard = np.empty((ROWS, len(gallery)), np.float32)
+        for first in range(start, stop, ROWS):
+            rows = slice(first, min(first + ROWS, stop))
+            block = jaccard[: rows.stop - first]
+            jaccard_rows(first, block, *encoding.queries.arrays(), *encoding.gallery.arrays())
+            grade_blends(
+                block,
+                distances[rows],
+                *shares,
+                by_identity,
+                starts[rows],
+                stops[rows],
+                query_cam[rows],
+                gallery_cam,
+                precision[rows],
+            )
+
     found: dict[Triple, float] = {}
     for k1 in grid.k1:
         weights = weigh(near, pairs, k1=k1, form="float32", threads=workers)
         for k2 in (k2 for k2 in grid.k2 if k2 <= k1):
             encoding = expand(weights, queries=queries, k2=k2, form="float32", threads=workers)
             precision = np.full((queries, len(lambdas)), np.nan)
-            over_rows(
-                _grid_rows,
-                queries,
-                distances,
-                nearest_of_query,
-                *encoding.queries.arrays(),
-                *encoding.gallery.arrays(),
-                (1 - lambdas).astype(np.float32),
-                lambdas.astype(np.float32),
-                by_identity,
-                start,
-                stop,
-                *cameras,
-                precision,
-                threads=workers,
-            )
+            over_rows(grade_queries, queries, encoding, precision, threads=workers)
             means = np.nanmean(precision, axis=0)
             for value, mean in zip(grid.lambda_values, means, strict=True):
                 found[k1, k2, value] = float(mean)
     return found
-
-
-@njit(cache=True, nogil=True)
-def _grid_rows(
-    start: int,
-    stop: int,
-    distances: Any,
-    nearest: Any,
-    starts: Any,
-    stops: Any,
-    columns: Any,
-    values: Any,
-    gallery_starts: Any,
-    gallery_stops: Any,
-    gallery_rows: Any,
-    gallery_values: Any,
-    jaccard_shares: Any,
-    distance_shares: Any,
-    by_identity: Any,
-    first_of: Any,
-    last_of: Any,
-    query_cam: Any,
-    gallery_cam: Any,
-    precision: Any,
-) -> None:  # pragma: no cover - compiled
-    """Average precision of queries `start..stop` for every lambda.
-
-    distances: (Q, G) already divided by the farthest; nearest: (Q,) their smallest.
-    Most gallery entries share no weight with the query: their Jaccard distance is 1. A positive
-    that comes before the nearest of those is ranked among the others alone.
-    """
-    size = distances.shape[1]
-    total = np.zeros(size, np.float32)
-    jaccard = np.empty(size, np.float32)
-    row = np.empty(size, np.float32)
-    near = np.empty(size, np.int64)  # entries that share weight with the query, ascending
-    near_jaccard = np.empty(size, np.float32)
-    near_distance = np.empty(size, np.float32)
-    near_row = np.empty(size, np.float32)
-    where = np.empty(size, np.int64)
-    order, places = np.empty(size, np.int64), np.empty(size, np.int64)
-    standard, trapezoid = np.empty(2), np.empty(2)
-    first_rank, positives = np.empty(2, np.int64), np.empty(2, np.int64)
-    nothing = np.empty(0, np.bool_)
-    one, two = np.float32(1), np.float32(2)
-    for q in range(start, stop):
-        part = slice(starts[q], stops[q])
-        gallery = (gallery_starts, gallery_stops, gallery_rows, gallery_values)
-        overlap(columns[part], values[part], *gallery, False, total)
-        distance = distances[q]
-        count = 0
-        for j in range(size):
-            near[count] = j
-            where[j] = count
-            count += total[j] > 0
-        for k in range(count):
-            near_jaccard[k] = one - total[near[k]] / (two - total[near[k]])
-            near_distance[k] = distance[near[k]]
-        same = by_identity[first_of[q] : last_of[q]]
-        dense = False  # whether `jaccard` is filled for this query
-        for place in range(distance_shares.size):
-            share, rest = jaccard_shares[place], distance_shares[place]
-            ranked = near_row[:count]
-            for k in range(count):
-                ranked[k] = near_jaccard[k] * share + near_distance[k] * rest
-            floor = share + nearest[q] * rest
-            mixed = False  # whether `row` is filled for this lambda
-            for s in range(same.size):
-                entry = same[s]
-                if total[entry] > 0 and ranked[where[entry]] < floor:
-                    insert(order, places, s, entry, before(ranked, where[entry]))
-                    continue
-                if not dense:
-                    for j in range(size):
-                        jaccard[j] = one - total[j] / (two - total[j])
-                    dense = True
-                if not mixed:
-                    for j in range(size):
-                        row[j] = jaccard[j] * share + distance[j] * rest
-                    mixed = True
-                insert(order, places, s, entry, before(row, entry))
-            standard[1] = np.nan
-            grade(
-                order[: same.size],
-                places[: same.size],
-                query_cam[q],
-                gallery_cam,
-                nothing,
-                standard,
-                trapezoid,
-                first_rank,
-                positives,
-            )
-            precision[q, place] = standard[1]
-        total[:] = 0

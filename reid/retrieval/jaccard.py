@@ -64,7 +64,36 @@ def overlap(
             total[rows[e]] = round_half(added) if half else added
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def jaccard_rows(
+    first: int,
+    out: Any,
+    starts: Any,
+    stops: Any,
+    columns: Any,
+    values: Any,
+    gallery_starts: Any,
+    gallery_stops: Any,
+    gallery_rows: Any,
+    gallery_values: Any,
+) -> None:  # pragma: no cover - compiled
+    """Jaccard distances (rows, G) in float32 of consecutive queries from `first` on."""
+    for r in range(len(out)):
+        row = out[r]
+        row[:] = 0
+        part = slice(starts[first + r], stops[first + r])
+        gallery = (gallery_starts, gallery_stops, gallery_rows, gallery_values)
+        overlap(columns[part], values[part], *gallery, False, row)
+        _to_jaccard(row)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _to_jaccard(row: Any) -> None:  # pragma: no cover - compiled
+    for j in range(row.size):
+        row[j] = np.float32(1) - row[j] / (np.float32(2) - row[j])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def mix(
     distances: Any,
     total: Any,
