@@ -3,6 +3,7 @@
     python benchmarks/data.py decode       decode + bicubic resize + normalise, by crop height
     python benchmarks/data.py augment      the training transform
     python benchmarks/data.py index        listing a tree of files against the released glob
+    python benchmarks/data.py check        every frame decoded, as `reid check` does
     python benchmarks/data.py reads        16 random frames of a tracklet: files against a pack
     python benchmarks/data.py epoch        bytes that one epoch reads, from files and from a pack
     python benchmarks/data.py readback     every frame of the pack compared with its file
@@ -44,7 +45,7 @@ from torchvision import transforms
 from torchvision.transforms import functional as TF
 
 from reid.config import Augment, Clip, ColorJitter
-from reid.data import index, pack
+from reid.data import index, pack, quality
 from reid.data.augment import augment
 from reid.data.dataset import TrackletDataset
 from reid.data.decode import decode_into
@@ -344,6 +345,19 @@ def whole_detreidx(path: Path) -> Path:
     return path
 
 
+def checking(_: int, scratch: Path) -> None:
+    """Frames/s of looking for damaged ones, once, in this process alone."""
+    tree = scratch / "tree"
+    splits = index.build(tree, check_sizes=False).splits.values()
+    before = _spent()
+    report = quality.check([tracklet for split in splits for tracklet in split], tree)
+    cpu, wall = (b - a for a, b in zip(before, _spent(), strict=True))
+    print(
+        f"check: {report.frames:,} frames, {len(report.damaged)} damaged, "
+        f"{report.frames / cpu:,.0f} a CPU second, {wall:.0f} s"
+    )
+
+
 def reads(rounds: int, scratch: Path) -> None:
     """16 random frames of a random tracklet, from files and from a pack; disk used."""
     tree, folder = scratch / "tree", scratch / "pack"
@@ -525,8 +539,8 @@ def main() -> None:
     """Run the parts named on the command line (default: all)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     in_memory = {"decode": decode, "augment": augmentation}
-    on_disk = {"index": listing, "reads": reads, "epoch": epoch, "readback": readback}
-    on_disk |= {"loader": loading}
+    on_disk = {"index": listing, "check": checking, "reads": reads, "epoch": epoch}
+    on_disk |= {"readback": readback, "loader": loading}
     every = (*in_memory, *on_disk)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(every))
     parser.add_argument("--scratch", type=Path, default=Path("resources/benchmark"))
