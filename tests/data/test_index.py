@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 import shutil
 import threading
@@ -11,7 +12,10 @@ import pytest
 
 from reid.config import Dataset
 from reid.data import checks, index
+from reid.data.layout import Tracklet
+from reid.data.names import FrameNames
 from reid.data.scan import Found, Rejected, Unit, scan_units
+from reid.data.stored import write_split
 from reid.errors import UserError
 from tests.trees import frame_name, make_tree, write_frame, write_tracklet
 
@@ -102,6 +106,15 @@ def test_written_index_reads_back(tree, tmp_path):
     again = index.Index.read(tmp_path / "index")
     assert str(again) == str(built)  # NaN is not equal to itself
     assert str(index.read_split(tmp_path / "index" / "G2A.parquet")) == str(built.splits["G2A"])
+
+
+def test_numbered_frames_take_next_to_no_space(tmp_path):
+    names = [frame_name(1, frame, camera=0) for frame in range(20_000)]
+    frames = FrameNames.of(names)
+    tracklet = Tracklet(1, "t", "train/1/t", "train", "ground", 0, None, *[math.nan] * 3, frames)
+    write_split(tmp_path / "train.parquet", [tracklet])
+    assert (tmp_path / "train.parquet").stat().st_size < len(names)
+    assert list(index.read_split(tmp_path / "train.parquet")[0].frames) == names
 
 
 def test_summary_counts(tree, tmp_path):
