@@ -1,6 +1,6 @@
 """Re-ranking: time, memory and exactness against floors, a dense form, and public peers.
 
-    python benchmarks/rerank.py --sizes 1000 3000 10000 --rounds 3 --peers ../peers
+    python -m benchmarks.rerank --sizes 1000 3000 10000 --rounds 3 --peers ../peers
 
 N = queries + gallery with a quarter queries, D = 1280, k1 = 28, k2 = 6, lambda = 0.28.
 All calls take turns in one process; figures are medians, ratios are medians over the rounds.
