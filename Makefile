@@ -24,7 +24,7 @@ test: $(INSTALLED) ## run all tests but those on a real Slurm
 
 test-slurm: $(INSTALLED) ## run the tests on a real Slurm: the testbed, which is started and stopped
 	@echo "==> pytest tests/slurm: several at a time, they mostly wait"
-	OMP_NUM_THREADS=1 $(BIN)/python -m cluster.testbed run $(BIN)/python -m pytest tests/slurm -n 6 --dist load --maxschedchunk 1 $(ONLY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m cluster.testbed run $(BIN)/python -m pytest tests/slurm -n 6 --dist loadgroup $(ONLY)
 
 testbed: $(INSTALLED) ## start a real Slurm on this machine to test on (root, Debian's slurm-wlm and munge)
 	$(BIN)/python -m cluster.testbed up

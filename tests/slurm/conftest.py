@@ -1,27 +1,27 @@
 """Tests on a real Slurm, the testbed: `make test-slurm`.
 
-They run side by side in one Slurm. A test that disturbs nodes has two of its own; the one that
-stops Slurm's controller waits until no other test runs.
+They run side by side in one Slurm. A test that disturbs nodes has two of its own. The one that
+stops Slurm's controller comes first, while the others prepare what needs no Slurm.
 """
 
 import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from cluster.testbed import conf, machine, slurm
-from tests.slurm.site import RUN, STAGE2, STEPS, Site
+from tests.slurm.site import STAGE2, STEPS, Site
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the testbed where there is none, and say why; who stops Slurm comes last."""
+    """Skip what needs the testbed where there is none, and say why; sort."""
     here = Path(__file__).parent
     mine = [item for item in items if here in item.path.parents]
-    items.sort(key=lambda item: ("outage" in item.name, "must_show_1" not in item.name))
+    items.sort(key=lambda item: ("outage" not in item.name, "must_show_1" not in item.name))
     for item in mine:
         item.add_marker(pytest.mark.timeout(1800, func_only=True))  # locks are waited for before
     if not mine or slurm.is_up():
@@ -46,11 +46,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def slurm_answers(request: pytest.FixtureRequest, shared: Path) -> Iterator[None]:
-    """Nobody stops Slurm's controller while another test runs."""
+def use_of_slurm(request: pytest.FixtureRequest, shared: Path) -> Iterator[ExitStack]:
+    """Nobody stops Slurm's controller while another test needs it; closed by who has stopped it.
+
+    The others take their turn when there is what needs no Slurm, the base and the local run. Who
+    stops it asks for those afterwards, and so comes first.
+    """
     alone = "outage" in request.node.name
-    with held(shared / "slurm.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
-        yield
+    if "local" in request.fixturenames:
+        request.getfixturevalue("local")
+    with ExitStack() as use:
+        use.enter_context(held(shared / "slurm.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        yield use
 
 
 @pytest.fixture
@@ -84,11 +91,16 @@ def expected(base: Site) -> dict[str, str]:
 def site(base: Site, tmp_path: Path) -> Iterator[Site]:
     """A site with stage 1 of `baseline` done and stage 2 to do."""
     site = base.copy(tmp_path / "site")
-    shutil.rmtree(site.run / "checkpoints" / "stage2")
-    for file in {*site.run.glob("stage2.*"), *site.run.glob("*.json*")}:
-        if not file.name.startswith("stage1"):
-            file.unlink()
-    (site.path / "results/demo/logs" / RUN.relative_to("results/demo") / "stage2.log").unlink()
+    site.forget_stage2()
+    yield site
+    site.clear_away()
+
+
+@pytest.fixture
+def second_site(base: Site, tmp_path: Path) -> Iterator[Site]:
+    """Another one."""
+    site = base.copy(tmp_path / "second")
+    site.forget_stage2()
     yield site
     site.clear_away()
 

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import yaml
 
 from reid import config
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 RUN = Path("results/demo/train/baseline/seed1")
 STAGE2 = f"{RUN}/stage2.safetensors"
+LOG = "results/demo/logs/train/baseline/seed1/stage2.log"
 STEPS = 32
 """Of stage 2 of `baseline` with tiny.yaml."""
 
@@ -30,7 +33,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 400) -> N
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def slurm(*command: str) -> str:
@@ -113,8 +116,11 @@ class Site:
     started: list[Controller] = field(default_factory=list)
 
     @classmethod
-    def clone(cls, path: Path) -> "Site":
-        """What git would clone, with the smallest experiment in config/config.yaml."""
+    def clone(cls, path: Path, *, compiled: "Site | None" = None) -> "Site":
+        """What git would clone, with the smallest experiment in config/config.yaml.
+
+        `compiled`: a clone whose compiled kernels and modules it begins with.
+        """
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
@@ -126,6 +132,8 @@ class Site:
             if name and not name.startswith("tests/") and os.path.lexists(source):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target, follow_symlinks=False)
+        for cache in [] if compiled is None else compiled.path.glob("reid/**/__pycache__"):
+            shutil.copytree(cache, path / cache.relative_to(compiled.path))
         folder = path / "config"
         whole = config.load([folder / "config.yaml", folder / "demo.yaml", HERE / "tiny.yaml"])
         (folder / "config.yaml").write_text(
@@ -141,6 +149,14 @@ class Site:
         for trace in (path / "steps.txt", *path.glob("controller*")):
             trace.unlink()
         return Site(path)
+
+    def forget_stage2(self) -> None:
+        """Remove what stage 2 of `baseline` has left."""
+        shutil.rmtree(self.run / "checkpoints" / "stage2")
+        for file in {*self.run.glob("stage2.*"), *self.run.glob("*.json*")}:
+            if not file.name.startswith("stage1"):
+                file.unlink()
+        (self.path / LOG).unlink()
 
     def edit(self, old: str, new: str) -> None:
         """Edit the profile, as the user of a cluster does."""
@@ -197,6 +213,10 @@ class Site:
         left = [line.split("|")[0] for line in listed if line.endswith(f"|{self.path}")]
         if left:
             slurm("scancel", *left)
+        for process in psutil.process_iter(["cwd"]):
+            if process.info["cwd"] == str(self.path):  # a node that died has left it alone
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def on_slurm(self, *arguments: str, step_seconds: float = 0.5, **env: str) -> Controller:
         """Start `snakemake --profile slurm`, for stage 2 of `baseline` only."""
@@ -211,7 +231,7 @@ class Site:
     @property
     def log(self) -> str:
         """The log of stage 2, which all attempts append to."""
-        path = self.path / "results/demo/logs/train/baseline/seed1/stage2.log"
+        path = self.path / LOG
         return path.read_text() if path.exists() else ""
 
     @property
@@ -226,6 +246,13 @@ class Site:
             lambda: len([s for s in self.steps if s.split()[0] == of or not of]) >= steps,
             f"step {steps} of job {of or 'any'}; the log of stage 2:\n{self.log}",
         )
+
+    def hold(self) -> None:
+        """Let no step of stage 2 end any more."""
+        (self.path / "hold").touch()
+
+    def release(self) -> None:
+        (self.path / "hold").unlink()
 
     @property
     def attempts(self) -> list[dict[str, str]]:

@@ -1,8 +1,10 @@
 """Must-show 1: the whole ablation by `snakemake --profile slurm`, from a fresh clone."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.slurm.site import Controller, Site, job
 
@@ -33,24 +35,36 @@ def asked_by(controller: Controller) -> dict[str, dict[str, str]]:
     return found
 
 
+@pytest.fixture
+def local(base: Site, tmp_path: Path) -> Site:
+    """A site where everything has run locally."""
+    site = base.copy(tmp_path / "here")
+    site.start("--resources", "gpu=2").succeeds(1500)
+    return site
+
+
+@pytest.fixture
+def there(local: Site, tmp_path: Path) -> Iterator[Site]:
+    """A fresh clone."""
+    site = Site.clone(tmp_path / "there", compiled=local)
+    yield site
+    site.clear_away()
+
+
 def test_must_show_1_the_whole_table(
-    base: Site, tmp_path: Path, report: Callable[[str, Site, list[str]], None]
+    local: Site, there: Site, report: Callable[[str, Site, list[str]], None]
 ) -> None:
-    here = base.copy(tmp_path / "here")
-    local = here.start("--resources", "gpu=2")
-    there = Site.clone(tmp_path / "there")
     # CPU rules go to the default of all jobs, GPU rules name their own partition.
     there.edit("# slurm_partition: \"'cpu'\"", "slurm_partition: \"'cpu'\"")
     there.to_partition("gpu")
     controller = there.start("--profile", "slurm")
-    local.succeeds(1500)
     controller.succeeds(1500)
     steps = re.search(r"(\d+) of \1 steps \(100%\) done", controller.text)
     assert steps, controller.text
     report(f"the whole DAG, {steps[1]} steps", there, controller.jobs)
     for suffix in ("csv", "md", "tex"):
         table = f"results/demo/tables/ablation.{suffix}"
-        assert (there.path / table).read_text() == (here.path / table).read_text()
+        assert (there.path / table).read_text() == (local.path / table).read_text()
     rows = (there.path / "results/demo/tables/ablation.md").read_text()
     assert len(re.findall(r"^\| [A-Z+]", rows, re.MULTILINE)) >= 7
     assert asked_by(controller) == {

@@ -55,7 +55,8 @@ def test_gpus_of_the_profile_are_processes(
     controller.succeeds(400)
     alone, together = losses(base.path / RUN), losses(site.run)
     show(capsys, "gpu: 2 in the profile", site, alone, together, began)
-    assert job(first)["TresPerJob"] == "gres:gpu:a100:2"
+    asked = job(first)
+    assert (asked["TresPerJob"], asked["NumNodes"]) == ("gres:gpu:a100:2", "1")
     assert [line["event"] for line in site.attempts] == ["start", "stopped", "start", "done"]
     assert len(site.steps) == 2 * STEPS, "both saved at the same step: none is done twice"
     assert together == pytest.approx(alone, rel=1e-4)

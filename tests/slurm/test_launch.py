@@ -93,8 +93,15 @@ def test_a_stage_at_its_time_limit_goes_on(
     assert events == ["start", "stopped"] * restarts + ["start", "done"]
 
 
-def test_interrupted_controller_cancels_its_jobs(site: Site) -> None:
+def test_a_second_controller_is_refused_and_an_interrupted_one_cancels_its_jobs(site: Site) -> None:
+    site.hold()  # the training lasts until the second has been refused
     mine, log = launch(site, "controller", "--partition", "cpu", "--", RETRIEVAL, step_seconds=2.0)
+    until((site.path / ".snakemake/controller.json").exists, "the first controller")
+    second, other = launch(site, "controller", "--partition", "cpu", "--", RETRIEVAL)
+    assert over(second, other) == "FAILED"
+    assert f"a controller is at work here (job {mine}" in other.read_text()
+    assert job(mine)["JobState"] == "RUNNING", log.read_text()
+    site.release()
     site.trained(2)
     slurm("scancel", "--signal=INT", mine)
     assert over(mine, log) == "FAILED"
@@ -102,17 +109,6 @@ def test_interrupted_controller_cancels_its_jobs(site: Site) -> None:
     (first,) = re.findall(r"submitted with SLURM jobid (\d+)", log.read_text())
     until(lambda: job(first)["JobState"] == "CANCELLED", "the job to be cancelled")
     until(lambda: site.attempts[-1]["event"] == "stopped", "the checkpoint")
-
-
-def test_a_second_controller_is_refused(site: Site) -> None:
-    mine, log = launch(site, "controller", "--partition", "cpu", "--", RETRIEVAL, step_seconds=2.0)
-    until((site.path / ".snakemake/controller.json").exists, "the first controller")
-    second, other = launch(site, "controller", "--partition", "cpu", "--", RETRIEVAL)
-    assert over(second, other) == "FAILED"
-    assert f"a controller is at work here (job {mine}" in other.read_text()
-    assert job(mine)["JobState"] == "RUNNING", log.read_text()
-    slurm("scancel", "--signal=INT", mine)
-    assert over(mine, log) == "FAILED"
 
 
 def test_what_slurm_refuses_is_told(site: Site) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -85,12 +86,11 @@ def test_must_show_4_slurmd_dies_and_its_trainer_lives(
     controller = site.on_slurm()
     mine = controller.submitted()
     site.trained(2)
-    hold = site.path / "hold"
-    hold.touch()  # the first start lasts until the second is there, however long Slurm takes
+    site.hold()  # the first start lasts until the second is there, however long Slurm takes
     node = job(mine)["NodeList"]
     daemon("slurmd", "-N", node).kill()
     until(lambda: "waiting for it" in site.log, "the second start")
-    hold.unlink()
+    site.release()
     controller.succeeds()
     report("slurmd killed", site, controller.jobs)
     assert job(mine)["NodeList"] != node
@@ -116,23 +116,38 @@ def test_fault_15_node_set_down(
     site.never_two_at_once()
 
 
-@pytest.mark.parametrize("when", ["mid-run", "end"])
 def test_must_show_5_fault_17_outage_of_slurm(
-    site: Site, expected: dict[str, str], report: Report, when: str
+    request: pytest.FixtureRequest, report: Report, use_of_slurm: ExitStack
 ) -> None:
-    """slurmctld is killed and comes back: in the middle of a job, or after it has ended."""
-    controller = site.on_slurm(step_seconds=0.5 if when == "mid-run" else 0.2)
-    mine = controller.submitted()
+    """slurmctld is killed and comes back: in the middle of one job, and after another has ended."""
+    needed = ("site", "second_site", "expected")  # only now: Slurm must be this test's before
+    site, second_site, expected = map(request.getfixturevalue, needed)
+    second_site.hold()
+    sites = {"mid-run": site, "end": second_site}
+    controllers = {when: each.on_slurm() for when, each in sites.items()}
+    jobs = {when: controller.submitted() for when, controller in controllers.items()}
+    second_site.trained(1)
     site.trained(4)
     os.kill(daemon("slurmctld").pid, signal.SIGKILL)
     try:
-        until(lambda: "Slurm does not answer" in controller.text, "the watch to notice")
-        site.trained(12 if when == "mid-run" else STEPS)
+        site.trained(len(site.steps) + 2)
+        site.hold()  # it lasts longer than the outage, however long Slurm takes
+        second_site.release()
+        until(lambda: second_site.attempts[-1]["event"] == "done", "the end of the second")
+        for controller in controllers.values():
+            until(lambda c=controller: "Slurm does not answer" in c.text, "the watch to notice")
     finally:
         testbed.start_controller()
-    controller.succeeds()
-    report(f"slurmctld restarted, {when}", site, controller.jobs)
-    assert "Slurm answers again" in controller.text
-    assert controller.jobs == [mine], "nothing twice"
-    assert site.outcome() == expected
-    assert len(site.steps) == STEPS
+    for controller in controllers.values():
+        until(lambda c=controller: "Slurm answers again" in c.text, "Slurm to be back")
+    for partition, nodes in (("gpu", 2), ("urgent", 2 * len(conf.PAIRS)), ("cpu", 1)):
+        run = ("srun", f"--partition={partition}", f"--nodes={nodes}", "--mem=1", "true")
+        until(lambda r=run: subprocess.run(r, timeout=200).returncode == 0, "all nodes to be back")
+    site.release()
+    use_of_slurm.close()  # a minute passes until nodes try again to tell Slurm of a job's end
+    for when, controller in controllers.items():
+        controller.succeeds()
+        report(f"slurmctld restarted, {when}", sites[when], controller.jobs)
+        assert controller.jobs == [jobs[when]], "nothing twice"
+        assert sites[when].outcome() == expected
+        assert len(sites[when].steps) == STEPS

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cluster.testbed import conf
 from tests.slurm.site import (
+    LOG,
     STAGE2,
     STEPS,
     Site,
@@ -92,8 +93,7 @@ def test_fault_13_fault_20_killed_for_memory_gets_more_and_never_loops(
         os.kill(int(site.steps[-1].split()[1]), signal.SIGKILL)
     assert controller.ends() == 1
     assert len(controller.jobs) == 2
-    log = "results/demo/logs/train/baseline/seed1/stage2.log"
-    assert f"log: {log} (check log file(s) for error details)" in controller.text
+    assert f"log: {LOG} (check log file(s) for error details)" in controller.text
     assert f"snakemake {STAGE2} --profile slurm --retries 1" in controller.text, "what to type"
     again = site.on_slurm()
     again.succeeds()
