@@ -128,6 +128,7 @@ def score_rows(
 def grade_blends(
     jaccard: Any,
     distances: Any,
+    nearest: Any,
     jaccard_shares: Any,
     distance_shares: Any,
     by_identity: Any,
@@ -139,23 +140,74 @@ def grade_blends(
 ) -> None:  # pragma: no cover - compiled
     """Average precision (rows, L), junk removed, of rankings by L blends of two (rows, G) arrays.
 
-    Left alone where there is no positive.
+    Left alone where there is no positive. nearest: (rows,) smallest of the distances. Where most
+    Jaccard distances are one, a positive before all of those is ranked among the others alone.
     """
-    row = np.empty(jaccard.shape[1], np.float32)
-    order, places = np.empty(row.size, np.int64), np.empty(row.size, np.int64)
-    standard, trapezoid = np.empty(2), np.empty(2)
-    first_rank, positives = np.empty(2, np.int64), np.empty(2, np.int64)
-    nothing = np.empty(0, np.bool_)
-    results = (standard, trapezoid, first_rank, positives)
+    size = jaccard.shape[1]
+    row, near_row = np.empty(size, np.float32), np.empty(size, np.float32)
+    near = np.empty(size, np.int64)
+    near_jaccard, near_distance = np.empty(size, np.float32), np.empty(size, np.float32)
+    positives, junk = np.empty(size, np.int64), np.empty(size, np.int64)
+    places = np.empty(size, np.int64)
     for q in range(len(jaccard)):
-        same = by_identity[first_of[q] : last_of[q]]
+        good = bad = 0
+        for entry in by_identity[first_of[q] : last_of[q]]:
+            if gallery_cam[entry] == query_cam[q]:
+                junk[bad] = entry
+                bad += 1
+            else:
+                positives[good] = entry
+                good += 1
+        if good == 0:
+            continue
+        few = _gather(jaccard[q], distances[q], near, near_jaccard, near_distance)
         for k in range(jaccard_shares.size):
-            _blend(jaccard[q], jaccard_shares[k], distances[q], distance_shares[k], row)
-            rank(row, same, order, places)
-            standard[1] = precision[q, k]
-            ranked = (order[: same.size], places[: same.size])
-            grade(*ranked, query_cam[q], gallery_cam, nothing, *results)
-            precision[q, k] = standard[1]
+            share, rest = jaccard_shares[k], distance_shares[k]
+            _blend(near_jaccard[:few], share, near_distance[:few], rest, near_row[:few])
+            floor = share + nearest[q] * rest
+            blended = False
+            for p in range(good):
+                entry = positives[p]
+                value = jaccard[q, entry] * share + distances[q, entry] * rest
+                if few and jaccard[q, entry] < 1 and value < floor:
+                    place = before(near_row[:few], np.searchsorted(near[:few], entry))
+                else:
+                    if not blended:
+                        _blend(jaccard[q], share, distances[q], rest, row)
+                        blended = True
+                    place = before(row, entry)
+                for other in junk[:bad]:
+                    theirs = jaccard[q, other] * share + distances[q, other] * rest
+                    place -= theirs < value or (theirs == value and other < entry)
+                slot = p
+                while slot > 0 and places[slot - 1] > place:
+                    places[slot] = places[slot - 1]
+                    slot -= 1
+                places[slot] = place
+            area = 0.0
+            for p in range(good):
+                area += (p + 1) / (places[p] + 1)
+            precision[q, k] = area / good
+
+
+@njit(cache=True, nogil=True)
+def _gather(
+    jaccard: Any, distance: Any, near: Any, near_jaccard: Any, near_distance: Any
+) -> int:  # pragma: no cover - compiled
+    """Gather the entries of a Jaccard distance below one; none if they are not the lesser part."""
+    few = np.int32(0)
+    for j in range(jaccard.size):
+        few = np.int32(few + np.int32(jaccard[j] < np.float32(1)))
+    if 2 * few > jaccard.size:
+        return 0
+    end = 0
+    for j in range(jaccard.size):
+        near[end] = j  # taken back unless it is near
+        end += jaccard[j] < np.float32(1)
+    for p in range(end):
+        near_jaccard[p] = jaccard[near[p]]
+        near_distance[p] = distance[near[p]]
+    return end
 
 
 @njit(cache=True, nogil=True)

@@ -74,6 +74,7 @@ def search(
     near = neighbours.nearest(products, size, cross=distances, threads=workers)
     pairs = pairs_of_features(features, near, threads=workers)
     distances /= np.where(near.farthest > 0, near.farthest, np.float32(1))[:queries, None]
+    nearest = distances.min(axis=1)
     lambdas = np.array(grid.lambda_values, np.float64)
     shares = (1 - lambdas).astype(np.float32), lambdas.astype(np.float32)
     by_identity, starts, stops = group(
@@ -92,6 +93,7 @@ def search(
             grade_blends(
                 block,
                 distances[rows],
+                nearest[rows],
                 *shares,
                 by_identity,
                 starts[rows],
