@@ -12,7 +12,7 @@ import os
 import sys
 
 started = [part for part in sys.orig_argv[1:] if part != "-u"]  # which torchrun adds
-if started[:4] == ["-m", "reid", "train", "stage2"]:
+if started[:4] == ["-m", "reid", "train", "stage2"] and "baseline" in started:
     import time
     from pathlib import Path
 
