@@ -170,8 +170,9 @@ def peak(device: torch.device, dtype: torch.dtype, *, size: int | None = None) -
     size = size or (8192 if device.type == "cuda" else 1536)
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
-    for _ in range(20 if device.type == "cuda" else 6):
-        best = min(best, seconds(lambda: linear(left, right), device))
+    with torch.inference_mode():
+        for _ in range(20 if device.type == "cuda" else 6):
+            best = min(best, seconds(lambda: linear(left, right), device))
     return 2 * size**3 / best
 
 

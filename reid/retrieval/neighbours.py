@@ -93,8 +93,10 @@ def cross_distances(
     norms = squared_norms(rows_of), squared_norms(products.features[columns])
 
     def part(start: int, stop: int) -> None:
-        products(slice(first + start, first + stop), columns, out[start:stop])
-        to_distances(start, stop, out, *norms)
+        for top in range(start, stop, BLOCK):  # a product may be made elsewhere and copied
+            end = min(top + BLOCK, stop)
+            products(slice(first + top, first + end), columns, out[top:end])
+            to_distances(top, end, out, *norms)
 
     with one_thread_per_product():
         over_rows(part, len(out), threads=threads)
