@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-AVAILABLE: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+AVAILABLE = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this torch has oneDNN's operation: not all builds do."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -46,5 +47,5 @@ def _operations(left: torch.Size, right: torch.Size, *_: Any, **__: Any) -> int:
     return 2 * left.numel() * right[0]
 
 
-OPERATIONS = {torch.ops.mkldnn._linear_pointwise: _operations}
+OPERATIONS = {torch.ops.mkldnn._linear_pointwise: _operations} if AVAILABLE else {}
 """For torch's FlopCounterMode, which does not know it."""

@@ -27,16 +27,17 @@ def before(row: Any, position: int) -> Any:  # pragma: no cover - compiled
 
 
 @njit(cache=True, nogil=True)
-def rank(row: Any, same: Any, order: Any, places: Any) -> None:  # pragma: no cover - compiled
-    """The entries `same` of `row`, given ascending, by rank, and how many lie before each."""
-    for s in range(same.size):
-        entry, place, slot = same[s], before(row, same[s]), s
-        while slot > 0 and places[slot - 1] > place:
-            places[slot] = places[slot - 1]
-            order[slot] = order[slot - 1]
-            slot -= 1
-        places[slot] = place
-        order[slot] = entry
+def insert(
+    order: Any, places: Any, size: int, entry: int, place: int
+) -> None:  # pragma: no cover - compiled
+    """Keep `order` (gallery entries) ascending by `places` (entries before each), one more."""
+    slot = size
+    while slot > 0 and places[slot - 1] > place:
+        places[slot] = places[slot - 1]
+        order[slot] = order[slot - 1]
+        slot -= 1
+    places[slot] = place
+    order[slot] = entry
 
 
 @njit(cache=True, nogil=True)
@@ -110,7 +111,8 @@ def score_rows(
             damaged[q] = True
             continue
         same = by_identity[first_of[q] : last_of[q]]
-        rank(row, same, order, places)
+        for s in range(same.size):
+            insert(order, places, s, same[s], before(row, same[s]))
         grade(
             order[: same.size],
             places[: same.size],
@@ -148,7 +150,7 @@ def grade_blends(
     near = np.empty(size, np.int64)
     near_jaccard, near_distance = np.empty(size, np.float32), np.empty(size, np.float32)
     positives, junk = np.empty(size, np.int64), np.empty(size, np.int64)
-    places = np.empty(size, np.int64)
+    order, places = np.empty(size, np.int64), np.empty(size, np.int64)
     for q in range(len(jaccard)):
         good = bad = 0
         for entry in by_identity[first_of[q] : last_of[q]]:
@@ -179,11 +181,7 @@ def grade_blends(
                 for other in junk[:bad]:
                     theirs = jaccard[q, other] * share + distances[q, other] * rest
                     place -= theirs < value or (theirs == value and other < entry)
-                slot = p
-                while slot > 0 and places[slot - 1] > place:
-                    places[slot] = places[slot - 1]
-                    slot -= 1
-                places[slot] = place
+                insert(order, places, p, entry, place)
             area = 0.0
             for p in range(good):
                 area += (p + 1) / (places[p] + 1)

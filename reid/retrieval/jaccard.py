@@ -43,7 +43,10 @@ def blend(
 
 
 @njit(cache=True, nogil=True)
-def overlap(
+def _overlap(
+    query: int,
+    starts: Any,
+    stops: Any,
     columns: Any,
     values: Any,
     gallery_starts: Any,
@@ -53,8 +56,9 @@ def overlap(
     half: bool,
     total: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Add min(query weight, gallery weight) over the columns of one query into `total` (G,)."""
-    for p in range(columns.size):
+    """Sum of min(query weight, gallery weight) over the columns of one query, in `total` (G,)."""
+    total[:] = 0
+    for p in range(starts[query], stops[query]):
         weight = values[p]
         start, stop = gallery_starts[columns[p]], gallery_stops[columns[p]]
         rows = gallery_rows[start:stop]
@@ -64,7 +68,7 @@ def overlap(
             total[rows[e]] = round_half(added) if half else added
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True)
 def jaccard_rows(
     first: int,
     out: Any,
@@ -78,13 +82,11 @@ def jaccard_rows(
     gallery_values: Any,
 ) -> None:  # pragma: no cover - compiled
     """Jaccard distances (rows, G) in float32 of consecutive queries from `first` on."""
+    queries = (starts, stops, columns, values)
+    gallery = (gallery_starts, gallery_stops, gallery_rows, gallery_values)
     for r in range(len(out)):
-        row = out[r]
-        row[:] = 0
-        part = slice(starts[first + r], stops[first + r])
-        gallery = (gallery_starts, gallery_stops, gallery_rows, gallery_values)
-        overlap(columns[part], values[part], *gallery, False, row)
-        _to_jaccard(row)
+        _overlap(first + r, *queries, *gallery, False, out[r])
+        _to_jaccard(out[r])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -94,27 +96,21 @@ def _to_jaccard(row: Any) -> None:  # pragma: no cover - compiled
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def mix(
-    distances: Any,
-    total: Any,
-    farthest: Any,
-    jaccard_share: Any,
-    distance_share: Any,
-    half: bool,
-    out: Any,
+def _mix(
+    row: Any, total: Any, farthest: Any, jaccard_share: Any, distance_share: Any, half: bool
 ) -> None:  # pragma: no cover - compiled
-    """One row of the result from its distances and overlaps; `out` may be `distances`."""
+    """Replace one row of distances by the result, from their overlaps."""
     one = np.float32(1)
     two = np.float32(2)
     if half:
-        for j in range(out.size):
+        for j in range(row.size):
             ratio = round_half(total[j] / round_half(two - total[j]))
             jaccard = round_half(round_half(one - ratio) * jaccard_share)
-            out[j] = jaccard + (distances[j] / farthest) * distance_share
+            row[j] = jaccard + (row[j] / farthest) * distance_share
     else:
-        for j in range(out.size):
+        for j in range(row.size):
             jaccard = one - total[j] / (two - total[j])
-            out[j] = jaccard * jaccard_share + (distances[j] / farthest) * distance_share
+            row[j] = jaccard * jaccard_share + (row[j] / farthest) * distance_share
 
 
 @njit(cache=True, nogil=True)
@@ -136,19 +132,9 @@ def _blend_rows(
     distance_share: Any,
     half: bool,
 ) -> None:  # pragma: no cover - compiled
+    queries = (starts, stops, columns, values)
+    gallery = (gallery_starts, gallery_stops, gallery_rows, gallery_values)
     total = np.empty(distances.shape[1], np.float32)
     for r in range(start, stop):
-        q = first + r
-        total[:] = 0
-        overlap(
-            columns[starts[q] : stops[q]],
-            values[starts[q] : stops[q]],
-            gallery_starts,
-            gallery_stops,
-            gallery_rows,
-            gallery_values,
-            half,
-            total,
-        )
-        row = distances[r]
-        mix(row, total, farthest[q], jaccard_share, distance_share, half, row)
+        _overlap(first + r, *queries, *gallery, half, total)
+        _mix(distances[r], total, farthest[first + r], jaccard_share, distance_share, half)

@@ -9,8 +9,8 @@ CHUNK = 64
 """Entries that a scan looks at together."""
 
 SPARE = 128
-"""Candidates, at least a chunk, that a pool holds beyond those that are asked for: it is thinned
-out when it is full, which is cheaper than keeping it sorted."""
+"""Candidates, at least a chunk and SLACK, that a pool holds beyond those that are asked for: it is
+thinned out when it is full, which is cheaper than keeping it sorted."""
 
 SLACK, BISECTIONS = 24, 20
 """Thinning out leaves at most so many too many, or stops trying to."""
@@ -97,8 +97,8 @@ def keep_nearest(
     A bound that leaves a few more is found by bisection, faster than the exact one by sorting.
     """
     mine = keys[row, : filled[row]]
-    low, high = np.float32(_distance(mine.min())), np.float32(_distance(mine.max()))
     bound = mine.max()
+    low, high = _distance(mine.min()), _distance(bound)
     for _ in range(BISECTIONS):
         middle = (low + high) / np.float32(2)
         tried = _key(middle, LAST)
