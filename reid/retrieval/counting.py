@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+BOUNDS = np.array([1, 31 / 32, 15 / 16, 7 / 8], np.float32)
+FEW = 8
+"""Jaccard distances below the largest bound that leaves one in FEW of them are looked at alone."""
+
 
 @njit(cache=True, nogil=True)
 def before(row: Any, position: int) -> Any:  # pragma: no cover - compiled
@@ -142,12 +146,12 @@ def grade_blends(
 ) -> None:  # pragma: no cover - compiled
     """Average precision (rows, L), junk removed, of rankings by L blends of two (rows, G) arrays.
 
-    Left alone where there is no positive. nearest: (rows,) smallest of the distances. Where most
-    Jaccard distances are one, a positive before all of those is ranked among the others alone.
+    Left alone where there is no positive. nearest: (rows,) smallest of the distances. A positive
+    before anything a large Jaccard distance allows is ranked among the few smaller ones alone.
     """
     size = jaccard.shape[1]
     row, near_row = np.empty(size, np.float32), np.empty(size, np.float32)
-    near = np.empty(size, np.int64)
+    near = np.empty(size, np.int32)
     near_jaccard, near_distance = np.empty(size, np.float32), np.empty(size, np.float32)
     positives, junk = np.empty(size, np.int64), np.empty(size, np.int64)
     order, places = np.empty(size, np.int64), np.empty(size, np.int64)
@@ -162,20 +166,23 @@ def grade_blends(
                 good += 1
         if good == 0:
             continue
-        few = _gather(jaccard[q], distances[q], near, near_jaccard, near_distance)
+        bound, few = _few_near(jaccard[q], near)
+        for p in range(few):
+            near_jaccard[p] = jaccard[q, near[p]]
+            near_distance[p] = distances[q, near[p]]
         for k in range(jaccard_shares.size):
             share, rest = jaccard_shares[k], distance_shares[k]
-            _blend(near_jaccard[:few], share, near_distance[:few], rest, near_row[:few])
-            floor = share + nearest[q] * rest
+            _blend(near_jaccard, share, near_distance, rest, few, near_row)
+            floor = bound * share + nearest[q] * rest  # no other value is smaller
             blended = False
             for p in range(good):
                 entry = positives[p]
                 value = jaccard[q, entry] * share + distances[q, entry] * rest
-                if few and jaccard[q, entry] < 1 and value < floor:
-                    place = before(near_row[:few], np.searchsorted(near[:few], entry))
+                if value < floor:
+                    place = _before_among(near_row, near, few, value, entry)
                 else:
                     if not blended:
-                        _blend(jaccard[q], share, distances[q], rest, row)
+                        _blend(jaccard[q], share, distances[q], rest, size, row)
                         blended = True
                     place = before(row, entry)
                 for other in junk[:bad]:
@@ -189,29 +196,37 @@ def grade_blends(
 
 
 @njit(cache=True, nogil=True)
-def _gather(
-    jaccard: Any, distance: Any, near: Any, near_jaccard: Any, near_distance: Any
-) -> int:  # pragma: no cover - compiled
-    """Gather the entries of a Jaccard distance below one; none if they are not the lesser part."""
-    few = np.int32(0)
-    for j in range(jaccard.size):
-        few = np.int32(few + np.int32(jaccard[j] < np.float32(1)))
-    if 2 * few > jaccard.size:
-        return 0
+def _few_near(jaccard: Any, near: Any) -> tuple[Any, int]:  # pragma: no cover - compiled
+    """A bound that few Jaccard distances are below, and how many: their places are in `near`."""
+    for bound in BOUNDS:
+        below = np.int32(0)
+        for j in range(jaccard.size):
+            below = np.int32(below + np.int32(jaccard[j] < bound))
+        if FEW * below <= jaccard.size:
+            break
     end = 0
     for j in range(jaccard.size):
         near[end] = j  # taken back unless it is near
-        end += jaccard[j] < np.float32(1)
-    for p in range(end):
-        near_jaccard[p] = jaccard[near[p]]
-        near_distance[p] = distance[near[p]]
-    return end
+        end += jaccard[j] < bound
+    return bound, end
 
 
 @njit(cache=True, nogil=True)
 def _blend(
-    first: Any, share: Any, second: Any, rest: Any, out: Any
+    first: Any, share: Any, second: Any, rest: Any, size: int, out: Any
 ) -> None:  # pragma: no cover - compiled
     """Weighted sum of two rows; in a function of its own, so that it vectorises."""
-    for j in range(out.size):
+    for j in range(size):
         out[j] = first[j] * share + second[j] * rest
+
+
+@njit(cache=True, nogil=True)
+def _before_among(
+    row: Any, entries: Any, size: int, value: Any, entry: int
+) -> Any:  # pragma: no cover - compiled
+    """How many of the first `size` values, of these gallery entries, rank before one."""
+    found = np.int32(0)
+    for p in range(size):
+        tied = (row[p] == value) & (entries[p] < entry)
+        found = np.int32(found + np.int32((row[p] < value) | tied))
+    return found

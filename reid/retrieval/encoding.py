@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from reid.retrieval.features import Floats
 from reid.retrieval.neighbours import Neighbours
-from reid.retrieval.sets import average, expand_sets, invert, mutual, sum_rows
+from reid.retrieval.sets import (
+    average,
+    count_columns,
+    expand_sets,
+    list_by_column,
+    mutual,
+    sum_rows,
+)
 from reid.retrieval.threads import over_rows
 
 Form = Literal["float32", "released", "unnormalised"]
@@ -104,11 +111,9 @@ def expand(weights: Weights, *, queries: int, k2: int, form: Form, threads: int)
     rows = weights.rows
     if k2 > 1:
         rows = _query_expansion(rows, weights.near[:, :k2], queries, form, threads)
-    index = invert(rows.starts, rows.stops, rows.columns, rows.values, queries)
-    offsets, positions, weights_of = index
     return Encoding(
         queries=Sparse(rows.starts[:queries], rows.stops[:queries], rows.columns, rows.values),
-        gallery=Sparse(offsets[:-1], offsets[1:], positions, weights_of),
+        gallery=_by_column(rows, queries, threads),
         farthest=weights.scale[:queries],
     )
 
@@ -138,6 +143,20 @@ def _query_expansion(rows: Sparse, near: Ints, queries: int, form: Form, threads
     options = (near, queries, form == "released")
     over_rows(average, len(near), *rows.arrays(), *options, *result.arrays(), threads=threads)
     return result
+
+
+def _by_column(rows: Sparse, queries: int, threads: int) -> Sparse:
+    """Rows from `queries` on, listed by column; `columns` of the result are their positions."""
+    counts = np.zeros((threads, len(rows.starts)), np.int64)
+    structure = (rows.starts, rows.stops, rows.columns)
+    over_rows(count_columns, threads, *structure, queries, counts, threads=threads)
+    offsets = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+    places = offsets[:-1] + np.cumsum(counts, axis=0) - counts
+    positions = np.empty(offsets[-1], np.uint32)  # unsigned: no test for negative indices
+    weights = np.empty(offsets[-1], np.float32)
+    filled = (places, positions, weights)
+    over_rows(list_by_column, threads, *structure, rows.values, queries, *filled, threads=threads)
+    return Sparse(offsets[:-1], offsets[1:], positions, weights)
 
 
 def _two_pass(

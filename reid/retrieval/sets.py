@@ -7,6 +7,9 @@ from numba import njit
 
 from reid.retrieval.float16 import round_half
 
+DIGIT = 6
+"""Bits of a digit of the sort: its counts fit a few cache lines."""
+
 
 @njit(cache=True, nogil=True)
 def mutual(
@@ -66,7 +69,9 @@ def expand_sets(
         if columns.size == 0:
             offsets[i + 1] = count
         else:
-            columns[offsets[i] : offsets[i + 1]] = np.sort(found[:count])
+            row = columns[offsets[i] : offsets[i + 1]]
+            row[:] = found[:count]
+            _sort(row, found, sizes.size)
 
 
 @njit(cache=True, nogil=True)
@@ -126,6 +131,7 @@ def average(
     """
     total = np.zeros(near.shape[0], np.float32)
     seen = np.full(near.shape[0], -1, np.int32)
+    spare = np.empty(near.shape[0], np.int32)
     divisor = np.float32(near.shape[1])
     for i in range(start, stop):
         found = new_columns[new_starts[i] : new_stops[i]]
@@ -133,14 +139,13 @@ def average(
         for j in near[i]:
             for p in range(starts[j], stops[j]):
                 column = columns[p]
-                if seen[column] != i:
-                    seen[column] = i
-                    found[count] = column
-                    count += 1
+                found[count] = column  # taken back unless it is new
+                count += seen[column] != i
+                seen[column] = i
                 total[column] += values[p]
         found = found[:count]
         if i < queries:
-            found.sort()
+            _sort(found, spare, near.shape[0])
         result = new_values[new_starts[i] : new_starts[i] + count]
         for p in range(count):
             mean = total[found[p]] / divisor
@@ -150,24 +155,69 @@ def average(
 
 
 @njit(cache=True, nogil=True)
-def invert(
-    starts: Any, stops: Any, columns: Any, values: Any, queries: int
-) -> tuple[Any, Any, Any]:  # pragma: no cover - compiled
-    """Rows from `queries` on, listed by column: (offsets by column, position, value)."""
-    size = starts.size
-    offsets = np.zeros(size + 1, np.int64)
-    for i in range(queries, size):
-        for p in range(starts[i], stops[i]):
-            offsets[columns[p] + 1] += 1
-    for c in range(size):
-        offsets[c + 1] += offsets[c]
-    fill = offsets[:-1].copy()
-    rows = np.empty(offsets[size], np.uint32)  # unsigned: no test for negative indices
-    weights = np.empty(offsets[size], np.float32)
-    for i in range(queries, size):
-        for p in range(starts[i], stops[i]):
-            place = fill[columns[p]]
-            rows[place] = i - queries
-            weights[place] = values[p]
-            fill[columns[p]] = place + 1
-    return offsets, rows, weights
+def count_columns(
+    start: int, stop: int, starts: Any, stops: Any, columns: Any, queries: int, counts: Any
+) -> None:  # pragma: no cover - compiled
+    """Entries by column of parts `start..stop` of the rows from `queries` on: (parts, columns)."""
+    for part in range(start, stop):
+        first, last = _part(part, len(counts), queries, starts.size)
+        for i in range(first, last):
+            for p in range(starts[i], stops[i]):
+                counts[part, columns[p]] += 1
+
+
+@njit(cache=True, nogil=True)
+def list_by_column(
+    start: int,
+    stop: int,
+    starts: Any,
+    stops: Any,
+    columns: Any,
+    values: Any,
+    queries: int,
+    places: Any,
+    rows: Any,
+    weights: Any,
+) -> None:  # pragma: no cover - compiled
+    """Put each entry of these parts in the next of its column's places for the part."""
+    for part in range(start, stop):
+        first, last = _part(part, len(places), queries, starts.size)
+        for i in range(first, last):
+            for p in range(starts[i], stops[i]):
+                place = places[part, columns[p]]
+                rows[place] = i - queries
+                weights[place] = values[p]
+                places[part, columns[p]] = place + 1
+
+
+@njit(cache=True, nogil=True)
+def _part(
+    part: int, parts: int, first: int, end: int
+) -> tuple[int, int]:  # pragma: no cover - compiled
+    rows = end - first
+    return first + rows * part // parts, first + rows * (part + 1) // parts
+
+
+@njit(cache=True, nogil=True)
+def _sort(keys: Any, spare: Any, limit: int) -> None:  # pragma: no cover - compiled
+    """Sort integers from 0 to below `limit` in place, by their digits: no branch to mispredict."""
+    counts = np.empty(1 << DIGIT, np.int32)
+    source, target = keys, spare[: keys.size]
+    shift = 0
+    while (limit - 1) >> shift:
+        counts[:] = 0
+        for p in range(keys.size):
+            counts[(source[p] >> shift) & (counts.size - 1)] += 1
+        place = 0
+        for digit in range(counts.size):
+            count = counts[digit]
+            counts[digit] = place
+            place += count
+        for p in range(keys.size):
+            digit = (source[p] >> shift) & (counts.size - 1)
+            target[counts[digit]] = source[p]
+            counts[digit] += 1
+        source, target = target, source
+        shift += DIGIT
+    if (shift // DIGIT) % 2:
+        keys[:] = source

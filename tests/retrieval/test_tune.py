@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reid import config
 from reid.errors import UserError
 from reid.holdout import VALIDATION, hold_out, part
 from reid.report import table
 from reid.retrieval import grid, retrieve, tune
-from reid.retrieval.metrics import evaluate
+from reid.retrieval.counting import grade_blends
+from reid.retrieval.metrics import evaluate, group
 from reid.retrieval.rerank import k_reciprocal
 from tests.retrieval import worlds
 
@@ -35,6 +38,36 @@ def test_every_triple_scores_as_a_single_run(clusters, threads):
     for (k1, k2, value), found in surface.items():
         distances = k_reciprocal(rows[:25], rows[25:], k1=k1, k2=k2, lambda_value=value)
         assert found == pytest.approx(evaluate(distances, *labels).mAP, abs=1e-12)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    levels=st.integers(2, 400),
+    near=st.floats(0, 1),
+    size=st.integers(2, 200),
+    value=st.sampled_from([0.0, 0.28, 0.5, 1.0]),
+)
+def test_blends_are_graded_as_evaluate_grades_them(seed, levels, near, size, value):
+    """Whether many or few Jaccard distances are small, with ties, positives near and far."""
+    rng = np.random.default_rng(seed)
+    jaccard, distances = rng.integers(0, levels + 1, (2, 3, size)).astype(np.float32) / levels
+    jaccard[rng.random(jaccard.shape) > near] = 1
+    pids, cams = rng.integers(0, 3, size), rng.integers(0, 2, size)
+    labels = (np.arange(3), pids, np.zeros(3, np.int64), cams)
+    precision = np.full((3, 1), np.nan)
+    grade_blends(
+        jaccard,
+        distances,
+        distances.min(axis=1),
+        *(np.array([share], np.float32) for share in (1 - value, value)),
+        *group(*labels[:2]),
+        *labels[2:],
+        precision,
+    )
+    blend = jaccard * np.float32(1 - value) + distances * np.float32(value)
+    np.testing.assert_allclose(
+        precision[:, 0], evaluate(blend, *labels).ap_per_query, rtol=0, atol=1e-12
+    )
 
 
 def test_choice_is_the_best_mean_and_says_how_flat_it_is():
