@@ -413,7 +413,7 @@ class Report(Section):
 
 
 class Runtime(Section):
-    """What changes speed, not results: never part of a fingerprint."""
+    """What changes speed, not results: but for `precision`, no part of a fingerprint."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes a GPU if there is one"
@@ -430,7 +430,9 @@ class Runtime(Section):
     )
     extract_batch: Count = Field(16, description="tracklets of an extraction batch (Table 3)")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="of forward passes; auto is bf16 on a GPU that has it, else fp32"
+        "auto",
+        description="of forward passes; auto is bf16 on a GPU that has it, else fp32, as the "
+        "manifest says; a change trains and extracts again",
     )
     micro_batch: Whole = Field(
         0, description="tracklets embedded at a time in stage 2, same gradient; 0: the whole batch"

@@ -43,7 +43,7 @@ def fingerprint(stage: str, settings: Mapping[str, Any]) -> str:
 
 
 # What each stage reads of the configuration. A key that no function below returns changes no
-# result: it is the business of the machine (`runtime`).
+# result: it is the business of the machine (`runtime`, but for its precision).
 
 
 def demo_data_settings(config: Config) -> dict[str, Any]:
@@ -68,6 +68,7 @@ def stage1_settings(config: Config, training: str) -> dict[str, Any]:
         "weights": _weights(config, options),
         "clip": _dump(options.clip, exclude={"test_sampling"}),
         "model": _dump(options.model, include={"stride", "positions"}),
+        "precision": config.runtime.precision,
         "augment": _dump(options.augment) if options.stage1.view == "augmented" else None,
         **_dump(options, include={"stage1", "validation"}),
     }
@@ -90,6 +91,7 @@ def stage2_settings(config: Config, training: str) -> dict[str, Any]:
         "weights": _weights(config, options),
         "clip": _dump(options.clip, exclude={"test_sampling"}),
         "metadata": config.dataset.metadata,
+        "precision": config.runtime.precision,
         **_dump(options, include={"model", "finetune", "augment", "stage2", "validation"}),
     }
 
@@ -108,6 +110,7 @@ def extract_settings(config: Config, training: str) -> dict[str, Any]:
     return {
         "weights": _weights(config, options),
         "metadata": config.dataset.metadata,
+        "precision": config.runtime.precision,
         "flip": any(
             variant.flip_tta for variant in config.variants.values() if variant.training == training
         ),

@@ -30,6 +30,7 @@ def write(
     fingerprint: str,
     options: Mapping[str, Any],
     device: str,
+    precision: str | None,
     started: datetime,
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
@@ -37,8 +38,9 @@ def write(
     """Write the manifest of a finished run as JSON, atomically.
 
     `options` is what the run was configured with (JSON-able), `started` an aware time, `device`
-    a torch device (`cpu`, `cuda:0`). Inputs and outputs are files that exist; they are listed
-    with their SHA-256. What this machine does not have (git, a GPU, a Slurm job) is null.
+    a torch device (`cpu`, `cuda:0`), `precision` that of the forward passes, None without any.
+    Inputs and outputs are files that exist; they are listed with their SHA-256. What this
+    machine does not have (git, a GPU, a Slurm job) is null.
     """
     finished = datetime.now(UTC)
     write_json(
@@ -57,6 +59,7 @@ def write(
             "host": socket.gethostname(),
             "device": device,
             "gpu": _gpu_name(device),
+            "precision": precision,
             "python": platform.python_version(),
             "packages": {name: version(name) for name in PACKAGES},
             "inputs": _hashed(inputs),

@@ -28,6 +28,7 @@ def test_a_manifest_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         fingerprint="abc",
         options={"stage2": {"lr": 0.1}},
         device="cpu",
+        precision="bf16",
         started=datetime.now(UTC) - timedelta(seconds=90),
         inputs={},
         outputs={"stage2": weights},
@@ -37,6 +38,7 @@ def test_a_manifest_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert manifest["fingerprint"] == "abc"
     assert manifest["options"] == {"stage2": {"lr": 0.1}}
     assert 90 <= manifest["wall_seconds"] < 100
+    assert manifest["precision"] == "bf16"
     assert manifest["slurm"] == {"job_id": "17"}
     assert manifest["gpu"] is None
     assert set(manifest["packages"]) == set(provenance.PACKAGES)

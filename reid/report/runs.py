@@ -15,7 +15,7 @@ from reid.fingerprint import run_settings, stage1_owners
 from reid.report.cells import NOT_RUN
 
 MANIFEST = {"device", "finished", "fingerprint", "git", "gpu", "host", "inputs", "outputs",
-            "packages", "python"}  # fmt: skip
+            "packages", "precision", "python"}  # fmt: skip
 """Facts of a manifest that are shown."""
 
 

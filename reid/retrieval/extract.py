@@ -97,7 +97,7 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     save_tensors(
         results.features(name, seed, protocol),
         {**features, **measured},
-        {"training": name, "seed": seed, "protocol": protocol},
+        {"training": name, "seed": seed, "protocol": protocol, "precision": precision},
     )
 
 

@@ -85,6 +85,7 @@ def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str
         fingerprint=fingerprint.fingerprint("stage2", settings),
         options=fingerprint.run_settings(config, name),
         device="cpu",
+        precision=None,
         started=started,
         inputs={"checkpoint": file},
         outputs={"stage2": target},

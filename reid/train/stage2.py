@@ -68,6 +68,7 @@ def run(config: Config, name: str, seed: int, session: Session) -> None:
             fingerprint=fingerprint.fingerprint("stage2", settings),
             options=fingerprint.run_settings(config, name),
             device=str(engine.device),
+            precision=engine.precision,
             started=started,
             inputs={
                 "index": results.index("train"),
