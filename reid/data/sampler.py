@@ -83,27 +83,18 @@ def pk_batches(
             f"{len(by_label)} training identities give {len(flat)} tracklets an epoch by "
             f"{instances}: fewer than one batch of {batch_size}; lower stage2.batch_size"
         )
-    return _batches(flat, batch_size, seed=seed, epoch=epoch, drop_last=True)
-
-
-def uniform_batches(
-    n: int, *, batch_size: int, seed: int, epoch: int, drop_last: bool
-) -> list[list[Draw]]:
-    """All of `n` tracklets in random order, cut into batches, for one epoch."""
-    order = np.random.default_rng([seed, epoch]).permutation(n).tolist()
-    return _batches(order, batch_size, seed=seed, epoch=epoch, drop_last=drop_last)
+    return _batches(
+        flat[: len(flat) // batch_size * batch_size], batch_size, seed=seed, epoch=epoch
+    )
 
 
 def sequential_batches(n: int, *, batch_size: int, seed: int = 0) -> list[list[Draw]]:
     """All of `n` tracklets in order, the last batch maybe shorter: extraction, cached views."""
-    return _batches(list(range(n)), batch_size, seed=seed, epoch=0, drop_last=False)
+    return _batches(list(range(n)), batch_size, seed=seed, epoch=0)
 
 
-def _batches(
-    order: Sequence[int], batch_size: int, *, seed: int, epoch: int, drop_last: bool
-) -> list[list[Draw]]:
+def _batches(order: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[Draw]]:
     # One seed per position of the epoch, apart from the stream that chose the order.
     seeds = np.random.default_rng([seed, epoch, 1]).integers(2**63 - 1, size=len(order))
     draws = [Draw(index, int(own)) for index, own in zip(order, seeds, strict=True)]
-    end = len(draws) // batch_size * batch_size if drop_last else len(draws)
-    return [draws[start : start + batch_size] for start in range(0, end, batch_size)]
+    return [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)]

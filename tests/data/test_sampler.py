@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid.data.sampler import Draw, pk_batches, sample_frames, sequential_batches, uniform_batches
+from reid.data.sampler import Draw, pk_batches, sample_frames, sequential_batches
 from reid.errors import UserError
 
 lengths = st.integers(1, 200)
@@ -114,14 +114,6 @@ def test_draws_of_all_epochs_have_their_own_seeds():
 def test_too_few_tracklets_for_one_batch_are_an_error():
     with pytest.raises(UserError, match="batch_size"):
         pk_batches([0, 0, 0], batch_size=16, instances=8, seed=0, epoch=0)
-
-
-def test_uniform_batches_cover_all_once():
-    batches = uniform_batches(10, batch_size=4, seed=3, epoch=0, drop_last=False)
-    assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert sorted(draw.index for batch in batches for draw in batch) == list(range(10))
-    whole = uniform_batches(10, batch_size=4, seed=3, epoch=0, drop_last=True)
-    assert whole == batches[:2]
 
 
 def test_sequential_batches_keep_the_order():
