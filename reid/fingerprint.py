@@ -119,10 +119,11 @@ def extract_settings(config: Config, training: str) -> dict[str, Any]:
 
 
 def tune_settings(config: Config, variant: str) -> dict[str, Any]:
-    """Options of the choice of re-ranking parameters on held-out identities."""
+    """Options of the choice of re-ranking parameters on held-out identities; its file has them."""
     options = config.variants[variant]
     return {
-        "protocols": config.dataset.protocols,
+        "training": options.training,
+        "protocols": list(config.dataset.protocols),
         "flip_tta": options.flip_tta,
         **_dump(config.trainings[options.training], include={"validation"}),
         **_dump(config, include={"tune"}),

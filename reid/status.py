@@ -2,33 +2,37 @@
 
 Nothing is locked or started: it may be asked at any time, beside a running workflow, on any
 machine that sees the results. Whether something done must run again because options, code or data
-changed is for `snakemake -n` to say.
+changed is for `snakemake -n` to say, but for a tuning of other options: `reid retrieve` refuses it.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, TextIO
 
 from reid.artefacts import Results
 from reid.config import Config
 from reid.files import read_json_lines
-from reid.fingerprint import stage1_owners
+from reid.fingerprint import stage1_owners, tune_settings
 from reid.holdout import VALIDATION
 from reid.progress import duration
+from reid.retrieval.choice import outdated
 from reid.train.lease import holder
 
-State = Literal["done", "running", "stopped", "failed", "unfinished", "waiting"]
-"""`unfinished`: was begun and has no result; whether it still runs only its log can tell."""
+State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]
+"""`unfinished`: was begun and has no result; whether it still runs only its log can tell.
+`outdated`: has a result, of a tuning that was made with other options."""
 
 STANDARD = Path("config/config.yaml")
 """The configuration that the workflow reads by itself."""
 
 _COLOURS: dict[State, int] = {
     "done": 32,
+    "outdated": 33,
     "running": 36,
     "stopped": 33,
     "failed": 31,
@@ -47,6 +51,8 @@ class Job:
     log: Path
     run: Path | None = None
     """The folder of a training, where a stage writes its attempts and its journal."""
+    tuning: Callable[[], str | None] = lambda: None
+    """What is wrong with the tuning that the job writes or uses."""
 
     @property
     def stage(self) -> str:
@@ -101,17 +107,24 @@ def jobs(config: Config) -> Iterator[Job]:
                 place = (training, f"seed{seed}", split)
                 output = results.features(training, seed, split)
                 yield Job("extract", " ".join(place), output, results.log("features", *place))
+
+    @cache
+    def untuned(name: str, seed: int) -> str | None:
+        return outdated(results, name, seed, tune_settings(config, name)) if name in tuned else None
+
     for name in tuned:
         for seed in config.seeds:
-            place = (name, f"seed{seed}")
+            place, wrong = (name, f"seed{seed}"), partial(untuned, name, seed)
             output = results.tuned(name, seed)
-            yield Job("tune", " ".join(place), output, results.log("tune", *place))
+            yield Job("tune", " ".join(place), output, results.log("tune", *place), tuning=wrong)
     for name in config.variants:
         for seed in config.seeds:
+            wrong = partial(untuned, name, seed)
             for protocol in config.dataset.protocols:
                 place = (name, f"seed{seed}", protocol)
                 output = results.retrieval(name, seed, protocol)
-                yield Job("retrieve", " ".join(place), output, results.log("retrieval", *place))
+                log = results.log("retrieval", *place)
+                yield Job("retrieve", " ".join(place), output, log, tuning=wrong)
     yield Job("table", "", results.table("csv"), results.log("table"))
     yield Job("report", "", results.report(), results.log("report"))
 
@@ -119,7 +132,8 @@ def jobs(config: Config) -> Iterator[Job]:
 def status(job: Job) -> Status:
     """What the files say of a job."""
     if job.output.exists():
-        return Status(job, "done")
+        reason = job.tuning()
+        return Status(job, "outdated", f"the tuning {reason}") if reason else Status(job, "done")
     if job.run is not None:
         return _of_training(job, job.run)
     if job.log.exists():

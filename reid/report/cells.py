@@ -16,7 +16,8 @@ from reid.artefacts import Results
 from reid.config import Config, Variant
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file
-from reid.fingerprint import run_settings
+from reid.fingerprint import run_settings, tune_settings
+from reid.retrieval.choice import outdated as outdated_tuning
 
 NOT_RUN = "not run"
 
@@ -145,6 +146,10 @@ def collect(config: Config) -> list[Row]:
         same = options == run_settings(config, training)
         return None if same else "stale: the training has other options now"
 
+    @cache
+    def untuned(name: str, seed: int) -> str | None:
+        return outdated_tuning(results, name, seed, tune_settings(config, name))
+
     def cell(name: str, variant: Variant, seed: int, protocol: str) -> Cell | Gap:
         path = results.retrieval(name, seed, protocol)
         if not path.exists():
@@ -153,6 +158,8 @@ def collect(config: Config) -> list[Row]:
             return Gap(reason)
         sources = {"features": digest(results.features(variant.training, seed, protocol))}
         if variant.tuned:
+            if reason := untuned(name, seed):
+                return Gap(f"stale: the tuning {reason}")
             sources["tuning"] = digest(results.tuned(name, seed))
         return _read_cell(path, variant, sources)
 

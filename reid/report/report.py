@@ -12,6 +12,7 @@ from reid.artefacts import SPLITS, Results
 from reid.config import Config
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, sha256_of_json, write_text
+from reid.fingerprint import tune_settings
 from reid.progress import Progress
 from reid.report import condition_plots, score_plots, training_plots
 from reid.report.attention import Attention, attention
@@ -24,6 +25,7 @@ from reid.report.ranked import Lists, ranked_lists
 from reid.report.rows import ablation_rows, protocol_rows
 from reid.report.runs import Run, runs
 from reid.report.table import footnotes
+from reid.retrieval.choice import outdated
 
 Found = TypeVar("Found")
 
@@ -129,15 +131,13 @@ def _tuning(config: Config, folder: Path, gaps: Gaps) -> list[Plot]:
     plots = []
     for name, variant in config.variants.items():
         for seed in config.seeds if variant.tuned else ():
-            features = results.features(variant.training, seed, "validation")
 
-            def draw(name: str = name, seed: int = seed, features: Path = features) -> Plot:
+            def draw(name: str = name, seed: int = seed) -> Plot:
                 path = results.tuned(name, seed)
-                tuning = read_json(path)
-                if features.exists() and tuning["features"]["sha256"] != sha256_of_file(features):
-                    raise UserError(f"{path} is stale: the features changed afterwards")
+                if reason := outdated(results, name, seed, tune_settings(config, name)):
+                    raise UserError(f"{path} {reason}")
                 label = config.variants[name].label
-                return training_plots.surface_plot(tuning, label, folder)
+                return training_plots.surface_plot(read_json(path), label, folder)
 
             plots += gaps.attempt(f"Tuning of {variant.label}", draw)
     return plots

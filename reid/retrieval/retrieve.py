@@ -11,9 +11,11 @@ from reid.config import Config, ReRanking, chosen
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.files import read_json, sha256_of_file, write_json
+from reid.files import sha256_of_file, write_json
+from reid.fingerprint import tune_settings
 from reid.retrieval import features as feature_files
 from reid.retrieval.breakdown import Side, breakdown, quality
+from reid.retrieval.choice import read_choice
 from reid.retrieval.features import Floats, l2_normalised
 from reid.retrieval.metrics import Metrics, Scores, score
 from reid.retrieval.products import device_for
@@ -39,8 +41,9 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
     if not gallery or not queries:
         raise UserError(f"{results.index(protocol)}: {protocol} has no query or no gallery")
 
-    tuning = results.tuned(variant, seed)
-    chosen_rerank = read_choice(tuning) if options.tuned else options.rerank
+    chosen_rerank = options.rerank
+    if options.tuned:
+        chosen_rerank = read_choice(results, variant, seed, tune_settings(config, variant))
     device = device_for(config.runtime.device, len(tracklets))
     distances = distances_of(features[:split], features[split:], chosen_rerank, device)
     heights = feature_files.heights(source)
@@ -60,7 +63,7 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
         "protocol": protocol,
         "flip_tta": options.flip_tta,
         "rerank": None if chosen_rerank is None else chosen_rerank.model_dump(mode="json"),
-        "tuning": _traced(tuning) if options.tuned else None,
+        "tuning": _traced(results.tuned(variant, seed)) if options.tuned else None,
         "features": _traced(source),
         **measured,
         "mAP_without_rerank": plain,
@@ -87,15 +90,6 @@ def measure(distances: Floats, queries: Side, gallery: Side) -> dict[str, Any]:
         "breakdown": breakdown(distances, queries, gallery),
         "per_query": per_query(queries.tracklets, metrics),
     }
-
-
-def read_choice(tuning: Path) -> ReRanking:
-    """The parameters that `reid tune` chose. Raises UserError when it has not run."""
-    content = read_json(tuning)
-    try:
-        return ReRanking(**content["chosen"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{tuning} names no parameters: run `reid tune` again") from None
 
 
 def distances_of(

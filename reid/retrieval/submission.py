@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 
 from reid.artefacts import Results
 from reid.config import Config, chosen
-from reid.data.index import read_split
 from reid.data.layout import Tracklet
+from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import replacing
+from reid.fingerprint import tune_settings
 from reid.retrieval import features as feature_files
+from reid.retrieval.choice import read_choice
 from reid.retrieval.metrics import Scores, score
 from reid.retrieval.products import device_for
-from reid.retrieval.retrieve import distances_of, read_choice, sides
+from reid.retrieval.retrieve import distances_of, sides
 
 CASES = {
     "A2G": "Case 1: Aerial to Ground",
@@ -44,7 +46,9 @@ def run(config: Config, variant: str, seed: int) -> Path:
     """
     options = chosen(config.variants, variant, "variants")
     results = Results.of(config.dataset.name)
-    rerank = read_choice(results.tuned(variant, seed)) if options.tuned else options.rerank
+    rerank = options.rerank
+    if options.tuned:
+        rerank = read_choice(results, variant, seed, tune_settings(config, variant))
     path = results.submission(variant)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened)

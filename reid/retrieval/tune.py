@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from reid.artefacts import Results
 from reid.config import Config, chosen
-from reid.data.index import read_split
 from reid.data.layout import Tracklet
+from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import sha256_of_file, write_json
+from reid.fingerprint import tune_settings
 from reid.holdout import VALIDATION, part
 from reid.retrieval import features as feature_files
 from reid.retrieval.grid import Grid, Triple, search
@@ -65,10 +66,8 @@ def run(config: Config, variant: str, seed: int) -> None:
         results.tuned(variant, seed),
         {
             "variant": variant,
-            "training": options.training,
             "seed": seed,
-            "flip_tta": options.flip_tta,
-            "validation": training.validation.model_dump(mode="json"),
+            "options": tune_settings(config, variant),
             "identities": len({tracklet.identity for tracklet in tracklets}),
             "features": {"path": source.as_posix(), "sha256": sha256_of_file(source)},
             "protocols": counts,

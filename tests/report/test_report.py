@@ -217,7 +217,8 @@ def test_stale_numbers_are_nowhere(results):
     for path in results.figures().glob("*.csv"):
         rows = csv_rows(path)
         assert not [r for r in rows if (r.get("variant"), r.get("protocol")) == ("pooled", "A2A")]
-    assert "seed1.json is stale: the features changed afterwards" in gaps(page)
+    assert "seed1.json was made of other features" in gaps(page)
+    assert "+ Tuned, A2G, G2A, A2A: stale: the tuning was made of other features" in gaps(page)
     assert not (results.figures() / "tuning_tuned_seed1.svg").exists()
 
 

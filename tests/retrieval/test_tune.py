@@ -1,6 +1,7 @@
 """Tuning: the grid equals single runs, on held-out identities only, and a variant can use it."""
 
 import json
+import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid import config
+from reid import config, status
 from reid.errors import UserError
 from reid.holdout import VALIDATION, hold_out, part
 from reid.report import table
-from reid.retrieval import grid, retrieve, tune
+from reid.retrieval import grid, retrieve, submission, tune
 from reid.retrieval.counting import grade_blends
 from reid.retrieval.metrics import evaluate, group
 from reid.retrieval.rerank import k_reciprocal
@@ -107,11 +108,12 @@ TUNE = {"k1": [3, 6], "k2": [1, 2], "lambda_values": [0.2, 0.8]}
 
 
 def tuned_settings(**changes):
+    base = {"trainings": TRAININGS, "tune": TUNE}
     variants = {
         "good": {"training": "good", "label": "Good"},
         "tuned": {"training": "good", "label": "Tuned", "flip_tta": True, "rerank": "tuned"},
     }
-    return worlds.settings(trainings=TRAININGS, variants=variants, tune=TUNE, **changes)
+    return worlds.settings(**{**base, "variants": variants, **changes})
 
 
 @pytest.fixture
@@ -157,7 +159,63 @@ def test_run_writes_the_choice_and_the_variant_uses_it(world, capsys):
 
 def test_retrieval_of_a_tuned_variant_before_tuning_is_an_error(world):
     options, *_ = world
-    with pytest.raises(UserError, match=r"tune/tuned/seed1.json does not exist"):
+    message = "tune/tuned/seed1.json does not exist: run `reid tune --variant tuned --seed 1`"
+    with pytest.raises(UserError, match=message):
+        retrieve.run(options, "tuned", 1, "A2G")
+
+
+VALIDATION_CHANGED = {**TRAININGS, "good": {"backbone": "tiny", "validation": {"share": 0.25}}}
+FLIP_CHANGED = {
+    "good": {"training": "good", "label": "Good"},
+    "tuned": {"training": "good", "label": "Tuned", "rerank": "tuned"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"tune": {**TUNE, "k1": [3, 7]}}, "tune"),
+        ({"trainings": VALIDATION_CHANGED}, "validation"),
+        ({"variants": FLIP_CHANGED}, "flip_tta"),
+        ({"dataset": {"name": "small", "root": "data", "protocols": ["A2G"]}}, "protocols"),
+    ],
+)
+def test_a_tuning_of_other_options_is_refused_and_no_row(world, capsys, changes, named):
+    options, *_ = world
+    tune.run(options, "tuned", 1)
+    retrieve.run(options, "tuned", 1, "A2G")
+    others = tuned_settings(**changes)
+    reason = f"was made with other options ({named})"
+    message = re.escape(f"{reason}: run `reid tune --variant tuned --seed 1`")
+    with pytest.raises(UserError, match=message):
+        retrieve.run(others, "tuned", 1, "A2G")
+    with pytest.raises(UserError, match=message):
+        submission.run(others, "tuned", 1)
+    table.run(others)
+    assert f"Tuned, A2G: stale: the tuning {reason}." in capsys.readouterr().out
+    found = {job.step: status.status(job) for job in status.jobs(others) if job.output.exists()}
+    assert found["tune"].state == found["retrieve"].state == "outdated"
+    assert found["tune"].detail == f"the tuning {reason}"
+    assert {status.status(job).state for job in status.jobs(options)} == {"done", "waiting"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [("features", "was made of other features"), ("old", "is damaged"), ("cut", "is damaged")],
+)
+def test_a_tuning_of_other_features_or_a_damaged_one_is_refused(world, damage, reason):
+    options, results, _, rows = world
+    tune.run(options, "tuned", 1)
+    path = results.tuned("tuned", 1)
+    content = json.loads(path.read_text())
+    if damage == "features":
+        worlds.write_features(results.features("good", 1, VALIDATION), *rows[::-1])
+    elif damage == "old":
+        del content["options"]
+        path.write_text(json.dumps(content))
+    else:
+        path.write_text(path.read_text()[:-10])
+    with pytest.raises(UserError, match=f"seed1.json {reason}: run `reid tune --variant tuned"):
         retrieve.run(options, "tuned", 1, "A2G")
 
 
