@@ -1,6 +1,7 @@
 """Choose (k1, k2, lambda) of re-ranking on identities held out of training, not on the test set."""
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,25 +82,30 @@ def sides(tracklets: Sequence[Tracklet], protocol: str) -> tuple[NDArray[np.int6
     """Positions of queries and gallery: the held-out tracklets in the shape of a protocol.
 
     A2G: aerial queries, ground gallery. G2A: the reverse. A2A: session 1 against session 2, where
-    there are sessions. Else, and in G2G and ALL, every tracklet is query and gallery: what the
-    query's own camera saw is junk in the evaluation.
+    there are sessions. Else, and in G2G and ALL, the tracklets of each identity in the order of
+    camera and path are taken in turn as query and gallery. So nobody is on both sides: a copy of
+    each query in the gallery would fill the lists of neighbours and favour a large k1.
     """
     view = np.array([tracklet.view for tracklet in tracklets])
     session = np.array([tracklet.session or 0 for tracklet in tracklets])
     aerial, ground = view == "aerial", view == "ground"
-    first, second = {
-        "A2G": (aerial, ground),
-        "G2A": (ground, aerial),
-        "A2A": (session == 1, session == 2) if session.any() else (aerial, aerial),
-        "G2G": (ground, ground),
-        "ALL": (np.full(len(view), True),) * 2,
-    }[protocol]
+    if protocol == "A2A" and session.any():
+        first, second = session == 1, session == 2
+    elif protocol in ("A2G", "G2A"):
+        first, second = (aerial, ground) if protocol == "A2G" else (ground, aerial)
+    else:
+        chosen = {"A2A": aerial, "G2G": ground, "ALL": np.full(len(view), True)}[protocol]
+        turn = _turns(tracklets, np.flatnonzero(chosen))
+        first, second = chosen & (turn == 0), chosen & (turn == 1)
     return np.flatnonzero(first), np.flatnonzero(second)
 
 
 def has_positive(queries: Sequence[Tracklet], gallery: Sequence[Tracklet]) -> bool:
-    """Whether any query has its identity in the gallery."""
-    return bool({t.identity for t in queries} & {t.identity for t in gallery})
+    """Whether any query has its identity in the gallery, seen by another camera."""
+    cameras: dict[int, set[int]] = {}
+    for tracklet in gallery:
+        cameras.setdefault(tracklet.identity, set()).add(tracklet.camera)
+    return any(cameras.get(query.identity, set()) - {query.camera} for query in queries)
 
 
 def choice(surfaces: Mapping[str, Mapping[Triple, float]]) -> dict[str, Any]:
@@ -132,3 +138,14 @@ def choice(surfaces: Mapping[str, Mapping[Triple, float]]) -> dict[str, Any]:
             for triple in triples
         ],
     }
+
+
+def _turns(tracklets: Sequence[Tracklet], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Alternately 0 and 1 over the tracklets of an identity at `places`, by camera and path."""
+    turn = np.zeros(len(tracklets), np.int64)
+    seen: Counter[int] = Counter()
+    for place in sorted(places, key=lambda p: (tracklets[p].camera, tracklets[p].path)):
+        identity = tracklets[place].identity
+        turn[place] = seen[identity] % 2
+        seen[identity] += 1
+    return turn

@@ -273,13 +273,36 @@ def test_a_grid_without_triples_is_an_error():
         )
 
 
-def test_without_sessions_or_from_one_side_everything_is_query_and_gallery():
+@pytest.mark.parametrize(
+    ("protocol", "views"),
+    [("A2A", {"aerial"}), ("G2G", {"ground"}), ("ALL", {"aerial", "ground"})],
+)
+def test_without_sessions_or_from_one_side_tracklets_take_turns(protocol, views):
     held = [replace(tracklet, session=None) for tracklet in worlds.train_tracklets()]
-    for protocol, views in (
-        ("A2A", {"aerial"}),
-        ("G2G", {"ground"}),
-        ("ALL", {"aerial", "ground"}),
-    ):
-        query, gallery = tune.sides(held, protocol)
-        expected = [place for place, tracklet in enumerate(held) if tracklet.view in views]
-        assert query.tolist() == gallery.tolist() == expected
+    sides = tune.sides(held, protocol)
+    expected = [place for place, tracklet in enumerate(held) if tracklet.view in views]
+    assert sorted(np.concatenate(sides).tolist()) == expected  # each on one side
+    shuffled = np.random.default_rng(0).permutation(len(held))
+    others = tune.sides([held[place] for place in shuffled], protocol)
+    for side, other in zip(sides, others, strict=True):
+        assert set(shuffled[other]) == set(side)
+    mine = [held[place] for place in expected if held[place].identity == 5]
+    order = sorted(mine, key=lambda tracklet: (tracklet.camera, tracklet.path))
+    for side, kept in zip(sides, (order[::2], order[1::2]), strict=True):
+        assert [held[p] for p in side if held[p].identity == 5] == kept
+
+
+def test_junk_is_no_positive(world):
+    """Everything of one view was seen by one camera: nobody can be found in A2A and G2G."""
+    _, results, *_ = world
+    protocols = ["A2A", "G2G", "A2G"]
+    one = tuned_settings(dataset={"name": "small", "root": "data", "protocols": protocols})
+    train = [replace(t, session=None, camera=min(t.camera, 1)) for t in worlds.train_tracklets()]
+    worlds.write_split(results, train)
+    tune.run(one, "tuned", 1)
+    assert set(json.loads(results.tuned("tuned", 1).read_text())["protocols"]) == {"A2G"}
+
+    same = [replace(tracklet, camera=0) for tracklet in train]
+    worlds.write_split(results, same)
+    with pytest.raises(UserError, match="no held-out query has a positive in any protocol"):
+        tune.run(one, "tuned", 1)
