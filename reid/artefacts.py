@@ -54,9 +54,9 @@ class Results:
         """Quality by capture conditions of every variant, beside the table."""
         return self.root / "tables" / "breakdown.csv"
 
-    def submission(self, variant: str) -> Path:
+    def submission(self, variant: str, seed: int) -> Path:
         """The challenge's file for a variant: the whole gallery ranked for every query."""
-        return self.root / "submission" / f"{variant}.csv"
+        return self.root / "submission" / variant / f"seed{seed}.csv"
 
     def report(self) -> Path:
         """The report: one file that a browser opens, also without a network."""

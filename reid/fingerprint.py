@@ -136,12 +136,11 @@ def retrieve_settings(config: Config, variant: str) -> dict[str, Any]:
 
 
 def submission_settings(config: Config, variant: str) -> dict[str, Any]:
-    """Options of the challenge's file: whose features, how ranked, which protocols and seed."""
+    """Options of the challenge's file: whose features, how ranked, which protocols."""
     return {
         **retrieve_settings(config, variant),
         "training": config.variants[variant].training,
         "protocols": config.dataset.protocols,
-        "seed": config.seeds[0],
     }
 
 

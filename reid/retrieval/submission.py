@@ -42,19 +42,27 @@ _NAME = re.compile(r"(\d+)_(\d+)", re.ASCII)
 def run(config: Config, variant: str, seed: int) -> Path:
     """Write the submission of a variant, row by row; returns its path.
 
-    Raises UserError when a protocol's features are missing or two gallery tracklets share a name.
+    Says which of the dataset's protocols are no case of the challenge. Raises UserError when none
+    is, a protocol's features are missing, or two tracklets of one side share a name.
     """
     options = chosen(config.variants, variant, "variants")
+    protocols = [name for name in CASES if name in config.dataset.protocols]
+    others = ", ".join(name for name in config.dataset.protocols if name not in CASES)
+    if not protocols:
+        cases = "; ".join(f"{name} is {case}" for name, case in CASES.items())
+        raise UserError(f"dataset.protocols: {others} has no case in the challenge ({cases})")
+    if others:
+        print(f"left out, no case in the challenge: {others}")
     results = Results.of(config.dataset.name)
     rerank = options.rerank
     if options.tuned:
         rerank = read_choice(results, variant, seed, tune_settings(config, variant))
-    path = results.submission(variant)
+    path = results.submission(variant, seed)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened)
         writer.writerow(COLUMNS)
         row_id = 0
-        for protocol in (name for name in CASES if name in config.dataset.protocols):
+        for protocol in protocols:
             tracklets = read_split(results.index(protocol))
             source = results.features(options.training, seed, protocol)
             rows = feature_files.read(source, rows=len(tracklets), flip_tta=options.flip_tta)
@@ -74,10 +82,8 @@ def rankings(
 
     Equal distances stay in gallery order, as in the evaluation.
     """
-    names = [tracklet.name for tracklet in gallery]
-    [(name, times)] = Counter(names).most_common(1)
-    if times > 1:
-        raise UserError(f"{times} gallery tracklets are called {name}: a ranking cannot name them")
+    _unique(queries, "query")
+    names = _unique(gallery, "gallery")
     order = sorted(range(len(queries)), key=lambda q: (queries[q].identity, queries[q].name))
     for q in order:
         yield queries[q].name, [names[g] for g in np.argsort(distances[q], kind="stable")]
@@ -171,6 +177,15 @@ def parse_name(name: str, where: str) -> tuple[int, int]:
     if match is None:
         raise UserError(f"{where}: tracklet name {name!r} is not PID_NUMBER")
     return int(match[1]), int(match[2])
+
+
+def _unique(tracklets: Sequence[Tracklet], side: str) -> list[str]:
+    """Names of the tracklets. Raises UserError when two share one."""
+    names = [tracklet.name for tracklet in tracklets]
+    for name, times in Counter(names).most_common(1):
+        if times > 1:
+            raise UserError(f"{times} {side} tracklets are called {name}: a row cannot name them")
+    return names
 
 
 def _positions(names: list[str], place: dict[str, int], where: str) -> NDArray[np.float32]:

@@ -41,7 +41,7 @@ def test_from_extraction_to_the_table(results, capsys):
     assert {e["attribute"] for e in report["breakdown"]} >= {"altitude", "pixel height"}
     assert main(["table", "--config", "config.yaml"]) == 0
     assert main(["submission", *ROW]) == 0
-    assert main(["score", str(results.submission("tuned")), "--config", "config.yaml"]) == 0
+    assert main(["score", str(results.submission("tuned", 1)), "--config", "config.yaml"]) == 0
     printed = capsys.readouterr().out
     means = [
         json.loads(results.retrieval("tuned", 1, protocol).read_text())["mAP"]

@@ -27,7 +27,7 @@ def rows_of(path):
 def test_round_trip(world, variant):
     options, results = world
     path = submission.run(options, variant, 1)
-    assert path == results.submission(variant)
+    assert path == results.submission(variant, 1)
     cases = submission.read(path)
     assert [case.name for case in cases] == list(submission.CASES.values())
     for case, protocol in zip(cases, submission.CASES, strict=True):
@@ -116,18 +116,49 @@ def test_missing_file_and_foreign_tracklets(world, tmp_path):
         scoring.run(options, path)
 
 
-def test_two_gallery_tracklets_of_one_name_are_an_error():
+def test_two_tracklets_of_one_name_are_an_error():
     tracklet = worlds.tracklet(101, 0, 1, "gallery")
     with pytest.raises(UserError, match="2 gallery tracklets are called 0101_0001"):
         list(submission.rankings([[0.0, 1.0]], [tracklet], [tracklet, tracklet]))
+    with pytest.raises(UserError, match="2 query tracklets are called 0101_0001"):
+        list(submission.rankings([[0.0], [1.0]], [tracklet, tracklet], [tracklet]))
+
+
+def test_every_seed_has_its_own_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = worlds.settings(seeds=[1, 2])
+    worlds.make(options)
+    first, second = (submission.run(options, "good", seed) for seed in (1, 2))
+    assert first != second
+    assert rows_of(first) != rows_of(second)
+
+
+@pytest.mark.parametrize("protocols", [["ALL"], ["G2G", "ALL"]])
+def test_protocols_without_a_case_have_no_submission(tmp_path, monkeypatch, protocols):
+    monkeypatch.chdir(tmp_path)
+    options = worlds.settings(dataset={"name": "small", "root": "data", "protocols": protocols})
+    message = f"{', '.join(protocols)} has no case in the challenge .A2G is Case 1: Aerial"
+    with pytest.raises(UserError, match=message):
+        submission.run(options, "good", 1)
+    assert not any(tmp_path.iterdir())
+
+
+def test_protocols_without_a_case_are_named_as_left_out(world, capsys):
+    _, results = world
+    protocols = ["A2G", "G2G", "ALL"]
+    options = worlds.settings(dataset={"name": "small", "root": "data", "protocols": protocols})
+    path = submission.run(options, "good", 1)
+    assert path == results.submission("good", 1)
+    assert {row["case"] for row in rows_of(path)} == {"Case 1: Aerial to Ground"}
+    assert capsys.readouterr().out == "left out, no case in the challenge: G2G, ALL\n"
 
 
 def test_verbs(world, capsys, tmp_path):
     options, results = world
     (tmp_path / "c.yaml").write_text(options.model_dump_json())
     assert main(["submission", "--config", "c.yaml", "--variant", "good"]) == 0
-    assert capsys.readouterr().out.strip() == str(results.submission("good"))
-    assert main(["score", str(results.submission("good")), "--config", "c.yaml"]) == 0
+    assert capsys.readouterr().out.strip() == str(results.submission("good", 1))
+    assert main(["score", str(results.submission("good", 1)), "--config", "c.yaml"]) == 0
     assert "macro mean" in capsys.readouterr().out
     assert main(["score", "nothing.csv", "--config", "c.yaml"]) == 1
     assert capsys.readouterr().err.startswith("error: nothing.csv does not exist")

@@ -80,6 +80,15 @@ class TestFresh:
         wanted = {"dataset": "detreidx", "training": "scaled", "seed": "1"}
         assert Job("extract", {**wanted, "protocol": "validation"}) in jobs
 
+    def test_a_submission_is_of_its_seed(self, fresh: Workspace) -> None:
+        with fresh.appended("mine.yaml", "seeds: [1, 2]\n"):
+            target = "results/detreidx/submission/scaled/seed2.csv"
+            jobs = fresh.plan(target, "--configfile", "mine.yaml")
+        wanted = {"dataset": "detreidx", "variant": "scaled", "seed": "2"}
+        assert Job("submission", wanted) in jobs
+        assert values(jobs, "extract", "seed") == {"2"}
+        assert counts(jobs)["extract"] == 3
+
     def test_gpu_rules_ask_for_one_gpu_and_only_one_runs_at_a_time(self, fresh: Workspace) -> None:
         printed = fresh.snakemake("-n")
         blocks = [block for block in printed.split("\n[") if "rule stage2:" in block]

@@ -176,8 +176,7 @@ def tuned(wildcards):
     """An input: the re-ranking parameters of the variant, if they are chosen by `reid tune`."""
     if not SETTINGS.variants[wildcards.variant].tuned:
         return []
-    seed = wildcards.get("seed", SETTINGS.seeds[0])
-    return Results.of(DATASET).tuned(wildcards.variant, seed)
+    return Results.of(DATASET).tuned(wildcards.variant, wildcards.seed)
 
 
 def indices(wildcards):
@@ -186,10 +185,10 @@ def indices(wildcards):
 
 
 def all_features(wildcards):
-    """An input: the features of the variant's training by the first seed, of all protocols."""
+    """An input: the features of the variant's training, of all protocols."""
     training = SETTINGS.variants[wildcards.variant].training
-    first = SETTINGS.seeds[0]
-    return [Results.of(DATASET).features(training, first, p) for p in PROTOCOLS]
+    results = Results.of(DATASET)
+    return [results.features(training, wildcards.seed, each) for each in PROTOCOLS]
 
 
 def metrics():

@@ -82,11 +82,11 @@ rule submission:
         features=all_features,
         tuned=tuned,
     output:
-        "results/{dataset}/submission/{variant}.csv",
+        "results/{dataset}/submission/{variant}/seed{seed}.csv",
     log:
-        "results/{dataset}/logs/submission/{variant}.log",
+        "results/{dataset}/logs/submission/{variant}/seed{seed}.log",
     benchmark:
-        "results/{dataset}/benchmarks/submission/{variant}.tsv"
+        "results/{dataset}/benchmarks/submission/{variant}/seed{seed}.tsv"
     conda:
         "../envs/reid.yaml"
     resources:
@@ -99,4 +99,4 @@ rule submission:
         config=frozen,
     shell:
         "exec python -m reid submission --config {params.config} --variant {wildcards.variant}"
-        " >> {log} 2>&1"
+        " --seed {wildcards.seed} >> {log} 2>&1"
