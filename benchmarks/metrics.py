@@ -24,8 +24,8 @@ from benchmarks.measure import (
     ratio,
     typical,
 )
-from reid.retrieval.features import l2_normalised
 from reid.retrieval.metrics import score
+from reid.retrieval.retrieve import distances_of
 
 
 def evaluators(
@@ -67,8 +67,7 @@ def main() -> None:
     print(describe_machine())
     size, queries = arguments.queries + arguments.gallery, arguments.queries
     identities, features = identities_and_features(size)
-    unit = l2_normalised(features)
-    distances = np.ascontiguousarray(1 - unit[:queries] @ unit[queries:].T)
+    distances = distances_of(features[:queries], features[queries:], None)
     cameras = np.random.default_rng(0).integers(0, 3, size)
     sides = (identities[:queries], identities[queries:], cameras[:queries], cameras[queries:])
 

@@ -29,10 +29,11 @@ from benchmarks.measure import (
     ratio,
     typical,
 )
+from reid.retrieval.distances import TILE
+from reid.retrieval.features import stack
 from reid.retrieval.metrics import evaluate
-from reid.retrieval.neighbours import BLOCK
 from reid.retrieval.products import Products
-from reid.retrieval.rerank import k_reciprocal, k_reciprocal_of_matrix, stack
+from reid.retrieval.rerank import k_reciprocal, k_reciprocal_of_matrix
 from reid.retrieval.threads import available_cores, one_thread_per_product, over_pairs
 
 OPTIONS = {"k1": 28, "k2": 6, "lambda_value": 0.28}
@@ -42,12 +43,12 @@ DENSE_LIMIT = 10_000
 
 def gemm(features: np.ndarray, *, half: bool, topk: bool = False) -> None:
     """Blocked products of all rows with all (or the upper triangle), on every core."""
-    starts = range(0, len(features), BLOCK)
+    starts = range(0, len(features), TILE)
     threads = available_cores()
     products = Products(features)
 
     def product(a: int, b: int) -> None:
-        sides = [slice(part * BLOCK, (part + 1) * BLOCK) for part in (a, b)]
+        sides = [slice(part * TILE, (part + 1) * TILE) for part in (a, b)]
         products(*sides)
         if not half and a < b:
             products(*reversed(sides))
@@ -55,7 +56,7 @@ def gemm(features: np.ndarray, *, half: bool, topk: bool = False) -> None:
     if topk:
         rows = torch.from_numpy(features)
         for start in starts:
-            torch.topk(rows[start : start + BLOCK] @ rows.T, min(29, len(rows)))
+            torch.topk(rows[start : start + TILE] @ rows.T, min(29, len(rows)))
         return
     with one_thread_per_product():
         over_pairs(product, len(starts), threads=threads)

@@ -27,8 +27,8 @@ from reid.errors import UserError
 from reid.files import read_json
 from reid.retrieval.extract import embed, restore
 from reid.retrieval.features import Floats
-from reid.retrieval.rerank import Ranking, stack
-from reid.retrieval.retrieve import distances_of
+from reid.retrieval.rerank import Ranking, first_of_blocks
+from reid.retrieval.retrieve import distance_blocks, distances_of
 from reid.train.common import pick_device
 
 
@@ -147,11 +147,11 @@ class TrackletEncoder:
         Row q of `index` holds positions in `gallery.folders`, nearest first.
         Raises UserError on an empty side, features of different sizes or not finite.
         """
-        if top is not None and top < 1:
-            raise UserError(f"top must be at least 1, got {top}")
-        stack(query.features, gallery.features, normalize=True)
+        if top is not None:
+            blocks = distance_blocks(query.features, gallery.features, rerank)
+            return first_of_blocks(blocks, len(query.features), len(gallery.features), top)
         distances = distances_of(query.features, gallery.features, rerank)
-        order = np.argsort(distances, axis=1, kind="stable")[:, :top]
+        order = np.argsort(distances, axis=1, kind="stable")
         nearest = np.take_along_axis(distances, order, axis=1)
         return Ranking(order.astype(np.int32), nearest)
 

@@ -30,8 +30,9 @@ Form = Literal["float32", "released", "unnormalised"]
 `unnormalised`: no division by the farthest distance and one neighbour fewer (cluster-contrast)."""
 
 Ints = NDArray[np.int32]
-PairDistances = Callable[[NDArray[np.int64], Ints], Floats]
-"""(offsets (N + 1,), columns) of sparse rows -> squared distance of each (row, column) pair."""
+PairDistances = Callable[[NDArray[np.int64], Ints, int], Floats]
+"""(offsets (N + 1,), columns) of sparse rows, and the size of the neighbour lists that k1 asks for
+-> squared distance of each (row, column) pair."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def weigh(
     scale = np.ones_like(neighbours.farthest) if fewer else neighbours.farthest
     scale = np.where(scale > 0, scale, np.float32(1))
 
-    values = pair_distances(offsets, columns)
+    values = pair_distances(offsets, columns, k1 + 1)
     values /= np.repeat(scale, np.diff(offsets))
     np.negative(values, out=values)
     np.exp(values, out=values)

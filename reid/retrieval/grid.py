@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from reid.errors import UserError
 from reid.retrieval import neighbours
 from reid.retrieval.counting import grade_blends
+from reid.retrieval.distances import Distances
 from reid.retrieval.encoding import Encoding, expand, weigh
-from reid.retrieval.features import Floats
+from reid.retrieval.features import Floats, stack
 from reid.retrieval.jaccard import jaccard_rows
 from reid.retrieval.metrics import group
 from reid.retrieval.pairs import pairs_of_features
-from reid.retrieval.products import Products
-from reid.retrieval.rerank import check, stack
-from reid.retrieval.threads import available_cores, over_rows
+from reid.retrieval.rerank import check
+from reid.retrieval.threads import cores, over_rows
 
 Triple = tuple[int, int, float]
 
@@ -65,13 +65,12 @@ def search(
         raise UserError("tune: every k2 exceeds every k1, the grid is empty")
     for triple in triples:
         check(*triple)
-    workers = threads or available_cores()
+    workers = cores(threads)
     features = stack(query, gallery, normalize=True)
     queries = len(query)
     distances = np.empty((queries, len(gallery)), np.float32)
     size = min(max(grid.k1) + 1, len(features))
-    products = Products(features, device)
-    near = neighbours.nearest(products, size, cross=distances, threads=workers)
+    near = neighbours.nearest(Distances(features, device), size, cross=distances, threads=workers)
     pairs = pairs_of_features(features, near, threads=workers)
     distances /= np.where(near.farthest > 0, near.farthest, np.float32(1))[:queries, None]
     nearest = distances.min(axis=1)

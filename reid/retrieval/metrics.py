@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reid.errors import UserError
 from reid.retrieval.counting import score_rows
-from reid.retrieval.threads import available_cores, over_rows
+from reid.retrieval.threads import cores, over_rows
 
 ApRule = Literal["standard", "trapezoid"]
 """`standard`: mean precision at the positives (rectangles). `trapezoid`: the public scorer of the
@@ -182,7 +182,7 @@ def score_blocks(
             first[part],
             positives[part],
             damaged,
-            threads=threads or available_cores(),
+            threads=cores(threads),
         )
         if damaged.any():
             raise UserError(f"distances of query {done + int(damaged.argmax())} are not numbers")

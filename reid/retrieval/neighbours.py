@@ -1,8 +1,8 @@
 """Nearest neighbours of every row among all rows, without an (N, N) matrix.
 
-Squared Euclidean distances come in blocks of the upper triangle only: one matrix product serves
-the rows of one side and, transposed, those of the other. Blocks come in any order, whatever core
-is free takes the next one; ties go to the lowest index by comparison, not by order of arrival.
+Distances come in tiles of the upper triangle only: one matrix product serves the rows of one side
+and, transposed, those of the other. Tiles come in any order, whatever core is free takes the next
+one; ties go to the lowest index by comparison, not by order of arrival.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reid.retrieval.distances import TILE, Distances
 from reid.retrieval.features import Floats
-from reid.retrieval.products import Products
-from reid.retrieval.scan import SPARE, scan_columns, scan_rows, sort_nearest, to_distances
+from reid.retrieval.scan import SPARE, scan_columns, scan_rows, sort_nearest, spread_copies
 from reid.retrieval.threads import one_thread_per_product, over_pairs, over_rows
-
-BLOCK = 256
-"""Rows of a distance block: 256 KiB, which stays in the cache of a core. Of those on the diagonal
-half is computed in vain: larger ones cost more than they gain below some 10,000 rows."""
 
 
 @dataclass(frozen=True)
@@ -35,71 +31,59 @@ class Neighbours:
 
 
 def nearest(
-    products: Products, count: int, *, cross: Floats | None = None, threads: int
+    distances: Distances, count: int, *, cross: Floats | None = None, threads: int
 ) -> Neighbours:
-    """The `count` <= N nearest rows of each row of the features (N, D) of `products`.
+    """The `count` <= N nearest rows of each of the N rows.
 
     cross: (Q, G) array with Q + G = N, filled with the distances from the first Q rows to the
     others while they are at hand.
     """
-    size = len(products.features)
-    norms = squared_norms(products.features)
-    pools = Pools.empty(size, count)
-    parts = [slice(top, min(top + BLOCK, size)) for top in range(0, size, BLOCK)]
+    pools = Pools.empty(distances.distinct, min(count, distances.distinct))
+    parts = distances.parts
 
     def work(a: int, b: int) -> None:
         rows, columns = parts[a], parts[b]
-        block = products(rows, columns)
-        of_rows, of_columns = pools.part(rows), pools.part(columns)
-        to_distances(0, len(block), block, norms[rows], norms[columns])
-        scan_rows(0, len(block), block, columns.start, *of_rows)
+        tile = distances.tile(a, b)
+        scan_rows(0, len(tile), tile, columns.start, *pools.part(rows))
         if a < b:
-            scan_columns(0, len(block), block, rows.start, *of_columns)
-        if cross is not None:
-            _copy_cross(block, rows, columns, cross)
+            scan_columns(0, len(tile), tile, rows.start, *pools.part(columns))
+        if cross is not None and not distances.copies:
+            _copy_cross(tile, rows, columns, cross)
 
     with one_thread_per_product():
         over_pairs(work, len(parts), threads=threads)
-    return pools.nearest(threads=threads)
+    found = pools.nearest(threads=threads)
+    if not distances.copies:
+        return found
+    if cross is not None:
+        rows, columns = slice(0, len(cross)), slice(len(cross), distances.size)
+        distances.fill(cross, rows, columns, threads=threads)
+    return _with_copies(found, distances.origin, count, threads)
+
+
+def _with_copies(
+    found: Neighbours, origin: NDArray[np.int64], count: int, threads: int
+) -> Neighbours:
+    """The nearest of all rows, from the nearest distinct ones of the distinct rows."""
+    members = np.argsort(origin, kind="stable").astype(np.int32)
+    starts = np.searchsorted(origin[members], np.arange(len(found.index) + 1))
+    index = np.empty((len(found.index), count), np.int32)
+    distance = np.empty(index.shape, np.float32)
+    arrays = (found.index, found.distance, starts, members, index, distance)
+    over_rows(spread_copies, len(index), *arrays, threads=threads)
+    return Neighbours(index[origin], distance[origin], found.farthest[origin])
 
 
 def nearest_of_matrix(distances: NDArray[Any], count: int, *, threads: int) -> Neighbours:
     """As `nearest`, for given squared distances (N, N): column j holds the distances from j."""
     size = len(distances)
     pools = Pools.empty(size, count)
-    for top in range(0, size, BLOCK):
-        rows = slice(top, min(top + BLOCK, size))
+    for top in range(0, size, TILE):
+        rows = slice(top, min(top + TILE, size))
         block = np.ascontiguousarray(distances[:, rows].T, dtype=np.float32)
         block += np.float32(0)  # -0.0 and 0.0 tie
         pools.offer(block, rows, threads=threads)
     return pools.nearest(threads=threads)
-
-
-def squared_norms(features: Floats) -> Floats:
-    """(N,) squared length of each row, with no (N, D) temporary."""
-    norms: Floats = np.einsum("nd,nd->n", features, features)
-    return norms
-
-
-def cross_distances(
-    products: Products, first: int, queries: int, out: Floats, *, threads: int
-) -> None:
-    """Squared Euclidean distances of rows from `first` on to the rows after `queries`.
-
-    out: (rows, N - queries), filled.
-    """
-    columns = slice(queries, len(products.features))
-    rows_of = products.features[first : first + len(out)]
-    norms = squared_norms(rows_of), squared_norms(products.features[columns])
-
-    def part(start: int, stop: int) -> None:
-        for top in range(start, stop, BLOCK):  # a product may be made elsewhere and copied
-            end = min(top + BLOCK, stop)
-            products(slice(first + top, first + end), columns, out[top:end])
-            to_distances(top, end, out, *norms)
-
-    with one_thread_per_product():
-        over_rows(part, len(out), threads=threads)
 
 
 @dataclass(frozen=True)
@@ -150,12 +134,12 @@ class Pools:
         return Neighbours(index, distance, self.farthest)
 
 
-def _copy_cross(block: Floats, rows: slice, columns: slice, cross: Floats) -> None:
-    """Copy the query x gallery part of a block of the upper triangle into `cross`."""
+def _copy_cross(tile: Floats, rows: slice, columns: slice, cross: Floats) -> None:
+    """Copy the query x gallery part of a tile of the upper triangle into `cross`."""
     queries = len(cross)
     last_row = min(rows.stop, queries)
     first_column = max(columns.start, queries)
     if rows.start < last_row and first_column < columns.stop:
-        cross[rows.start : last_row, first_column - queries : columns.stop - queries] = block[
+        cross[rows.start : last_row, first_column - queries : columns.stop - queries] = tile[
             : last_row - rows.start, first_column - columns.start :
         ]

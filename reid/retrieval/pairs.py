@@ -7,9 +7,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from reid.retrieval.encoding import PairDistances
-from reid.retrieval.features import Floats
-from reid.retrieval.neighbours import Neighbours, squared_norms
-from reid.retrieval.scan import NOISE
+from reid.retrieval.features import Floats, squared_norms
+from reid.retrieval.neighbours import Neighbours
 from reid.retrieval.threads import over_rows
 
 
@@ -17,9 +16,10 @@ def pairs_of_features(features: Floats, near: Neighbours, *, threads: int) -> Pa
     """Squared distances of sparse pairs: from the lists where present, else by inner product."""
     norms = squared_norms(features)
 
-    def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32]) -> Floats:
+    def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32], listed: int) -> Floats:
         out = np.empty(len(columns), np.float32)
-        known = (near.index, near.distance)
+        # No more of the lists than a run with this k1 alone would have: the last bit is the same.
+        known = (min(listed, near.index.shape[1]), near.index, near.distance)
         sparse = (offsets, columns, out)
         over_rows(_pair_rows, len(features), features, norms, *known, *sparse, threads=threads)
         return out
@@ -41,6 +41,7 @@ def _pair_rows(
     stop: int,
     features: Any,
     norms: Any,
+    listed: int,
     index: Any,
     distance: Any,
     offsets: Any,
@@ -49,15 +50,14 @@ def _pair_rows(
 ) -> None:  # pragma: no cover - compiled
     known = np.full(norms.size, -1, np.int32)
     for i in range(start, stop):
-        for place in range(index.shape[1]):
+        for place in range(listed):
             known[index[i, place]] = place
         for p in range(offsets[i], offsets[i + 1]):
             j = columns[p]
             if known[j] >= 0:
                 out[p] = distance[i, known[j]]
             else:
-                scale = norms[i] + norms[j]
-                value = scale - np.float32(2) * _dot(features[i], features[j])
-                out[p] = value if value > NOISE * scale else np.float32(0)
-        for place in range(index.shape[1]):
+                value = norms[i] + norms[j] - np.float32(2) * _dot(features[i], features[j])
+                out[p] = value if value > 0 else np.float32(0)
+        for place in range(listed):
             known[index[i, place]] = -1

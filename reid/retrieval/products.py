@@ -34,16 +34,13 @@ class Products:
         elif "torch" in sys.modules:
             self._by_torch = _by_onednn(features)
 
-    def __call__(self, rows: slice, columns: slice, out: Floats | None = None) -> Floats:
-        """features[rows] @ features[columns].T, float32, in `out` if there is one."""
-        if self._by_torch is None:
-            product: Floats = np.matmul(self.features[rows], self.features[columns].T, out=out)
-            return product
-        product = self._by_torch(rows, columns).numpy(force=True)
-        if out is None:
-            return product
-        np.copyto(out, product)
-        return out
+    def __call__(self, rows: slice, columns: slice) -> Floats:
+        """features[rows] @ features[columns].T, float32, in an array of its own."""
+        if self._by_torch is not None:
+            product: Floats = self._by_torch(rows, columns).numpy(force=True)
+        else:
+            product = np.matmul(self.features[rows], self.features[columns].T)
+        return product
 
 
 def _on_device(features: Floats, device: str) -> TorchProduct:

@@ -14,14 +14,11 @@ from numpy.typing import NDArray
 
 from reid.errors import UserError
 from reid.retrieval import jaccard, neighbours
+from reid.retrieval.distances import Distances, row_blocks
 from reid.retrieval.encoding import Form, encode
-from reid.retrieval.features import Floats
+from reid.retrieval.features import Floats, stack
 from reid.retrieval.pairs import pairs_of_features
-from reid.retrieval.products import Products
-from reid.retrieval.threads import available_cores
-
-STREAM = 8 * 2**20
-"""Entries of a block of queries that is streamed: 32 MiB, enough rows for a good product."""
+from reid.retrieval.threads import cores
 
 
 @dataclass(frozen=True)
@@ -92,18 +89,20 @@ def k_reciprocal(
     parameters out of range.
     """
     check(k1, k2, lambda_value, form)
-    workers = threads or available_cores()
+    workers = cores(threads)
     features = stack(query, gallery, normalize=normalize)
-    products = Products(features, device)
+    distances = Distances(features, device)
     queries, positions = len(query), len(gallery)
+    if top is not None and out is not None:
+        raise UserError("top keeps no distances to put in out: give one of them")
     if top is not None:
-        blocks = _blocks(products, queries, k1, k2, lambda_value, form, workers)
-        return _first(blocks, queries, positions, top, workers)
+        blocks = _blocks(distances, features, queries, k1, k2, lambda_value, form, workers)
+        return first_of_blocks(blocks, queries, positions, top, threads=workers)
     if out is None:
         out = np.empty((queries, positions), np.float32)
-    elif out.shape != (queries, positions) or out.dtype != np.float32:
-        raise UserError(f"out must be float32 of shape {(queries, positions)}")
-    near = neighbours.nearest(products, _list_size(k1, features), cross=out, threads=workers)
+    elif out.shape != (queries, positions) or out.dtype != np.float32 or not out.flags.writeable:
+        raise UserError(f"out must be float32 of shape {(queries, positions)}, to be written to")
+    near = neighbours.nearest(distances, _list_size(k1, features), cross=out, threads=workers)
     pairs = pairs_of_features(features, near, threads=workers)
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=workers)
     jaccard.blend(encoding, out, lambda_value=lambda_value, form=form, threads=workers)
@@ -129,9 +128,9 @@ def k_reciprocal_blocks(
     """
     check(k1, k2, lambda_value, form)
     features = stack(query, gallery, normalize=normalize)
-    workers = threads or available_cores()
-    products = Products(features, device)
-    return _blocks(products, len(query), k1, k2, lambda_value, form, workers)
+    workers = cores(threads)
+    distances = Distances(features, device)
+    return _blocks(distances, features, len(query), k1, k2, lambda_value, form, workers)
 
 
 def k_reciprocal_of_matrix(
@@ -154,10 +153,10 @@ def k_reciprocal_of_matrix(
         raise UserError(f"distances of shape {matrix.shape} with {queries} queries are not (N, N)")
     if not np.isfinite(matrix).all():
         raise UserError("distances must be finite")
-    workers = threads or available_cores()
+    workers = cores(threads)
     near = neighbours.nearest_of_matrix(matrix, _list_size(k1, matrix), threads=workers)
 
-    def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32]) -> Floats:
+    def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32], _: int) -> Floats:
         return matrix[columns, np.repeat(np.arange(len(matrix)), np.diff(offsets))]
 
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=workers)
@@ -168,6 +167,9 @@ def k_reciprocal_of_matrix(
 
 def check(k1: int, k2: int, lambda_value: float, form: Form = "float32") -> None:
     """Raise UserError unless the parameters are in range: 1 <= k2 <= k1, 0 <= lambda <= 1."""
+    for name, value in (("k1", k1), ("k2", k2)):
+        if not isinstance(value, int | np.integer):
+            raise UserError(f"{name} must be a whole number, got {value!r}")
     if k1 < 1 or k2 < 1:
         raise UserError(f"k1 ({k1}) and k2 ({k2}) must be at least 1")
     if k2 > k1:
@@ -178,39 +180,13 @@ def check(k1: int, k2: int, lambda_value: float, form: Form = "float32") -> None
         raise UserError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
 
 
-def stack(query: NDArray[Any], gallery: NDArray[Any], *, normalize: bool) -> Floats:
-    """Queries, then gallery, in one float32 array, l2-normalised on demand.
-
-    Raises UserError when they are not matrices of one width, empty, or not finite.
-    """
-    for name, features in (("query", query), ("gallery", gallery)):
-        if np.ndim(features) != 2:
-            raise UserError(f"{name} features must be (rows, size), got shape {np.shape(features)}")
-        if len(features) == 0:
-            raise UserError(f"the {name} is empty: there is nothing to rank")
-    if query.shape[1] != gallery.shape[1]:
-        raise UserError(
-            f"query features have size {query.shape[1]}, gallery features {gallery.shape[1]}: "
-            "they come from different models"
-        )
-    features = np.empty((len(query) + len(gallery), query.shape[1]), np.float32)
-    features[: len(query)] = query
-    features[len(query) :] = gallery
-    norms = neighbours.squared_norms(features)
-    if not np.isfinite(norms).all():
-        raise UserError(f"features of row {int(np.isfinite(norms).argmin())} are not finite")
-    if normalize:
-        lengths = np.sqrt(norms)
-        features /= np.where(lengths > 0, lengths, np.float32(1))[:, None]
-    return features
-
-
 def _list_size(k1: int, rows: NDArray[Any]) -> int:
     return min(k1 + 1, len(rows))
 
 
 def _blocks(
-    products: Products,
+    distances: Distances,
+    features: Floats,
     queries: int,
     k1: int,
     k2: int,
@@ -218,31 +194,29 @@ def _blocks(
     form: Form,
     threads: int,
 ) -> Iterator[Floats]:
-    features = products.features
-    near = neighbours.nearest(products, _list_size(k1, features), threads=threads)
+    near = neighbours.nearest(distances, _list_size(k1, features), threads=threads)
     pairs = pairs_of_features(features, near, threads=threads)
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=threads)
-    positions = len(features) - queries
-    rows = min(queries, max(1, STREAM // positions))
-    buffer = np.empty((rows, positions), np.float32)
-    for first in range(0, queries, rows):
-        block = buffer[: min(rows, queries - first)]
-        neighbours.cross_distances(products, first, queries, block, threads=threads)
+    gallery = slice(queries, len(features))
+    for rows, block in row_blocks(queries, len(features) - queries):
+        distances.fill(block, rows, gallery, threads=threads)
         jaccard.blend(
-            encoding, block, first=first, lambda_value=lambda_value, form=form, threads=threads
+            encoding, block, first=rows.start, lambda_value=lambda_value, form=form, threads=threads
         )
         yield block
 
 
-def _first(
-    blocks: Iterator[Floats], queries: int, positions: int, top: int, threads: int
+def first_of_blocks(
+    blocks: Iterator[Floats], queries: int, positions: int, top: int, *, threads: int | None = None
 ) -> Ranking:
-    if top < 1:
-        raise UserError(f"top must be at least 1, got {top}")
+    """The first `top` of each ranking, from consecutive (rows, positions) blocks of queries."""
+    if not isinstance(top, int | np.integer) or top < 1:
+        raise UserError(f"top must be at least 1 and whole, got {top}")
+    workers = cores(threads)
     best = neighbours.Pools.empty(queries, min(top, positions))
     first = 0
     for block in blocks:
-        best.offer(block, slice(first, first + len(block)), threads=threads)
+        best.offer(block, slice(first, first + len(block)), threads=workers)
         first += len(block)
-    nearest = best.nearest(threads=threads)
+    nearest = best.nearest(threads=workers)
     return Ranking(nearest.index, nearest.distance)

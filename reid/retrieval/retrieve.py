@@ -1,6 +1,6 @@
 """Rank the gallery of a protocol for every query, and measure it (Sec. 3.2.5, 3.2.6, 4.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from reid.fingerprint import tune_settings
 from reid.retrieval import features as feature_files
 from reid.retrieval.breakdown import Side, breakdown, quality
 from reid.retrieval.choice import read_choice
-from reid.retrieval.features import Floats, l2_normalised
+from reid.retrieval.distances import cosine_blocks
+from reid.retrieval.features import Floats
 from reid.retrieval.metrics import Metrics, Scores, score
 from reid.retrieval.products import device_for
-from reid.retrieval.rerank import k_reciprocal
+from reid.retrieval.rerank import k_reciprocal, k_reciprocal_blocks
 
 RANKS = (1, 5, 10, 20)
 
@@ -95,23 +96,25 @@ def measure(distances: Floats, queries: Side, gallery: Side) -> dict[str, Any]:
 def distances_of(
     query: Floats, gallery: Floats, rerank: ReRanking | None, device: str | None = None
 ) -> Floats:
-    """Distances (Q, G) of raw features: cosine on l2-normalised ones, or re-ranked.
-
-    device: where re-ranking multiplies, see `k_reciprocal`.
-    """
+    """Distances (Q, G) of raw features: cosine, or re-ranked; device: see `k_reciprocal`."""
     if rerank is not None:
-        return k_reciprocal(
-            query,
-            gallery,
-            k1=rerank.k1,
-            k2=rerank.k2,
-            lambda_value=rerank.lambda_value,
-            normalize=rerank.normalize,
-            form=rerank.form,
-            device=device,
-        )
-    cosine: Floats = np.matmul(l2_normalised(query), l2_normalised(gallery).T)
-    return np.subtract(np.float32(1), cosine, out=cosine)
+        found: Floats = k_reciprocal(query, gallery, **rerank.model_dump(), device=device)
+        return found
+    distances = np.empty((len(query), len(gallery)), np.float32)
+    first = 0
+    for block in cosine_blocks(query, gallery, device=device):
+        distances[first : first + len(block)] = block
+        first += len(block)
+    return distances
+
+
+def distance_blocks(
+    query: Floats, gallery: Floats, rerank: ReRanking | None, device: str | None = None
+) -> Iterator[Floats]:
+    """As `distances_of`, in consecutive (rows, G) blocks of queries, each lost with the next."""
+    if rerank is not None:
+        return k_reciprocal_blocks(query, gallery, **rerank.model_dump(), device=device)
+    return cosine_blocks(query, gallery, device=device)
 
 
 def sides(tracklets: Sequence[Tracklet]) -> tuple[list[Tracklet], list[Tracklet]]:

@@ -18,23 +18,20 @@ SLACK, BISECTIONS = 24, 20
 LAST = 0xFFFFFFFF
 """No index is larger."""
 
-NOISE = np.float32(4e-6)
-"""Squared distances below this share of the squared norms are rounding errors of the product:
-they count as zero, so that duplicates tie exactly."""
-
 
 @njit(cache=True, nogil=True)
 def to_distances(
-    start: int, stop: int, block: Any, row_norms: Any, column_norms: Any
+    block: Any, row_norms: Any, column_norms: Any, diagonal: bool
 ) -> None:  # pragma: no cover - compiled
-    """Turn inner products into squared distances, in place."""
-    for r in range(start, stop):
+    """Turn inner products into squared distances, in place; `diagonal`: row r is column r."""
+    for r in range(len(block)):
         row = block[r]
         norm = row_norms[r]
         for j in range(row.size):
-            scale = norm + column_norms[j]
-            distance = scale - np.float32(2) * row[j]
-            row[j] = distance if distance > NOISE * scale else np.float32(0)
+            distance = norm + column_norms[j] - np.float32(2) * row[j]
+            row[j] = distance if distance > 0 else np.float32(0)
+        if diagonal:
+            row[r] = 0
 
 
 # A candidate is one unsigned integer that sorts by distance, then by index: the bits of the
@@ -133,6 +130,37 @@ def sort_nearest(
         for place in range(index.shape[1]):
             index[r, place] = np.int32(nearest[place] & np.uint64(LAST))
             distance[r, place] = _distance(nearest[place])
+
+
+@njit(cache=True, nogil=True)
+def spread_copies(
+    start: int,
+    stop: int,
+    index: Any,
+    distance: Any,
+    starts: Any,
+    members: Any,
+    all_index: Any,
+    all_distance: Any,
+) -> None:  # pragma: no cover - compiled
+    """The nearest of each row with all copies of them, nearest first, ties by index.
+
+    members[starts[d] : starts[d + 1]]: the copies of row d of `index`, ascending, itself first.
+    """
+    count = all_index.shape[1]
+    keys = np.empty(index.shape[1] * count, np.uint64)
+    for r in range(start, stop):
+        end = 0
+        for p in range(index.shape[1]):
+            first = starts[index[r, p]]
+            for m in range(first, min(first + count, starts[index[r, p] + 1])):
+                keys[end] = _key(distance[r, p], members[m])
+                end += 1
+        nearest = keys[:end]
+        nearest.sort()
+        for place in range(count):
+            all_index[r, place] = np.int32(nearest[place] & np.uint64(LAST))
+            all_distance[r, place] = _distance(nearest[place])
 
 
 # Few entries matter: counting those of a chunk vectorises, finding them does not. What vectorises

@@ -17,6 +17,8 @@ from typing import Any
 import numpy  # noqa: F401 - its matrix library must be there when the controller looks
 from threadpoolctl import ThreadpoolController
 
+from reid.errors import UserError
+
 
 def available_cores() -> int:
     """Threads to use: what the matrix library would, which follows the limits set around it.
@@ -26,6 +28,15 @@ def available_cores() -> int:
     """
     pools = _controller().select(user_api="blas").info()
     return int(min([len(os.sched_getaffinity(0)), *(pool["num_threads"] for pool in pools)]))
+
+
+def cores(threads: int | None) -> int:
+    """Threads to use: those asked for, or what is available. Raises UserError on none."""
+    if threads is None:
+        return available_cores()
+    if threads < 1:
+        raise UserError(f"threads must be at least 1, got {threads}")
+    return threads
 
 
 def over_rows(kernel: Callable[..., None], rows: int, *arguments: Any, threads: int) -> None:

@@ -9,7 +9,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from reid.errors import UserError
-from reid.retrieval import neighbours
+from reid.retrieval import distances, neighbours
+from reid.retrieval.distances import cosine_blocks
 from reid.retrieval.products import WORTH_A_GPU, device_for
 from reid.retrieval.rerank import (
     k_reciprocal,
@@ -156,7 +157,7 @@ def test_block_size_and_threads_change_nothing(monkeypatch, block, threads):
     query, rest = clustered(40, 110, 24, seed=5, clusters=9)
     options = {"k1": 12, "k2": 4, "lambda_value": 0.3}
     expected = oracle.k_reciprocal(query, rest, **options)
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(distances, "TILE", block)
     got = k_reciprocal(query, rest, **options, threads=threads)
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
 
@@ -182,13 +183,14 @@ def test_top_breaks_ties_by_gallery_order():
 
 
 def test_blocks_and_memmap_hold_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(distances, "STREAM", 800)  # several blocks
+    monkeypatch.setattr(distances, "TILE", 7)
     query, rest = clustered(40, 110, 24, seed=5, clusters=9)
     options = {"k1": 12, "k2": 4, "lambda_value": 0.3}
     full = k_reciprocal(query, rest, **options)
-    monkeypatch.setattr("reid.retrieval.rerank.STREAM", 800)  # several blocks of 7 rows
     blocks = [block.copy() for block in k_reciprocal_blocks(query, rest, **options)]
     assert len(blocks) > 1
-    np.testing.assert_allclose(np.concatenate(blocks), full, atol=1e-6)
+    np.testing.assert_array_equal(np.concatenate(blocks), full)
     stored = np.memmap(tmp_path / "out.bin", np.float32, "w+", shape=full.shape)
     assert k_reciprocal(query, rest, **options, out=stored) is stored
     np.testing.assert_array_equal(stored, full)
@@ -241,8 +243,15 @@ ROWS = np.eye(4, dtype=np.float32)
         (ROWS, ROWS, {"lambda_value": float("nan")}, r"lie in \[0, 1\]"),
         (ROWS, ROWS, {"form": "float64"}, "form must be one of"),
         (ROWS, ROWS, {"top": 0}, "top must be at least 1"),
+        (ROWS, ROWS, {"top": 2.5}, "top must be at least 1"),
         (ROWS, ROWS, {"device": "nonsense"}, "device 'nonsense' cannot hold"),
         (ROWS, ROWS, {"out": np.zeros((4, 4))}, "out must be float32"),
+        (ROWS, ROWS, {"out": np.zeros((4, 4), np.float32), "top": 2}, "give one of them"),
+        (ROWS, ROWS, {"k1": 5.5}, "k1 must be a whole number"),
+        (ROWS, ROWS, {"threads": -1}, "threads must be at least 1"),
+        (ROWS.astype(str), ROWS, {}, "query features must be numbers"),
+        (ROWS[:, :0], ROWS[:, :0], {}, "size 0"),
+        (ROWS * np.float32(1e30), ROWS, {"normalize": False}, "row 0 are too large"),
     ],
 )
 def test_bad_input_is_one_clear_error(query, gallery, change, message):
@@ -272,3 +281,71 @@ def test_nearest_of_many_equal_distances_by_lowest_index(values, sign, count):
     np.testing.assert_array_equal(found.index, expected)
     np.testing.assert_array_equal(found.distance, np.take_along_axis(rows, expected, axis=1))
     np.testing.assert_array_equal(found.farthest, rows.max(axis=1))
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def products(request, monkeypatch):
+    """Products as NumPy makes them, in a process without torch, and as torch does."""
+    if request.param == "numpy":
+        monkeypatch.delitem(sys.modules, "torch")
+
+
+@pytest.mark.parametrize(("queries", "distinct"), [(50, 150), (7, 300), (130, 260)])
+def test_copies_tie_wherever_they_stand(products, queries, distinct):
+    """Products round by place: here rows lie in several tiles, at their edges and within."""
+    query, rest = clustered(queries, distinct, 41, seed=3)
+    query[3] = rest[5]
+    doubled = np.concatenate([rest, rest[: distinct // 2], query[:2]])
+    got = k_reciprocal(query, doubled, k1=10, k2=3, lambda_value=0.3)
+    expected = oracle.k_reciprocal(query, doubled, 10, 3, 0.3)
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
+    cosine = np.concatenate([block.copy() for block in cosine_blocks(query, doubled)])
+    np.testing.assert_array_equal(cosine[:, : distinct // 2], cosine[:, distinct:-2])
+    np.testing.assert_array_equal(cosine[0, -2], 0)
+
+
+def test_the_same_bits_whole_in_blocks_and_by_any_threads(products, monkeypatch):
+    monkeypatch.setattr(distances, "STREAM", 2**16)  # several blocks
+    query, rest = clustered(600, 900, 40, seed=1, clusters=90)
+    rest[70:90] = rest[:20]
+    options = {"k1": 12, "k2": 4, "lambda_value": 0.3}
+    whole = k_reciprocal(query, rest, **options, threads=1)
+    for threads in (1, 2, 3):
+        other = k_reciprocal(query, rest, **options, threads=threads)
+        np.testing.assert_array_equal(other, whole)
+        blocks = k_reciprocal_blocks(query, rest, **options, threads=threads)
+        np.testing.assert_array_equal(np.concatenate([block.copy() for block in blocks]), whole)
+        first = k_reciprocal(query, rest, **options, top=900, threads=threads)
+        np.testing.assert_array_equal(first.index, np.argsort(whole, axis=1, kind="stable"))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("offset", [0, 30, 1000])
+def test_what_all_features_share_costs_no_precision(offset, normalize):
+    """Rows that are nearly parallel: their products are nearly equal, their differences are not."""
+    query, rest = clustered(30, 90, 48, seed=2, clusters=9)
+    direction = np.random.default_rng(0).standard_normal(48).astype(np.float32)
+    query, rest = query + offset * direction, rest + offset * direction
+    options = {"k1": 10, "k2": 3, "lambda_value": 0.3, "normalize": normalize}
+    expected = oracle.k_reciprocal(query, rest, **options)
+    got = k_reciprocal(query, rest, **options)
+    # Features near 1000 hold 4 digits of what they differ by.
+    np.testing.assert_allclose(got, expected, atol=1e-5 if offset < 1000 else 2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
+def test_normalised_features_may_have_any_size(scale):
+    query, rest = clustered(10, 40, 24, seed=2)
+    options = {"k1": 6, "k2": 2, "lambda_value": 0.3}
+    expected = k_reciprocal(query, rest, **options)
+    got = k_reciprocal(query * np.float32(scale), rest * np.float32(scale), **options)
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
+
+
+def test_a_zero_row_is_at_cosine_distance_one():
+    query, rest = clustered(4, 9, 8, seed=0)
+    query[1] = rest[2] = 0
+    [found] = (block.copy() for block in cosine_blocks(query, rest))
+    assert (found[1] == 1).all()
+    assert (found[:, 2] == 1).all()
+    assert (found[0, :2] != 1).all()
