@@ -1,37 +1,42 @@
 """Offline scorer of a submission file, under both AP rules and both camera rules."""
 
+import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from reid.artefacts import Results
 from reid.config import Config
-from reid.data.index import read_split
+from reid.data.layout import Tracklet
+from reid.data.stored import read_split
+from reid.retrieval.challenge import Case, read, score_by_camera, score_by_number
 from reid.retrieval.metrics import Metrics, Scores
 from reid.retrieval.retrieve import RANKS
-from reid.retrieval.submission import CASES, Case, read, score_by_camera, score_by_number
+from reid.retrieval.submission import CASES
 
 
 def run(config: Config, file: Path) -> None:
     """Print the scores of a submission file.
 
-    The rule by cameras needs the index of the protocols and is left out, saying so, where there
-    is none.
+    Where a protocol of the dataset has an index, the file must have all its queries and rank its
+    whole gallery for each. The rule by cameras needs the index of every case of the file and is
+    left out, saying so, without.
     """
-    print("\n".join(lines(read(file), Results.of(config.dataset.name))))
+    results = Results.of(config.dataset.name)
+    paths = {CASES[name]: results.index(name) for name in config.dataset.protocols if name in CASES}
+    indices = {case: read_split(path) for case, path in paths.items() if path.exists()}
+    print("\n".join(lines(read(file, indices), indices)))
 
 
-def lines(cases: Sequence[Case], results: Results) -> Iterator[str]:
-    """The printed table, line by line."""
+def lines(cases: Sequence[Case], indices: Mapping[str, Sequence[Tracklet]]) -> Iterator[str]:
+    """The printed table, line by line; indices: by name of a case, as for `read`."""
     rules: dict[str, list[Scores]] = {
         "junk by tracklet number (public scorer)": [score_by_number(case) for case in cases]
     }
-    indices = [_index(case, results) for case in cases]
-    if all(path is not None and path.exists() for path in indices):
+    unknown = [case.name for case in cases if case.name not in indices]
+    if not unknown:
         rules["junk by camera (this package, Eq. 5)"] = [
-            score_by_camera(case, read_split(path))
-            for case, path in zip(cases, indices, strict=True)
-            if path is not None
+            score_by_camera(case, indices[case.name]) for case in cases
         ]
     ranks = "".join(f"{f'R{k}':>8s}" for k in RANKS)
     for rule, scores in rules.items():
@@ -39,27 +44,34 @@ def lines(cases: Sequence[Case], results: Results) -> Iterator[str]:
         yield f"{'':28s}{'queries':>9s}{'scored':>8s}{'mAP':>8s}{'trapez.':>9s}{ranks}"
         pairs = [(each.metrics(), each.metrics(ap="trapezoid")) for each in scores]
         for case, (standard, trapezoid) in zip(cases, pairs, strict=True):
-            scored = standard.queries - standard.queries_without_positive
-            found = "".join(f"{100 * standard.rank(k):8.2f}" for k in RANKS)
+            found = "".join(f"{_percent(standard.rank(k)):>8s}" for k in RANKS)
             yield (
-                f"{case.name:28s}{standard.queries:9d}{scored:8d}{100 * standard.mAP:8.2f}"
-                f"{100 * trapezoid.mAP:9.2f}{found}"
+                f"{case.name:28s}{standard.queries:9d}{_scored(standard):8d}"
+                f"{_percent(standard.mAP):>8s}{_percent(trapezoid.mAP):>9s}{found}"
             )
         for name, average in (
             ("macro mean of cases (Eq. 5)", _macro),
             ("micro mean of queries", _micro),
         ):
-            values = [average([pair[rule] for pair in pairs]) for rule in (0, 1)]
-            yield f"{name:28s}{'':17s}{100 * values[0]:8.2f}{100 * values[1]:9.2f}"
+            values = [_percent(average([pair[rule] for pair in pairs])) for rule in (0, 1)]
+            yield f"{name:28s}{'':17s}{values[0]:>8s}{values[1]:>9s}"
+        for case, (standard, _) in zip(cases, pairs, strict=True):
+            if not _scored(standard):
+                yield f"{case.name}: no query has a positive by this rule, so no macro mean."
         yield ""
-    if len(rules) == 1:
-        yield "No index of these cases here: the rule by camera is left out (run `reid index`)."
+    if unknown:
+        yield (
+            f"No index of {', '.join(unknown)} here: the rule by camera is left out, and it is not "
+            "verified that all queries and gallery tracklets are there (run `reid index`)."
+        )
 
 
-def _index(case: Case, results: Results) -> Path | None:
-    protocols = {name: protocol for protocol, name in CASES.items()}
-    protocol = protocols.get(case.name)
-    return None if protocol is None else results.index(protocol)
+def _scored(metrics: Metrics) -> int:
+    return metrics.queries - metrics.queries_without_positive
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.2f}"
 
 
 def _macro(metrics: Sequence[Metrics]) -> float:
@@ -67,6 +79,6 @@ def _macro(metrics: Sequence[Metrics]) -> float:
 
 
 def _micro(metrics: Sequence[Metrics]) -> float:
-    scored = [each.queries - each.queries_without_positive for each in metrics]
+    scored = [_scored(each) for each in metrics]
     total = sum(each.mAP * n for each, n in zip(metrics, scored, strict=True) if n)
     return total / sum(scored) if sum(scored) else float("nan")

@@ -7,7 +7,7 @@ import pytest
 
 from reid.cli import main
 from reid.errors import UserError
-from reid.retrieval import retrieve, scoring, submission
+from reid.retrieval import challenge, retrieve, scoring, submission
 from tests.retrieval import worlds
 
 
@@ -28,16 +28,19 @@ def test_round_trip(world, variant):
     options, results = world
     path = submission.run(options, variant, 1)
     assert path == results.submission(variant, 1)
-    cases = submission.read(path)
+    indices = {
+        case: worlds.protocol_tracklets(protocol) for protocol, case in submission.CASES.items()
+    }
+    cases = challenge.read(path, indices)
     assert [case.name for case in cases] == list(submission.CASES.values())
     for case, protocol in zip(cases, submission.CASES, strict=True):
         retrieve.run(options, variant, 1, protocol)
         report = json.loads(results.retrieval(variant, 1, protocol).read_text())
         tracklets = worlds.protocol_tracklets(protocol)
-        by_camera = submission.score_by_camera(case, tracklets)
+        by_camera = challenge.score_by_camera(case, tracklets)
         for rule, key in (("standard", "mAP"), ("trapezoid", "mAP_trapezoid")):
             assert by_camera.metrics(ap=rule).mAP == pytest.approx(report[key], abs=1e-12)
-            by_number = submission.score_by_number(case).metrics(ap=rule)
+            by_number = challenge.score_by_number(case).metrics(ap=rule)
             plain = report["without_junk_rule"][key]  # here no two tracklets share a number
             assert by_number.mAP == pytest.approx(plain, abs=1e-12)
 
@@ -62,8 +65,8 @@ def test_junk_by_number_is_the_public_scorers_rule(tmp_path):
         "row_id,case,query_tracklet,ranked_gallery_tracklets\n"
         "1,Case 1: Aerial to Ground,0001_0007,0001_0007 0002_0001 0001_0008\n"
     )
-    [case] = submission.read(path)
-    scores = submission.score_by_number(case)
+    [case] = challenge.read(path, {})
+    scores = challenge.score_by_number(case)
     assert scores.metrics().mAP == pytest.approx(1 / 2)  # its own number is junk
     assert scores.metrics(ap="trapezoid").mAP == pytest.approx((0 + 1 / 2) / 2)
     assert scores.metrics(cameras=False).mAP == pytest.approx((1 + 2 / 3) / 2)
@@ -80,10 +83,14 @@ def test_scorer_prints_both_rules_and_both_averages(world, capsys):
     scoring.run(other, path)
     printed = capsys.readouterr().out
     assert "junk by camera" not in printed
-    assert "run `reid index`" in printed
+    names = ", ".join(submission.CASES.values())
+    assert f"No index of {names} here" in printed
+    assert "not verified that all queries and gallery tracklets are there" in printed
 
 
 HEAD = "row_id,case,query_tracklet,ranked_gallery_tracklets\n"
+C = "Case 3: Aerial to Aerial"
+KNOWN = "expected one of Case 1: Aerial to Ground; Case 2: Ground to Aerial; Case 3: Aerial to"
 
 
 @pytest.mark.parametrize(
@@ -92,28 +99,110 @@ HEAD = "row_id,case,query_tracklet,ranked_gallery_tracklets\n"
         ("", "no column case"),
         ("row_id,case\n1,x\n", "no column query_tracklet"),
         (HEAD, "has no rows"),
-        (HEAD + "1,c,0001_1,0001_2 0001_2\n", "line 2: ranks 2 tracklets .1 different."),
-        (HEAD + "1,c,0001_1,0001_2 0002_3\n2,c,0001_4,0001_2\n", "line 3: ranks 1 tracklets"),
-        (HEAD + "1,c,0001_1,person\n", "tracklet name 'person' is not PID_NUMBER"),
-        (HEAD + "1,c,7,0001_2\n", "tracklet name '7' is not"),
-        (HEAD + "1,c,0001_1\n", "line 2: expected 4 columns"),
+        (
+            HEAD + f"1,{C},0001_1,0001_2 0001_2\n",
+            "line 2, query 0001_1: ranks 2 tracklets .1 different.",
+        ),
+        (
+            HEAD + f"1,{C},0001_1,0001_2 0002_3\n2,{C},0001_4,0001_2\n",
+            "line 3, .* ranks 1 tracklets",
+        ),
+        (HEAD + f"1,{C},0001_1,person\n", "tracklet name 'person' is not PID_NUMBER"),
+        (HEAD + f"1,{C},7,0001_2\n", "tracklet name '7' is not"),
+        (HEAD + f"1,{C},0001_1\n", "line 2: expected 4 columns"),
+        (HEAD + f"1,{C},0001_1,0001_2,0001_3\n", "line 2: expected 4 columns"),
+        (HEAD + f"1,{C},0001_1,\n", "line 2, query 0001_1: ranks no tracklet"),
+        (HEAD + f"\n1,{C},0001_1,\n", "line 3, query 0001_1: ranks no tracklet"),
+        (
+            HEAD + f"1,{C},0001_1,0001_2\n" * 2,
+            "line 3: query 0001_1 of Case 3: .* was there before",
+        ),
+        (HEAD + "1,Case 9,0001_1,0001_2\n", f"line 2: unknown case 'Case 9': {KNOWN}"),
+        (HEAD + f"1, {C},0001_1,0001_2\n", f"line 2: unknown case ' {C}': {KNOWN}"),
     ],
 )
 def test_bad_files_are_one_clear_error(tmp_path, text, message):
     path = tmp_path / "bad.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        submission.read(path)
+        challenge.read(path, {})
 
 
-def test_missing_file_and_foreign_tracklets(world, tmp_path):
+def test_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(UserError, match=r"none.csv does not exist"):
+        challenge.read(tmp_path / "none.csv", {})
+    with pytest.raises(
+        UserError, match=rf"{tmp_path}: expected a submission csv: .*Is a directory"
+    ):
+        challenge.read(tmp_path, {})
+
+
+def cut(row):
+    names = row["ranked_gallery_tracklets"].split()
+    return {**row, "ranked_gallery_tracklets": " ".join(names[:7])}
+
+
+def foreign(row):
+    names = row["ranked_gallery_tracklets"].split()
+    return {**row, "ranked_gallery_tracklets": " ".join([*names[:-1], "0999_0002"])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda rows: rows + rows[:1] * 30,
+            "line 74: query 0101_0100 of Case 1: .* was there before",
+        ),
+        (lambda rows: rows[:10], "26 of the 36 queries of Case 1: .* have no row, first 0102_0201"),
+        (
+            lambda rows: [row for row in rows if not row["query_tracklet"].startswith("0106")],
+            "6 of the 36 queries of Case 1: Aerial to Ground have no row, first 0106_0100",
+        ),
+        (
+            lambda rows: [row for row in rows if "Case 2" not in row["case"]],
+            "18 of the 18 queries of Case 2: Ground to Aerial have no row",
+        ),
+        (
+            lambda rows: [cut(row) for row in rows],
+            r"line 2, query 0101_0100: ranks 7 tracklets \(7 different\), expected each of the 18",
+        ),
+        (
+            lambda rows: [*rows[:3], foreign(rows[3]), *rows[4:]],
+            "line 5, query 0101_0200: ranks 18 .*; 0999_0002 is not one of them",
+        ),
+        (
+            lambda rows: [{**rows[0], "query_tracklet": "0999_0001"}, *rows[1:]],
+            "line 2: 0999_0001 is no query of Case 1: Aerial to Ground",
+        ),
+    ],
+)
+def test_a_file_that_is_not_whole_is_an_error(world, tmp_path, change, message):
     options, _ = world
-    with pytest.raises(UserError, match="does not exist"):
-        submission.read(tmp_path / "none.csv")
-    path = tmp_path / "foreign.csv"
-    path.write_text(HEAD + "1,Case 1: Aerial to Ground,0999_0001,0999_0002\n")
-    with pytest.raises(UserError, match="the index has no tracklet 0999_0001"):
+    rows = change(rows_of(submission.run(options, "good", 1)))
+    path = tmp_path / "s.csv"
+    with path.open("w", newline="") as opened:
+        writer = csv.DictWriter(opened, challenge.COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(UserError, match=message):
         scoring.run(options, path)
+
+
+def test_a_case_without_positives_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "s.csv"
+    case = submission.CASES["A2G"]
+    path.write_text(HEAD + f"1,{case},0001_1,0001_2 0002_1\n1,{C},0001_1,0002_2 0003_1\n")
+    scoring.run(worlds.settings(), path)
+    printed = capsys.readouterr().out
+    assert f"{C}: no query has a positive by this rule, so no macro mean." in printed
+    assert f"{case}: no query" not in printed
+    assert "nan" not in printed
+    [macro] = [line for line in printed.splitlines() if line.startswith("macro mean")]
+    assert macro.split()[-2:] == ["-", "-"]
+    [micro] = [line for line in printed.splitlines() if line.startswith("micro mean")]
+    assert micro.split()[-2:] == ["100.00", "100.00"]
 
 
 def test_two_tracklets_of_one_name_are_an_error():
@@ -137,7 +226,7 @@ def test_every_seed_has_its_own_file(tmp_path, monkeypatch):
 def test_protocols_without_a_case_have_no_submission(tmp_path, monkeypatch, protocols):
     monkeypatch.chdir(tmp_path)
     options = worlds.settings(dataset={"name": "small", "root": "data", "protocols": protocols})
-    message = f"{', '.join(protocols)} has no case in the challenge .A2G is Case 1: Aerial"
+    message = f"the challenge has no case for {', '.join(protocols)} .A2G is Case 1: Aerial"
     with pytest.raises(UserError, match=message):
         submission.run(options, "good", 1)
     assert not any(tmp_path.iterdir())
@@ -150,7 +239,7 @@ def test_protocols_without_a_case_are_named_as_left_out(world, capsys):
     path = submission.run(options, "good", 1)
     assert path == results.submission("good", 1)
     assert {row["case"] for row in rows_of(path)} == {"Case 1: Aerial to Ground"}
-    assert capsys.readouterr().out == "left out, no case in the challenge: G2G, ALL\n"
+    assert capsys.readouterr().out == "left out: the challenge has no case for G2G, ALL\n"
 
 
 def test_verbs(world, capsys, tmp_path):
