@@ -19,6 +19,9 @@ TILE = 256
 """Rows of a tile: 256 KiB, which stays in the cache of a core. Of those on the diagonal half is
 computed in vain: larger ones cost more than they gain below some 10,000 rows."""
 
+KEY = 16
+"""Numbers of a row, about, by which candidates for copies are found."""
+
 STREAM = 8 * 2**20
 """Entries of a block of queries that is streamed: 32 MiB, or one tile's rows if they are more."""
 
@@ -35,11 +38,10 @@ class Distances:
 
     def __init__(self, features: Floats, device: str | None = None) -> None:
         """device: see `Products`."""
-        norms = squared_norms(features)
-        distinct, self.origin = _distinct(features, norms)
+        distinct, self.origin = _distinct(features)
         self.size = len(features)
         self.copies = len(distinct) < len(features)
-        self._norms = norms[distinct]
+        self._norms = squared_norms(features)[distinct]
         self._products = Products(features[distinct] if self.copies else features, device)
         tops = range(0, len(distinct), TILE)
         self.parts = [slice(top, min(top + TILE, len(distinct))) for top in tops]
@@ -114,14 +116,16 @@ def row_blocks(queries: int, positions: int) -> Iterator[tuple[slice, Floats]]:
         yield rows, buffer[: rows.stop - first]
 
 
-def _distinct(features: Floats, norms: Floats) -> tuple[Ints, Ints]:
+def _distinct(features: Floats) -> tuple[Ints, Ints]:
     """First appearances (U,) of the distinct rows, ascending, and each row's place among them."""
     first = np.arange(len(features))
-    order = np.argsort(norms, kind="stable")
-    equal = np.flatnonzero(np.diff(norms[order]) == 0)
-    suspects = np.sort(np.unique([order[equal], order[equal + 1]]))
+    few = features[:, :: features.shape[1] // KEY + 1] + np.float32(0)  # -0.0 is 0.0
+    keys = few.view(np.uint32) @ np.arange(1, 2 * few.shape[1], 2, dtype=np.uint64)
+    order = np.argsort(keys, kind="stable")
+    equal = np.flatnonzero(np.diff(keys[order]) == 0)
+    suspects = np.unique([order[equal], order[equal + 1]])
     if len(suspects):
-        rows = np.ascontiguousarray(features[suspects]) + np.float32(0)  # -0.0 is 0.0
+        rows = features[suspects] + np.float32(0)
         as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
         _, appearance, group = np.unique(as_bytes, return_index=True, return_inverse=True)
         first[suspects] = suspects[appearance[group]]
