@@ -19,8 +19,7 @@ from reid.retrieval import features as feature_files
 from reid.retrieval.features import Floats
 from reid.retrieval.metrics import Metrics, score
 from reid.retrieval.products import device_for
-from reid.retrieval.rerank import k_reciprocal_blocks
-from reid.retrieval.retrieve import distances_of, labels, sides
+from reid.retrieval.retrieve import distance_blocks, labels, sides
 
 QUERY_FRAMES, GALLERY_FRAMES = 8, 2
 
@@ -179,10 +178,11 @@ class _Rankings:
         self._place = {q: place for place, q in enumerate(rows)}
         asked = [queries[q] for q in rows]
         query, rest = features[: len(queries)], features[len(queries) :]
-        found = {"Cosine distance": distances_of(query[list(rows)], rest, None)}
+        found = {"Cosine distance": rows_of(distance_blocks(query, rest, None), rows, len(gallery))}
         if rerank is not None:
             name = f"Re-ranked (k1 {rerank.k1}, k2 {rerank.k2}, λ {rerank.lambda_value:g})"
-            found[name] = reranked_rows(query, rest, rerank, rows, device=device)
+            blocks = distance_blocks(query, rest, rerank, device)
+            found[name] = rows_of(blocks, rows, len(gallery))
         self._found = [
             (title, distances, score(distances, *labels(asked, gallery)).metrics())
             for title, distances in found.items()
@@ -201,22 +201,11 @@ class _Rankings:
             yield title, first, metrics, place
 
 
-def reranked_rows(
-    query: Floats, gallery: Floats, rerank: ReRanking, rows: Sequence[int], *, device: str | None
-) -> Floats:
-    """Re-ranked distances (R, G) of the queries at `rows`, ascending; no more are kept."""
-    kept = np.empty((len(rows), len(gallery)), np.float32)
+def rows_of(blocks: Iterator[Floats], rows: Sequence[int], gallery: int) -> Floats:
+    """Distances (R, G) of the queries at `rows`, ascending, from blocks; no more are kept."""
+    kept = np.empty((len(rows), gallery), np.float32)
     first = done = 0
-    for block in k_reciprocal_blocks(
-        query,
-        gallery,
-        k1=rerank.k1,
-        k2=rerank.k2,
-        lambda_value=rerank.lambda_value,
-        normalize=rerank.normalize,
-        form=rerank.form,
-        device=device,
-    ):
+    for block in blocks:
         wanted = [q - first for q in rows if first <= q < first + len(block)]
         kept[done : done + len(wanted)] = block[wanted]
         first, done = first + len(block), done + len(wanted)
