@@ -21,6 +21,7 @@ from reid.fingerprint import stage1_owners, tune_settings
 from reid.holdout import VALIDATION
 from reid.progress import duration
 from reid.retrieval.choice import outdated
+from reid.synthetic.own import MANIFEST
 from reid.train.lease import holder
 
 State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]
@@ -80,7 +81,8 @@ def jobs(config: Config) -> Iterator[Job]:
     """Every job of the workflow, in the order of the data."""
     results = Results.of(config.dataset.name)
     if config.demo:
-        yield Job("demo-data", "", config.dataset.root, results.log("demo_data"))
+        rendered = config.dataset.root / MANIFEST
+        yield Job("demo-data", "", rendered, results.log("demo_data"))
         for backbone in config.backbones.values():
             file = Path(backbone.weights)
             yield Job("demo-weights", file.stem, file, results.log("demo_weights", file.stem))

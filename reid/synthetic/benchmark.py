@@ -19,6 +19,7 @@ from reid.config import Demo
 from reid.errors import UserError
 from reid.synthetic.camera import CAPTURE_POINTS, CapturePoint
 from reid.synthetic.names import aerial_name, folders, ground_name
+from reid.synthetic.own import MANIFEST, STAMP, holds_render
 from reid.synthetic.people import Person, draw_person
 from reid.synthetic.photo import jpeg
 from reid.synthetic.scene import draw_take, film
@@ -26,7 +27,6 @@ from reid.synthetic.sheet import contact_sheet
 
 __all__ = ["contact_sheet", "render"]
 
-MANIFEST = ".xfd-demo.json"
 VERSION = 4
 """Raise it when the same settings render other files."""
 
@@ -103,9 +103,10 @@ def render_identity(demo: Demo, root: Path, pid: int) -> int:
 def render(demo: Demo, root: Path, *, workers: int | None = None) -> None:
     """Render the benchmark at `root`, with `workers` processes (default: the usable cores).
 
-    A render that is interrupted leaves `root` as it was. A complete render of the same settings
-    is kept; one of other settings is replaced. Raises UserError when `root` holds anything that
-    this function did not write.
+    A render that is interrupted leaves `root` as it was, or, at its very end, absent; what it left
+    beside `root` the next one removes. A complete render of the same settings is kept; one of other
+    settings is replaced. Raises UserError when `root` holds anything that this function did not
+    write.
     """
     settings = _settings(demo)
     found = _found(root)
@@ -113,16 +114,21 @@ def render(demo: Demo, root: Path, *, workers: int | None = None) -> None:
         print(f"{root}: the benchmark is already there", flush=True)
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    partial_root = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}.rendering-"))
+    prefix = f".{root.name}.rendering-"
+    for left_over in root.parent.glob(f"{prefix}*"):  # of a render that was killed
+        shutil.rmtree(left_over)
+    partial_root = Path(tempfile.mkdtemp(dir=root.parent, prefix=prefix))
     try:
         written = _render_all(demo, partial_root, workers or len(os.sched_getaffinity(0)))
         files.write_json(partial_root / MANIFEST, {"settings": settings, "crops": written})
         partial_root.chmod(0o755)
         if found is not None:
-            shutil.rmtree(root)
-        elif root.is_dir():
-            root.rmdir()
-        partial_root.rename(root)
+            # Moved first: half deleted, it could not be told from somebody else's folder.
+            old = root.rename(partial_root.with_name(f"{partial_root.name}.old"))
+            partial_root.rename(root)
+            shutil.rmtree(old)
+        else:
+            partial_root.rename(root)
     except BaseException:
         shutil.rmtree(partial_root, ignore_errors=True)
         raise
@@ -162,22 +168,20 @@ def _settings(demo: Demo) -> dict[str, Any]:
 
 def _found(root: Path) -> dict[str, Any] | None:
     """The manifest of an untouched benchmark at `root`; None when there is nothing."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    if not holds_render(root):
         return None
-    if not (root / MANIFEST).is_file():
-        raise UserError(
-            f"{root} holds something that `reid demo-data` did not make: "
-            "set dataset.root to a new folder"
-        )
     manifest = files.read_json(root / MANIFEST)
     if not isinstance(manifest, dict) or not {"settings", "crops"} <= manifest.keys():
         raise UserError(
             f"{root / MANIFEST} is damaged: delete {root} and run `reid demo-data` again"
         )
-    crops = sum(name.endswith(".jpg") for _, _, names in os.walk(root) for name in names)
-    if crops != manifest["crops"]:
+    names = [name for _, _, found in os.walk(root) for name in found]
+    crops = sum(name.endswith(".jpg") for name in names)
+    others = {name for name in names if not name.endswith(".jpg")} - {MANIFEST, STAMP}
+    if crops != manifest["crops"] or others:
+        what = f"also has {min(others)}" if others else f"has {crops} crops"
         raise UserError(
-            f"{root} has {crops} crops, expected the {manifest['crops']} that `reid demo-data` "
+            f"{root} {what}, expected the {manifest['crops']} crops that `reid demo-data` "
             "wrote: delete the folder and run it again"
         )
     return manifest

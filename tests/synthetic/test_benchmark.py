@@ -161,6 +161,16 @@ def test_what_others_made_is_never_touched(tmp_path: Path) -> None:
     assert precious.read_text() == "not ours"
 
 
+def test_a_file_added_to_a_render_is_not_deleted_with_it(tmp_path: Path) -> None:
+    small = DEMO.model_copy(update={"train_identities": 1, "test_identities": 1, "frames": 1})
+    benchmark.render(small, tmp_path / "data", workers=1)
+    notes = tmp_path / "data" / "train" / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(UserError, match=r"also has notes\.txt"):
+        benchmark.render(small.model_copy(update={"frames": 2}), tmp_path / "data", workers=1)
+    assert notes.read_text() == "mine"
+
+
 def test_a_render_with_lost_files_is_reported(tmp_path: Path) -> None:
     small = DEMO.model_copy(update={"train_identities": 1, "test_identities": 1, "frames": 1})
     benchmark.render(small, tmp_path / "data", workers=1)

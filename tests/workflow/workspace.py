@@ -17,6 +17,7 @@ STAND_IN = """
 from pathlib import Path
 from reid import cli, config
 from reid.artefacts import Results
+from reid.synthetic.own import MANIFEST
 
 arguments = cli.build_parser().parse_args()
 settings = config.load(arguments.configs)
@@ -25,7 +26,7 @@ a = arguments
 if a.verb.__name__ == "stage2" and Path(f"fail-{a.training}").exists():
     raise SystemExit("no luck")
 outputs = {
-    "demo_data": lambda: [settings.dataset.root / "train" / "x"],
+    "demo_data": lambda: [settings.dataset.root / MANIFEST],
     "demo_weights": lambda: [Path(settings.backbones[a.backbone].weights)],
     "index": lambda: [results.index(s) for s in ("train", *settings.dataset.protocols)],
     "stage1": lambda: [results.stage(a.training, a.seed, 1)],

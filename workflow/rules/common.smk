@@ -15,6 +15,7 @@ from reid.artefacts import Results
 from reid.errors import UserError
 from reid.files import sha256_of_json, write_text
 from reid.holdout import VALIDATION
+from reid.synthetic.own import STAMP
 
 # `python` in a rule is the one that runs Snakemake, also when its environment is not activated.
 os.environ.update(
@@ -149,7 +150,7 @@ def backbone_of_demo_weights(wildcards, output):
 
 def rendered_dataset():
     """An input of the index: the rendered dataset. A real one is watched by `dataset_stamp`."""
-    return [SETTINGS.dataset.root] if SETTINGS.demo else []
+    return [SETTINGS.dataset.root / STAMP] if SETTINGS.demo else []
 
 
 def stage1_of_owner(wildcards):

@@ -1,6 +1,15 @@
+from reid.synthetic.own import holds_render
+
+try:
+    holds_render(SETTINGS.dataset.root)
+except UserError as error:
+    raise WorkflowError(error) from None
+
+
+# No folder is the output: Snakemake deletes outputs, and would delete what lay there before.
 rule demo_data:
     output:
-        directory(SETTINGS.dataset.root),
+        touch(rendered_dataset()),
     log:
         f"results/{DATASET}/logs/demo_data.log",
     benchmark:
