@@ -57,8 +57,14 @@ def demo_weights_settings(config: Config) -> dict[str, Any]:
 
 
 def index_settings(config: Config) -> dict[str, Any]:
-    """Options of the index: the dataset, but not whether its metadata is used."""
-    return _dump(config.dataset, exclude={"name", "metadata"})
+    """Options of the index: what it holds, not where that lies nor how much of it may be odd.
+
+    A tolerance decides whether an index is made, and a root that moved holds the same dataset:
+    neither is worth every training after it. `dataset_stamp` sees another dataset in its place.
+    """
+    return _dump(
+        config.dataset, include={"layout", "manifest", "protocols", "check_sizes", "damaged"}
+    )
 
 
 def stage1_settings(config: Config, training: str) -> dict[str, Any]:
