@@ -7,16 +7,28 @@ from pathlib import Path
 from reid.data.layout import Tracklet
 from reid.errors import UserError
 
+COLUMNS = ("path", "damage")
+"""Of the list; others than those of `rejected.csv`, which must not be taken for it."""
+
 
 def read_damaged(path: Path) -> dict[str, str]:
-    """Reasons by path of frames to leave out, from a `damaged.csv`. Raises UserError."""
+    """What is wrong, by path of a frame, from a `damaged.csv`. Raises UserError."""
     try:
         with path.open(encoding="utf-8", newline="") as opened:
-            return {row["path"]: f"damaged: {row['reason']}" for row in csv.DictReader(opened)}
-    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
+            rows = list(csv.reader(opened))
+    except OSError as error:
         raise UserError(
-            f"{path} (dataset.damaged) is not a damaged.csv of `reid check` ({error!r})"
+            f"dataset.damaged: {path} cannot be read ({error.strerror}): expected the damaged.csv "
+            "that `reid check` wrote"
         ) from None
+    except (UnicodeDecodeError, csv.Error):
+        rows = []
+    if rows[:1] != [list(COLUMNS)] or any(len(row) != len(COLUMNS) for row in rows):
+        raise UserError(
+            f"dataset.damaged: {path} is not a damaged.csv of `reid check`: expected the columns "
+            f"{', '.join(COLUMNS)} and nothing else"
+        )
+    return dict(rows[1:])
 
 
 def demand_undamaged(tracklets: Iterable[Tracklet], verdict: Path) -> None:

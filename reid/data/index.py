@@ -172,13 +172,14 @@ def run(config: Config, *, look_for_duplicates: bool = False) -> None:
     """`reid index`: build, report, check, write. Raises UserError as `build` and `check` do."""
     options = config.dataset
     folder = Results.of(options.name).index("train").parent
+    damaged = {} if options.damaged is None else read_damaged(options.damaged)
     index = build(
         options.root,
         layout=options.layout,
         protocols=options.protocols,
         manifest=options.manifest,
         check_sizes=options.check_sizes,
-        damaged=None if options.damaged is None else read_damaged(options.damaged),
+        damaged={path: f"damaged: {damage}" for path, damage in damaged.items()},
         journal=folder / "scan.journal",
         quiet=False,
     )

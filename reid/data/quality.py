@@ -1,6 +1,7 @@
 """`reid check`: decode the frames once, before a training finds out which are damaged.
 
-check/damaged.csv    frames that cannot be used, and why: what dataset.damaged leaves out
+check/damaged.csv    frames that cannot be used, and why: what dataset.damaged leaves out;
+                     what it leaves out already is not looked at again and stays in the list
 check/notes.csv      frames and tracklets that can be used but stand out
 check/histograms.csv counts of crop heights and tracklet lengths by capture point
 check/histograms.png the same to look at
@@ -22,6 +23,7 @@ import simplejpeg
 from reid.artefacts import SPLITS, Results
 from reid.config import Config
 from reid.data.chart import draw_histograms
+from reid.data.damaged import COLUMNS, read_damaged
 from reid.data.decode import decode
 from reid.data.frames import Files
 from reid.data.layout import Tracklet
@@ -76,7 +78,7 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write the four files of this report into `folder`."""
-        _write_csv(folder / "damaged.csv", ("path", "reason"), self.damaged)
+        _write_csv(folder / "damaged.csv", COLUMNS, self.damaged)
         _write_csv(folder / "notes.csv", ("path", "note"), self.notes)
         rows = [
             (group, quantity, low, high, int(count))
@@ -172,8 +174,15 @@ def _each(look: "partial[Seen]", tracklets: Sequence[Tracklet], workers: int) ->
 
 
 def run(config: Config, *, frames: int | None, least_height: int) -> None:
-    """`reid check`: inspect what is indexed, write the report. Raises UserError without index."""
+    """`reid check`: inspect what is indexed, write the report.
+
+    Raises UserError without index, and for less than one frame or pixel.
+    """
+    for flag, value in (("--frames", frames), ("--least-height", least_height)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag} is {value}: expected at least 1")
     options, results = config.dataset, Results.of(config.dataset.name)
+    known = {} if options.damaged is None else read_damaged(options.damaged)
     tracklets: list[Tracklet] = []
     for split in SPLITS:
         if split == "train" or split in options.protocols:
@@ -187,13 +196,21 @@ def run(config: Config, *, frames: int | None, least_height: int) -> None:
         workers=config.runtime.workers,
         quiet=False,
     )
+    found = dict(report.damaged)
+    report.damaged = list((known | found).items())
     folder = results.root / "check"
     report.write(folder)
-    for reason, count in Counter(reason for _, reason in report.damaged).most_common(5):
+    verdict = folder / "damaged.csv"
+    for reason, count in Counter(found.values()).most_common(5):
         print(f"{count} frames: {reason}")
-    print(f"{report.frames} frames seen, {len(report.damaged)} damaged: {folder / 'damaged.csv'}")
-    if report.damaged:
-        print(f"to leave them out: dataset.damaged: {folder / 'damaged.csv'}, then `reid index`")
+    print(f"{report.frames} frames seen, {len(found)} damaged: {verdict}")
+    if left_out := len(known.keys() - found.keys()):
+        print(f"{left_out} frames that {options.damaged} leaves out stay in that list")
+    if found:
+        print(
+            f"to leave them out: dataset.damaged: {verdict}, within dataset.max_rejected_share "
+            f"({options.max_rejected_share:g}), then `reid index`"
+        )
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -118,9 +118,27 @@ def test_index_leaves_out_what_check_found_up_to_the_budget(tree, tracklets, tmp
     assert [len(tracklet.frames) for tracklet in left] == [4, 4, 4, 3, 4, 4]
     assert quality.check(left, tree).damaged == []
 
+    # Checked again, the frames that are left out stay left out.
+    assert main(["check", *config(damaged=verdict, max_rejected_share=0.1)]) == 0
+    assert main(["index", *config(damaged=verdict, max_rejected_share=0.1)]) == 0
+    again = index.read_split(folder / "index" / "train.parquet")
+    assert [len(tracklet.frames) for tracklet in again] == [4, 4, 4, 3, 4, 4]
+    assert path in (folder / "check" / "damaged.csv").read_text()
 
-@pytest.mark.parametrize("content", [None, "something,else\n1,2\n"])
-def test_a_wrong_verdict_file_is_one_clear_error(tree, tmp_path, monkeypatch, capsys, content):
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "dataset.damaged: bad.csv cannot be read (No such file or directory)"),
+        ("something,else\n1,2\n", "bad.csv is not a damaged.csv of `reid check`"),
+        ("# Read me\n\nfirst, second, third\n", "bad.csv is not a damaged.csv of `reid check`"),
+        ("path,reason\na.jpg,zero bytes\n", "bad.csv is not a damaged.csv of `reid check`"),
+    ],
+    ids=["missing", "other", "text", "rejected"],
+)
+def test_a_wrong_verdict_file_is_one_clear_error(
+    tree, tmp_path, monkeypatch, capsys, content, words
+):
     monkeypatch.chdir(tmp_path)
     if content:
         (tmp_path / "bad.csv").write_text(content)
@@ -128,7 +146,18 @@ def test_a_wrong_verdict_file_is_one_clear_error(tree, tmp_path, monkeypatch, ca
     raw |= {"backbones": {}, "trainings": {}, "variants": {}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
     assert main(["index", "--config", "config.yaml"]) == 1
-    assert "bad.csv (dataset.damaged) is not a damaged.csv" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--frames", "--least-height"])
+@pytest.mark.parametrize("value", ["0", "-3"])
+def test_a_check_of_nothing_is_refused(tree, tmp_path, monkeypatch, capsys, flag, value):
+    monkeypatch.chdir(tmp_path)
+    raw = {"dataset": {"name": "tiny", "root": str(tree)}}
+    raw |= {"backbones": {}, "trainings": {}, "variants": {}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
+    assert main(["check", "--config", "config.yaml", flag, value]) == 1
+    assert f"{flag} is {value}: expected at least 1" in capsys.readouterr().err
 
 
 def test_check_without_an_index_says_so(tree, tmp_path, monkeypatch, capsys):

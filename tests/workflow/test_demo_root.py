@@ -11,8 +11,7 @@ dataset: {{name: own, root: {root}, protocols: [A2A]}}
 backbones: {{tiny: {{weights: 'open_clip:ViT-B-16-quickgelu:openai'}}}}
 trainings: {{plain: {{backbone: tiny}}}}
 variants: {{plain: {{training: plain, label: plain}}}}
-demo:
-  {{train_identities: 1, test_identities: 1, frames: {frames}, ground_tracklets: 2, capture_points: 1}}
+demo: {{train_identities: 1, test_identities: 1, frames: {frames}, capture_points: 1}}
 """
 OPTIONS = ("--configfile", "own.yaml", "--replace-workflow-config")
 INDEX = "results/own/index/train.parquet"
