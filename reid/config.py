@@ -7,11 +7,12 @@ trainings of the table are written in config/config.yaml as differences from it 
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from reid.errors import UserError
 from reid.files import read_yaml
@@ -69,6 +70,11 @@ class Dataset(Section):
     allow_shared_identities: bool = Field(
         False, description="the test set reuses identity numbers of training for other people"
     )
+
+    @field_validator("protocols")
+    @classmethod
+    def _once_each(cls, protocols: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
+        return _without_repeats(protocols)
 
 
 class Backbone(Section):
@@ -226,6 +232,14 @@ class Schedule(Section):
     stepped: Literal["before", "after"] = Field(
         "after", description="before: the first epoch already runs at epoch 1 of the schedule"
     )
+
+
+def _without_repeats(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """What the table would average as if it were independent. Raises ValueError on a repeat."""
+    value, times = Counter(values).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{value} is there {times} times, expected each value once")
+    return values
 
 
 def _demand_whole_identities(stage: str, batch_size: int, instances: int) -> None:
@@ -460,6 +474,11 @@ class Config(Section):
     report: Report = Report()
     demo: Demo | None = Field(None, description="present: the DAG renders its data and weights")
     runtime: Runtime = Runtime()
+
+    @field_validator("seeds")
+    @classmethod
+    def _once_each(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return _without_repeats(seeds)
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:

@@ -59,6 +59,7 @@ class Scores:
     trapezoid: NDArray[np.float64]  # (Q, 2)
     first_rank: NDArray[np.int64]  # (Q, 2) 0 without a positive
     positives: NDArray[np.int64]  # (Q, 2)
+    matches: NDArray[np.int64]  # (Q,) gallery entries of the identity, junk included
     gallery: int
     cameras: bool  # whether column 1 means anything
 
@@ -76,7 +77,7 @@ class Scores:
         first = self.first_rank[:, column]
         found = first > 0
         valid = int(found.sum())
-        candidates = self.gallery - self.positives[:, 0] + self.positives[:, column]
+        candidates = self.gallery - self.matches + self.positives[:, column]
         hits = np.bincount(first[found] - 1, minlength=self.gallery).cumsum()
         nothing = np.full(self.gallery, np.nan)
         return Metrics(
@@ -189,7 +190,7 @@ def score_blocks(
         done += len(matrix)
     if done != len(queries):
         raise UserError(f"distances have {done} rows for {len(queries)} query identities")
-    return Scores(standard, trapezoid, first, positives, len(gallery), cameras)
+    return Scores(standard, trapezoid, first, positives, stop - start, len(gallery), cameras)
 
 
 def chance(positives: ArrayLike, candidates: ArrayLike, *, ap: ApRule = "standard") -> float:

@@ -1,5 +1,7 @@
 """Counting against sorting: mAP, CMC, junk, ties, the expectation of a random ranking."""
 
+from itertools import combinations, permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,8 +108,6 @@ def test_other_number_types_are_taken(ap, dtype):
 @pytest.mark.parametrize(("positives", "size"), [(1, 1), (1, 6), (3, 6), (6, 6), (2, 9)])
 def test_chance_is_the_mean_over_all_rankings(ap, positives, size):
     """Every placement of the positives is equally likely: average them all."""
-    from itertools import combinations
-
     rows = list(combinations(range(size), positives))
     distances = np.arange(size)[None].repeat(len(rows), axis=0).astype(float)
     values = [
@@ -120,6 +120,17 @@ def test_chance_is_the_mean_over_all_rankings(ap, positives, size):
 def test_chance_leaves_out_junk():
     got = evaluate(np.zeros((1, 4)), [1], [1, 1, 2, 2], [0], [0, 1, 1, 1])
     assert got.chance == pytest.approx(chance([1], [3]))
+
+
+@pytest.mark.parametrize("ap", ["standard", "trapezoid"])
+@pytest.mark.parametrize("cameras", [False, True])
+def test_chance_is_the_mean_over_all_rankings_whatever_is_junk(ap, cameras):
+    distances = np.array(list(permutations(range(6))), np.float64)
+    gallery, ignored = [1, 1, 1, 1, 2, 3], np.array([True, False, False, False, True, False])
+    labels = (np.ones(len(distances), np.int64), gallery)
+    cams = (np.zeros(len(distances), np.int64), [0, 0, 1, 1, 1, 1])
+    got = score(distances, *labels, *cams, ignored=ignored).metrics(ap=ap, cameras=cameras)
+    assert got.chance == pytest.approx(got.mAP, abs=1e-12)
 
 
 @pytest.mark.parametrize(
