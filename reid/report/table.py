@@ -252,9 +252,10 @@ def _interval_note(rows: Sequence[Row]) -> Iterator[str]:
             and low.mean <= high.mean
         ]
         if found:
+            of = "mean over its seeds of each end: " if len(row.seeds) > 1 else ""
             yield (
                 f"95 % intervals of mAP, bootstrap over query identities, {row.variant.label}: "
-                f"{', '.join(found)} (all rows: csv)."
+                f"{of}{', '.join(found)} (all rows: csv)."
             )
             return
 

@@ -4,6 +4,7 @@ import statistics
 
 import pytest
 
+from reid.errors import UserError
 from reid.report import table
 from reid.retrieval import retrieve
 from tests.retrieval import worlds
@@ -56,7 +57,7 @@ def test_averages_and_gain(here, capsys):
         printed
     )
     low, high = (100 * end for end in reports[0]["intervals"]["mAP_interval"])
-    assert f"A2G {low:.2f} to {high:.2f}" in printed
+    assert f"identities, + Re-ranking: A2G {low:.2f} to {high:.2f}" in printed
     assert float(rows["rerank"]["A2G_low"]) == pytest.approx(low, abs=1e-4)
     with results.breakdown().open(newline="") as opened:
         lines = [line for line in csv.DictReader(opened) if line["variant"] == "rerank"]
@@ -125,6 +126,21 @@ def test_nothing_run(here, capsys):
     assert "on all: NO (good 0/3 and 0/3" in printed
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [1, 2, 1]}, "test: seeds: 1 is there 2 times, expected each value once"),
+        (
+            {"dataset": {"root": "data", "protocols": ["A2G", "A2G"]}},
+            "test: dataset.protocols: A2G is there 2 times, expected each value once",
+        ),
+    ],
+)
+def test_what_is_averaged_is_there_once(changes, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        worlds.settings(**changes)
+
+
 def test_several_seeds_give_mean_and_deviation(here, capsys):
     options = worlds.settings(seeds=[1, 2, 3])
     results = worlds.make(options)
@@ -141,3 +157,4 @@ def test_several_seeds_give_mean_and_deviation(here, capsys):
     assert f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}" in printed
     assert "(2/3 seeds)" in printed
     assert "Good, A2G seed 3: not run." in printed
+    assert "+ Re-ranking: mean over its seeds of each end: A2G" in printed

@@ -265,6 +265,19 @@ def test_the_shipped_example_is_valid():
     assert options.trainings["scaled"].validation.share == 0
 
 
+def test_every_published_triple_says_that_it_was_tuned_on_the_leaderboard():
+    folder = Path(__file__).parents[2] / "config"
+    options = config.load([folder / f"{name}.yaml" for name in ("config", "tuned", "released")])
+    default = (20, 6, 0.3)  # of Zhong et al. 2017
+    own = {name: v for name, v in options.variants.items() if v.rerank is not None}
+    triples = {name: (v.rerank.k1, v.rerank.k2, v.rerank.lambda_value) for name, v in own.items()}
+    tuned = {name for name, triple in triples.items() if triple != default}
+    assert len(tuned) == 6
+    for name, variant in own.items():
+        said = f"{triples[name]} was tuned on the leaderboard, as published."
+        assert (said.replace("0.3)", "0.30)") in variant.note) == (name in tuned)
+
+
 def test_a_grid_without_triples_is_an_error():
     rows = np.eye(4, dtype=np.float32)
     with pytest.raises(UserError, match="the grid is empty"):
