@@ -170,26 +170,25 @@ def report_settings(config: Config) -> dict[str, Any]:
 
 
 def lists_of(dataset: Dataset) -> list[Path]:
-    """Files that say what a dataset holds, in layouts that have some."""
+    """Files that say what a dataset holds, in layouts that have some, and what to leave out."""
+    lists = [] if dataset.damaged is None else [dataset.damaged]
     if dataset.layout == "manifest":
-        return [dataset.manifest or dataset.root / "manifest.csv"]
+        return [*lists, dataset.manifest or dataset.root / "manifest.csv"]
     if dataset.layout in ("mars", "g2a-vreid"):
-        return sorted((dataset.root / "info").glob("*"))
-    return []
+        return [*lists, *sorted((dataset.root / "info").glob("*"))]
+    return lists
 
 
 def dataset_stamp(root: Path, lists: Sequence[Path] = ()) -> str:
     """Cheap hash of what lies under a dataset root: changes when a tracklet comes or goes.
 
     Covers names and times of the folders down to the person folders, `train/<person>` and
-    `<protocol>/{query,gallery}/<person>`, and names, sizes and times of `lists`. Files changed
-    inside a tracklet are not seen here; training and extraction check each tracklet against the
-    index.
+    `<protocol>/{query,gallery}/<person>`, and names and contents of `lists`. Files changed inside
+    a tracklet are not seen here; training and extraction check each tracklet against the index.
     """
     digest = hashlib.sha256()
     for path in filter(Path.is_file, lists):  # what is missing is the index's error
-        status = path.stat()
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(f"{path.name}\0{sha256_of_file(path)}\n".encode())
     parts = sorted(child for child in root.iterdir() if child.is_dir())
     folders = [
         found for part in parts for found in _folders(part, 1 if part.name == "train" else 2)

@@ -157,3 +157,13 @@ class TestStamp:
             path.unlink()
             assert fp.dataset_stamp(root, fp.lists_of(dataset)) != before
         assert fp.lists_of(Dataset(root=root)) == []
+
+    def test_sees_what_the_list_of_damaged_frames_says(self, tmp_path: Path) -> None:
+        damaged = tmp_path / "damaged.csv"
+        damaged.write_text("path,damage\n")
+        dataset = Dataset(root=tmp_path, damaged=damaged)
+        before = fp.dataset_stamp(tmp_path, fp.lists_of(dataset))
+        damaged.write_text("path,damage\n")  # another check that found the same
+        assert fp.dataset_stamp(tmp_path, fp.lists_of(dataset)) == before
+        damaged.write_text("path,damage\na.jpg,is missing\n")
+        assert fp.dataset_stamp(tmp_path, fp.lists_of(dataset)) != before
