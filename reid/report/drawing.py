@@ -152,5 +152,6 @@ def legend_above(axes: Axes, columns: int = 2) -> None:
 
 
 def panel(axes: Axes, text: str) -> None:
-    """Name a panel, inside at the top right."""
-    axes.text(0.99, 0.96, text, transform=axes.transAxes, ha="right", va="top", fontweight="bold")
+    """Name a panel, beside it at the right, where no curve goes."""
+    beside = axes.transAxes
+    axes.text(1.01, 0.5, text, transform=beside, rotation=270, va="center", fontweight="bold")

@@ -24,6 +24,7 @@ def stage1_plots(runs: Sequence[Run], folder: Path) -> list[Plot]:
             every = max(1, len(curve.epochs) // 8)
             axes.plot(curve.epochs, curve.loss, label=_name(run), markevery=every, **series.line())
         axes.set_xlabel("epoch")
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylabel("loss")
         legend_above(axes)
         return [
@@ -61,6 +62,7 @@ def stage2_plots(runs: Sequence[Run], folder: Path) -> list[Plot]:
         upper.set_ylabel("accuracy (%)")
         lower.set_ylabel("loss")
         lower.set_xlabel("epoch")
+        lower.locator_params(axis="x", integer=True)
         legend_above(upper)
         return [
             save(
