@@ -23,4 +23,6 @@ def main(run: str, queries: str, gallery: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(f"usage: python {sys.argv[0]} RUN_FOLDER QUERY_FOLDER GALLERY_FOLDER")
     main(*sys.argv[1:])

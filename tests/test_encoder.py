@@ -81,6 +81,12 @@ def test_the_example_runs(run, capsys):
     assert lines[0].startswith("0005_0100: 000")
 
 
+def test_the_example_says_how_it_is_used(monkeypatch):
+    monkeypatch.setattr("sys.argv", [str(EXAMPLE), "one"])
+    with pytest.raises(SystemExit, match=r"^usage: python .* RUN_FOLDER QUERY_FOLDER GALLERY_"):
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+
+
 def test_other_file_names_need_a_camera(encoder, tmp_path):
     folder = tmp_path / "somebody"
     for number in range(2):

@@ -29,7 +29,8 @@ FLAT = 0.005
 def run(config: Config, variant: str, seed: int) -> None:
     """Search the grid for a variant on its training's held-out identities; write the choice.
 
-    Raises UserError when the training holds nobody out or no validation query has a positive.
+    Protocols in which no held-out query has a positive are left out, saying so. Raises UserError
+    when the training holds nobody out or no protocol is left.
     """
     options = chosen(config.variants, variant, "variants")
     training = config.trainings[options.training]
@@ -63,18 +64,27 @@ def run(config: Config, variant: str, seed: int) -> None:
             f"trainings.{options.training}.validation: no held-out query has a positive in any "
             "protocol: hold out more identities"
         )
+    if others := [name for name in config.dataset.protocols if name not in surfaces]:
+        print(f"left out, no held-out query has a positive: {', '.join(others)}")
+    path, without = results.tuned(variant, seed), statistics.fmean(plain.values())
+    found, identities = choice(surfaces), len({tracklet.identity for tracklet in tracklets})
     write_json(
-        results.tuned(variant, seed),
+        path,
         {
             "variant": variant,
             "seed": seed,
             "options": tune_settings(config, variant),
-            "identities": len({tracklet.identity for tracklet in tracklets}),
+            "identities": identities,
             "features": {"path": source.as_posix(), "sha256": sha256_of_file(source)},
             "protocols": counts,
-            "mAP_without_rerank": statistics.fmean(plain.values()),
-            **choice(surfaces),
+            "mAP_without_rerank": without,
+            **found,
         },
+    )
+    triple = ", ".join(f"{name} {value}" for name, value in found["chosen"].items())
+    print(
+        f"wrote {path}: {triple}: mAP {100 * found['mAP']:.2f} % over {', '.join(surfaces)} of "
+        f"{identities} held-out identities, {100 * without:.2f} % without re-ranking"
     )
 
 

@@ -56,3 +56,7 @@ def test_validation_is_no_protocol_of_retrieval(results, capsys):
     with pytest.raises(SystemExit):
         main(["retrieve", *ROW, "--protocol", "validation"])
     assert "invalid choice: 'validation'" in capsys.readouterr().err
+    for verb, known in (("retrieve", "A2G, G2A, A2A"), ("extract", "A2G, G2A, A2A, validation")):
+        row = {"retrieve": ROW, "extract": RUN}[verb]
+        assert main([verb, *row, "--protocol", "ALL"]) == 1
+        assert f"(known: {known})" in capsys.readouterr().err

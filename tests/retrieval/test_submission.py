@@ -246,7 +246,7 @@ def test_verbs(world, capsys, tmp_path):
     options, results = world
     (tmp_path / "c.yaml").write_text(options.model_dump_json())
     assert main(["submission", "--config", "c.yaml", "--variant", "good"]) == 0
-    assert capsys.readouterr().out.strip() == str(results.submission("good", 1))
+    assert capsys.readouterr().out == f"wrote {results.submission('good', 1)}\n"
     assert main(["score", str(results.submission("good", 1)), "--config", "c.yaml"]) == 0
     assert "macro mean" in capsys.readouterr().out
     assert main(["score", "nothing.csv", "--config", "c.yaml"]) == 1

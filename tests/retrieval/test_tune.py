@@ -136,6 +136,11 @@ def test_run_writes_the_choice_and_the_variant_uses_it(world, capsys):
     assert set(found["protocols"]) == {"A2G", "G2A", "A2A"}
     # The surface is what the variant would score on the held-out identities.
     best = found["chosen"]
+    assert capsys.readouterr().out == (
+        f"wrote {results.tuned('tuned', 1)}: k1 {best['k1']}, k2 {best['k2']}, "
+        f"lambda_value {best['lambda_value']}: mAP {100 * found['mAP']:.2f} % over A2G, G2A, A2A "
+        f"of 6 held-out identities, {100 * found['mAP_without_rerank']:.2f} % without re-ranking\n"
+    )
     features = (rows[0] + rows[1]) / np.float32(2)
     scores = []
     for protocol in ("A2G", "G2A", "A2A"):
@@ -305,7 +310,7 @@ def test_without_sessions_or_from_one_side_tracklets_take_turns(protocol, views)
         assert [held[p] for p in side if held[p].identity == 5] == kept
 
 
-def test_junk_is_no_positive(world):
+def test_junk_is_no_positive(world, capsys):
     """Everything of one view was seen by one camera: nobody can be found in A2A and G2G."""
     _, results, *_ = world
     protocols = ["A2A", "G2G", "A2G"]
@@ -314,6 +319,8 @@ def test_junk_is_no_positive(world):
     worlds.write_split(results, train)
     tune.run(one, "tuned", 1)
     assert set(json.loads(results.tuned("tuned", 1).read_text())["protocols"]) == {"A2G"}
+    left_out = "left out, no held-out query has a positive: A2A, G2G\n"
+    assert capsys.readouterr().out.startswith(left_out)
 
     same = [replace(tracklet, camera=0) for tracklet in train]
     worlds.write_split(results, same)
