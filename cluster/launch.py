@@ -23,7 +23,7 @@ from cluster.requests import Request
 from cluster.stage import Stage
 from reid import config
 from reid.config import Config
-from reid.errors import UserError
+from reid.errors import UserError, of_system
 
 LOGS = Path(".snakemake/launch")
 SPARE_SECONDS = 30
@@ -228,6 +228,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments, given[cut + 1 :])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {of_system(error)}", file=sys.stderr)
         return 1
     return 0
 

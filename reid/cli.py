@@ -331,8 +331,9 @@ def _reader_is_gone() -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, or that of the error it printed in one line.
 
-    1: bad input, or the operating system refuses something (REID_TRACEBACK=1 shows where); 75: stopped in time, run it again to resume; 76: another trainer is at work;
-    130: interrupted from the keyboard.
+    1: bad input, or the operating system refuses something (REID_TRACEBACK=1 shows where);
+    75: stopped in time, run it again to resume; 76: another trainer is at work; 130: interrupted
+    from the keyboard.
     """
     # Before torch is imported: waiting threads that spin starve other jobs of the same node.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,5 +1,14 @@
 """Exceptions that end a command with one line for people and an exit code for schedulers."""
 
+import errno
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space there"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions or use another place"
+    ),
+}
+
 
 class UserError(Exception):
     """Bad input from outside: names the file or key, what was expected, and what to do.
@@ -24,3 +33,14 @@ class LeaseHeld(UserError):
     """Another process is at work in the same run folder."""
 
     exit_code = 76
+
+
+def of_system(error: OSError, near: str = "results/") -> UserError:
+    """What the operating system refuses, as one line: the path, the reason, and what to do.
+
+    Some errors of writing name no path: the file is then most likely one below `near`.
+    """
+    path = f"perhaps below {near}" if error.filename is None else error.filename
+    reason = error.strerror or (str(error).strip() or type(error).__name__).splitlines()[-1]
+    remedy = _REMEDIES.get(error.errno or 0, "see to it")
+    return UserError(f"{path}: {reason}: {remedy}, then run this again")

@@ -19,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync it and rename it over `path`.
 
     A reader sees the old file or the whole new one, never a part. On an exception the
-    temporary file is removed and `path` is untouched.
+    temporary file is removed and `path` is untouched; an OSError without a file name gets `path`'s.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -34,7 +34,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
         _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, name):
+            error.filename = str(path)  # of a full disk Python does not say where
         temporary.unlink(missing_ok=True)
         raise
 
@@ -99,6 +101,10 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: expected a YAML configuration file") from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): expected a YAML configuration file"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
 

@@ -1,5 +1,6 @@
 """The command line: help, exit codes, and one clear line for every kind of bad input."""
 
+import resource
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,58 @@ def test_unknown_names_on_the_command_line(lab: Lab) -> None:
 def test_steps_out_of_order_say_what_is_missing(lab: Lab) -> None:
     assert lab.finish(*STAGE2) == 1
     assert_one_line(lab, ["stage1.safetensors does not exist"])
+
+
+def results_are_a_file(lab: Lab) -> None:
+    shutil.rmtree(lab.folder / "results")
+    (lab.folder / "results").write_text("")
+
+
+def config_is_a_folder(lab: Lab) -> None:
+    (lab.folder / "config.yaml").unlink()
+    (lab.folder / "config.yaml").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (results_are_a_file, ["results", "Not a directory"]),
+        (config_is_a_folder, ["config.yaml cannot be read (Is a directory)"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_the_system_refuses(lab: Lab, harm: Callable[[Lab], None], words: list[str]) -> None:
+    harm(lab)
+    assert lab.finish("index") == 1
+    assert_one_line(lab, words)
+
+
+@pytest.mark.parametrize("verb", [("index",), STAGE1], ids=["index", "stage1"])
+def test_a_full_disk_is_named_with_its_file(lab: Lab, verb: tuple[str, ...]) -> None:
+    def no_room() -> None:
+        size = (lab.folder / "log").stat().st_size + 1500
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    assert lab.finish(*verb, before=no_room) == 1
+    assert_one_line(lab, ["results/tiny", "File too large"])
+
+
+def test_the_traceback_of_what_the_system_refuses_is_there_on_demand(lab: Lab) -> None:
+    results_are_a_file(lab)
+    assert lab.finish("index", environment={"REID_TRACEBACK": "1"}) == 99
+    assert "Traceback" in lab.log()
+
+
+def test_a_reader_that_went_away_is_no_error(lab: Lab) -> None:
+    command = [sys.executable, "-m", "reid", "status", "--config", "config.yaml"]
+    run = subprocess.Popen(
+        command, cwd=lab.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    run.stdout.close()
+    assert run.stderr is not None
+    assert run.stderr.read() == ""
+    assert run.wait() == 1
 
 
 def test_help_is_instant_and_shows_examples() -> None:

@@ -9,7 +9,7 @@ from cluster import requests
 from cluster.doctor import checks, facts, trial
 from cluster.doctor.finding import Finding, summary
 from reid import config
-from reid.errors import UserError
+from reid.errors import UserError, of_system
 
 
 def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
@@ -63,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             findings.append(finding)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {of_system(error)}", file=sys.stderr)
         return 1
     print(summary(findings))
     return int(any(finding.level == "problem" for finding in findings))

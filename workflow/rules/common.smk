@@ -12,7 +12,7 @@ from cluster import history, live, lock, watch
 from reid import config as options
 from reid import fingerprint as stages
 from reid.artefacts import Results
-from reid.errors import UserError
+from reid.errors import UserError, of_system
 from reid.files import sha256_of_json, write_text
 from reid.holdout import VALIDATION
 from reid.synthetic.own import STAMP
@@ -126,7 +126,10 @@ def dataset_stamp(wildcards):
             f"dataset.root: {root} is not a folder: put the dataset there or name its folder in "
             "the configuration (to try without one: --configfile config/demo.yaml)"
         )
-    return stages.dataset_stamp(root, stages.lists_of(SETTINGS.dataset))
+    try:
+        return stages.dataset_stamp(root, stages.lists_of(SETTINGS.dataset))
+    except OSError as error:
+        raise WorkflowError(of_system(error)) from None
 
 
 def weights(wildcards):
