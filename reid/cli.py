@@ -5,14 +5,16 @@ Heavy modules are imported inside the verbs, so that `reid --help` is instant.
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from reid import __version__, config
+from reid.artefacts import Results
 from reid.config import Config
-from reid.errors import UserError
+from reid.errors import UserError, of_system
 from reid.holdout import VALIDATION
 
 if TYPE_CHECKING:
@@ -316,22 +318,43 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _reader_is_gone() -> bool:
+    """Whether nobody reads what is printed any more, as after `| head`; then nothing more is."""
+    printed = select.poll()
+    printed.register(sys.stdout.fileno(), 0)
+    if any(event & select.POLLERR for _, event in printed.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, or that of the error it printed in one line.
 
-    1: bad input; 75: stopped in time, run it again to resume; 76: another trainer is at work;
-    130: interrupted from the keyboard.
+    1: bad input, or the operating system refuses something (REID_TRACEBACK=1 shows where);
+    75: stopped in time, run it again to resume; 76: another trainer is at work; 130: interrupted
+    from the keyboard.
     """
     # Before torch is imported: waiting threads that spin starve other jobs of the same node.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = build_parser().parse_args(argv)
+    near = "results/"
     try:
         settings = config.load(arguments.configs)
+        near = str(Results.of(settings.dataset.name).root)
         _check_names(settings, arguments)
         arguments.verb(settings, arguments)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if os.environ.get("REID_TRACEBACK"):
+            raise
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 1
+        print(f"error: {of_system(error, near)}", file=sys.stderr)
+        return UserError.exit_code
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on", file=sys.stderr)
         return 130
