@@ -95,16 +95,41 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not JSON ({error}): delete it and run its step again") from None
 
 
+class _Repeated(Exception):
+    """A key stands twice in one mapping."""
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML's safe loader, but for repeated keys."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise _Repeated(
+                        f"line {line}: key {key.value} is there already, in line "
+                        f"{lines[key.value]}: make one of both"
+                    )
+                lines[key.value] = line
+        return node
+
+
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file with the safe loader. Raises UserError when missing or malformed."""
+    """Read a YAML file with the safe loader. Raises UserError when missing or malformed, and for a
+    key that is repeated: YAML's usual loaders drop all but the last without a word."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: expected a YAML configuration file") from None
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({error.strerror}): expected a YAML configuration file"
         ) from None
+    except _Repeated as error:
+        raise UserError(f"{path}, {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
 

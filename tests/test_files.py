@@ -1,10 +1,11 @@
-"""Files that grow by lines of JSON, whose writers may be killed at any instant."""
+"""Files that grow by lines of JSON, whose writers may be killed at any instant; YAML files."""
 
 from pathlib import Path
 
 import pytest
 
-from reid.files import append_json_line, read_json_lines
+from reid.errors import UserError
+from reid.files import append_json_line, read_json_lines, read_yaml
 
 
 @pytest.mark.parametrize("cut", ['{"a"', '{"a": 1', '{"a": 1}', ""])
@@ -19,3 +20,16 @@ def test_a_line_that_was_cut_costs_nothing_else(tmp_path: Path, cut: str) -> Non
     append_json_line(path, {"n": 2})
     append_json_line(path, {"n": 3})
     assert list(read_json_lines(path)) == [*whole, {"n": 2}, {"n": 3}]
+
+
+def test_a_key_that_is_repeated_is_named_with_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a:\n  b: 1\nc: 2\na:\n  d: 1\n")
+    with pytest.raises(UserError, match=r"x\.yaml, line 4: key a is there already, in line 1"):
+        read_yaml(path)
+
+
+def test_anchors_and_merges_repeat_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\n")
+    assert read_yaml(path) == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}, "c": {"x": 2, "y": 3}}

@@ -103,6 +103,12 @@ class TestFresh:
             printed = fresh.refused("-n", "--configfile", "mine.yaml")
         assert "unknown key trainings.scaled.stage2.epoch (did you mean epochs?)" in printed
 
+    def test_a_repeated_key_is_named_with_its_lines(self, fresh: Workspace) -> None:
+        twice = "tune: {k1: [5]}\nseeds: [1]\ntune: {k2: [3]}\n"
+        with fresh.appended("mine.yaml", twice):
+            printed = fresh.refused("-n", "--configfile", "mine.yaml")
+        assert "mine.yaml, line 3: key tune is there already, in line 1" in printed
+
     def test_missing_weights_are_named(self, fresh: Workspace) -> None:
         with fresh.appended("mine.yaml", "backbones: {vit_l14: {weights: weights/other.pt}}\n"):
             printed = fresh.refused("-n", "--configfile", "mine.yaml")

@@ -13,7 +13,7 @@ from reid import config as options
 from reid import fingerprint as stages
 from reid.artefacts import Results
 from reid.errors import UserError, of_system
-from reid.files import sha256_of_json, write_text
+from reid.files import read_yaml, sha256_of_json, write_text
 from reid.holdout import VALIDATION
 from reid.synthetic.own import STAMP
 
@@ -28,6 +28,9 @@ if workflow.is_main_process and lock.clear():
     )
 
 try:
+    for each in map(Path, workflow.configfiles):
+        if each.suffix in (".yaml", ".yml"):
+            read_yaml(each)  # for what Snakemake's own reader lets pass: repeated keys
     SETTINGS = options.parse(config, source="configuration")
 except UserError as error:
     raise WorkflowError(error) from None
