@@ -163,7 +163,8 @@ def report(found: Sequence[Status], command: str, *, colours: bool = False) -> I
         yield f"{_coloured(each.state, each.state, colours)}: {name}"
         if each.detail:
             yield f"  {each.detail}"
-        yield f"  log: {each.job.log}"
+        if each.job.log.exists():  # started by hand there is none
+            yield f"  log: {each.job.log}"
     yield ""
     if all(each.state == "done" for each in found):
         yield "All is done; `snakemake -n` says whether something changed since."

@@ -164,6 +164,13 @@ def test_steps_out_of_order_say_what_is_missing(lab: Lab) -> None:
     assert_one_line(lab, ["stage1.safetensors does not exist"])
 
 
+def test_without_data_nothing_is_said_to_be_made_from_it(lab: Lab) -> None:
+    no_root(lab)
+    shutil.rmtree(lab.folder / "results")
+    assert lab.finish(*STAGE1) == 1
+    assert_one_line(lab, ["data is not a folder: put the dataset there", "then run `reid index`"])
+
+
 def results_are_a_file(lab: Lab) -> None:
     shutil.rmtree(lab.folder / "results")
     (lab.folder / "results").write_text("")

@@ -88,6 +88,7 @@ def test_a_training_at_work_stopped_killed_and_done(lab: Lab) -> None:
     assert wait(pid) == 75, lab.log()
     [(state, detail)] = states("train stage2")
     assert (state, detail.startswith("attempt 1, epoch 1, step ")) == ("stopped", True), detail
+    assert "log:" not in text(), "a training started by hand has none"
     pid = begin(lab)
     os.kill(pid, signal.SIGKILL)
     wait(pid)

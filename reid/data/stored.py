@@ -122,9 +122,13 @@ def _naming(path: Path) -> Iterator[None]:
 def check_fresh(root: Path, path: Path) -> None:
     """Compare a split's index with the disk: every tracklet folder there and unmodified.
 
-    Raises UserError naming the first folder that is gone or was changed after indexing.
+    Raises UserError without an index, and naming the first folder that is gone or was changed after
+    indexing.
     """
-    demand_folder(root, f"{path} was made from it: correct dataset.root or bring it back")
+    if path.exists():
+        demand_folder(root, f"{path} was made from it: correct dataset.root or bring it back")
+    else:
+        demand_folder(root, "put the dataset there or correct dataset.root, then run `reid index`")
     rows = _read(path, ("path", "in_folder", "modified")).to_pylist()
     times = {row["in_folder"] or row["path"]: row["modified"] for row in rows}
     for place, indexed in times.items():
