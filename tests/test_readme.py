@@ -126,3 +126,11 @@ def test_tests_named_as_evidence_exist() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert named
     assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_the_list_of_faults_is_that_of_the_tests() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "FAULTS.md").read_text()))
+    sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    tests = {name for text in sources for name in re.findall(r"def (test_\w+)", text)}
+    assert named <= tests
+    assert {name for name in tests if "_fault_" in name} <= named
