@@ -17,7 +17,7 @@ from shutil import which
 
 import submitit
 
-from cluster import requests
+from cluster import configs, requests
 from cluster.controller import Controller
 from cluster.requests import Request
 from cluster.stage import Stage
@@ -111,8 +111,9 @@ def stage(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Launch one stage of one training."""
     if rest:
         raise UserError(f"unexpected after --: {' '.join(rest)}")
-    settings = config.load(arguments.configs)
-    verb = [*_verb(arguments, settings), *_flags("--config", arguments.configs)]
+    files = configs.named(arguments)
+    settings = config.load(files)
+    verb = [*_verb(arguments, settings), *_flags("--config", files)]
     asked = _overridden(requests.read(arguments.profile).requests[arguments.stage], arguments)
     if arguments.gpus is not None:
         asked = asked.with_gpus(arguments.gpus, nodes=arguments.nodes)
@@ -199,14 +200,7 @@ def build_parser() -> argparse.ArgumentParser:
         child.set_defaults(run=stage, stage=name, gpus=None, nodes=1)
         child.add_argument("--training", required=True, help="key of `trainings`")
         child.add_argument("--seed", type=int, help="one of `seeds`; the first without it")
-        child.add_argument(
-            "--config",
-            dest="configs",
-            action="append",
-            type=Path,
-            metavar="FILE",
-            help="as of `reid`; config/config.yaml without it",
-        )
+        configs.add_flags(child)
         if name == "extract":
             child.add_argument("--protocol", required=True, help="one of them, or `validation`")
         if name == "stage2":
@@ -220,8 +214,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)
     arguments = build_parser().parse_args(given[:cut])
-    if getattr(arguments, "configs", ()) is None:
-        arguments.configs = [Path("config/config.yaml")]
     try:
         if arguments.executor == "slurm" and not (which("sbatch") and which("srun")):
             raise UserError("no Slurm here (sbatch, srun): try --executor local")

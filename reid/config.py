@@ -509,7 +509,16 @@ def load(paths: Sequence[Path]) -> Config:
                 f"{path}: expected a mapping of options, found {type(content).__name__}"
             )
         merged = _merge(merged, content)
-    return parse(merged, source=", ".join(str(path) for path in paths))
+    try:
+        return parse(merged, source=", ".join(str(path) for path in paths))
+    except UserError as error:
+        needed = {name for name, field in Config.model_fields.items() if field.is_required()}
+        if needed <= merged.keys():
+            raise
+        raise UserError(
+            f"{error}; if it is only a difference, name first what it differs from: --config "
+            f"config/config.yaml --config {paths[0]}"
+        ) from None
 
 
 def parse(raw: Mapping[str, Any], *, source: str) -> Config:

@@ -171,6 +171,12 @@ def test_without_data_nothing_is_said_to_be_made_from_it(lab: Lab) -> None:
     assert_one_line(lab, ["data is not a folder: put the dataset there", "then run `reid index`"])
 
 
+def test_a_difference_alone_is_told_what_is_missing(lab: Lab) -> None:
+    (lab.folder / "config.yaml").write_text("trainings: {mine: {extends: scaled}}\n")
+    assert lab.finish("status") == 1
+    assert_one_line(lab, ["no training 'scaled'", "--config config/config.yaml --config config"])
+
+
 def results_are_a_file(lab: Lab) -> None:
     shutil.rmtree(lab.folder / "results")
     (lab.folder / "results").write_text("")

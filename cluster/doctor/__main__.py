@@ -3,9 +3,8 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from cluster import requests
+from cluster import configs, requests
 from cluster.doctor import checks, facts, trial
 from cluster.doctor.finding import Finding, summary
 from reid import config
@@ -15,7 +14,7 @@ from reid.errors import UserError, of_system
 def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     """All findings, as they come. Raises UserError where nothing can be looked at."""
     cluster = facts.gather()
-    settings = config.load(arguments.configs)
+    settings = config.load(configs.named(arguments))
     profile = requests.read(arguments.profile)
     version = cluster.config["SLURM_VERSION"]
     yield Finding("ok", "Slurm", f"{version} answers; cluster {cluster.config['ClusterName']}")
@@ -35,15 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         "what to change where. Submits one short job. Exits with 1 if there is a problem.",
         epilog="example: python -m cluster.doctor --configfile my.yaml",
     )
-    parser.add_argument(
-        "--configfile",
-        dest="more",
-        action="append",
-        type=Path,
-        default=[],
-        metavar="FILE",
-        help="your differences from config/config.yaml, as for snakemake; repeatable",
-    )
+    configs.add_flags(parser)
     parser.add_argument("--profile", default="slurm", help="as for snakemake (slurm)")
     parser.add_argument("--no-job", dest="job", action="store_false", help="submit no test job")
     parser.add_argument(
@@ -55,7 +46,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the findings; 1 if there is a problem, or where nothing can be looked at."""
     arguments = build_parser().parse_args(argv)
-    arguments.configs = [Path("config/config.yaml"), *arguments.more]
     findings = []
     try:
         for finding in examine(arguments):
