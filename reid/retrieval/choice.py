@@ -39,8 +39,10 @@ def outdated(results: Results, variant: str, seed: int, options: Mapping[str, An
         content = read_json(path)
         made, digest = content["options"], content["features"]["sha256"]
         others = [key for key, value in options.items() if made.get(key) != value]
-    except (UserError, KeyError, TypeError, AttributeError):
+    except UserError:
         return "is damaged"
+    except (KeyError, TypeError, AttributeError):
+        return "does not say what it was made with"
     if others:
         return f"was made with other options ({', '.join(others)})"
     features = results.features(options["training"], seed, VALIDATION)

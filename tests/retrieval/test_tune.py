@@ -206,7 +206,12 @@ def test_a_tuning_of_other_options_is_refused_and_no_row(world, capsys, changes,
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
-    [("features", "was made of other features"), ("old", "is damaged"), ("cut", "is damaged")],
+    [
+        ("features", "was made of other features"),
+        ("old", "does not say what it was made with"),
+        ("list", "does not say what it was made with"),
+        ("cut", "is damaged"),
+    ],
 )
 def test_a_tuning_of_other_features_or_a_damaged_one_is_refused(world, damage, reason):
     options, results, _, rows = world
@@ -219,7 +224,7 @@ def test_a_tuning_of_other_features_or_a_damaged_one_is_refused(world, damage, r
         del content["options"]
         path.write_text(json.dumps(content))
     else:
-        path.write_text(path.read_text()[:-10])
+        path.write_text("[]" if damage == "list" else path.read_text()[:-10])
     with pytest.raises(UserError, match=f"seed1.json {reason}: run `reid tune --variant tuned"):
         retrieve.run(options, "tuned", 1, "A2G")
 
