@@ -6,6 +6,7 @@ Heavy modules are imported inside the verbs, so that `reid --help` is instant.
 import argparse
 import os
 import select
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, get_args
 from reid import __version__, config
 from reid.artefacts import Results
 from reid.config import Config
-from reid.errors import UserError, of_system
+from reid.errors import Unresumable, UserError, of_system
 from reid.holdout import VALIDATION
 
 if TYPE_CHECKING:
@@ -318,6 +319,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _restart(arguments: argparse.Namespace) -> str:
+    """The command that trains the same stage from its beginning."""
+    files = [part for path in arguments.configs for part in ("--config", str(path))]
+    run = ["--training", arguments.training, "--seed", str(arguments.seed), "--restart"]
+    return shlex.join(["reid", "train", arguments.verb.__name__, *files, *run])
+
+
 def _reader_is_gone() -> bool:
     """Whether nobody reads what is printed any more, as after `| head`; then nothing more is."""
     printed = select.poll()
@@ -345,6 +353,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_names(settings, arguments)
         arguments.verb(settings, arguments)
         sys.stdout.flush()
+    except Unresumable as error:
+        print(f"error: {error}, or {_restart(arguments)}", file=sys.stderr)
+        return error.exit_code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -35,6 +35,13 @@ class LeaseHeld(UserError):
     exit_code = 76
 
 
+class Unresumable(UserError):
+    """What a training left cannot be gone on from; it is not thrown away unasked.
+
+    `reid.cli` appends the command that does, which it knows and those who raise this do not.
+    """
+
+
 def of_system(error: OSError, near: str = "results/") -> UserError:
     """What the operating system refuses, as one line: the path, the reason, and what to do.
 

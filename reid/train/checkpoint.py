@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from reid.errors import UserError
+from reid.errors import Unresumable, UserError
 from reid.files import replacing, write_json
 
 
@@ -81,7 +81,7 @@ class Checkpoints:
     def restore(self) -> Restored | None:
         """The newest checkpoint that is whole, or None if there never was one.
 
-        Raises UserError when the run was made with other facts, or when all checkpoints are
+        Raises Unresumable when the run was made with other facts, or when all checkpoints are
         damaged: it never starts from zero where work was done. A finished run of other facts is
         no obstacle: nothing of it is left to resume.
         """
@@ -103,17 +103,17 @@ class Checkpoints:
                           flush=True)  # fmt: skip
                     self.clear()
                     return None
-                raise UserError(
+                raise Unresumable(
                     f"{self.folder} holds an unfinished run of other settings: "
                     f"{difference(recorded['facts'], self.facts)}. Change them back to resume, "
-                    "or use --restart to throw its progress away"
+                    "or throw its progress away: delete that folder and start as you did"
                 )
             state = torch.load(io.BytesIO(content), weights_only=True)
             return Restored(Position(recorded["epoch"], recorded["step"]), state)
         if markers:
-            raise UserError(
+            raise Unresumable(
                 f"all {len(markers)} checkpoints in {self.folder} are damaged: restore them from "
-                "a backup, or use --restart to begin again"
+                "a backup, or begin again: delete that folder and start as you did"
             )
         return None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reid.errors import UserError
+from reid.errors import Unresumable
 
 
 class Journal:
@@ -16,15 +16,17 @@ class Journal:
     def __init__(self, path: Path, offset: int = 0) -> None:
         """Open for writing after the first `offset` bytes; what follows them is dropped.
 
-        Raises UserError when the file is shorter than that.
+        Raises Unresumable when the file is shorter than that.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("r+b" if path.exists() else "w+b")
         length = self._file.seek(0, os.SEEK_END)
         if length < offset:
-            raise UserError(
+            checkpoints = path.parent / "checkpoints" / path.stem
+            raise Unresumable(
                 f"{path} has {length} bytes, fewer than the {offset} of the checkpoint to resume "
-                "from: restore it, or use --restart to begin again"
+                f"from: restore it, or begin again: delete {checkpoints} and start as "
+                "you did"
             )
         self._file.truncate(offset)
         self._file.seek(offset)

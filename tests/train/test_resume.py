@@ -133,6 +133,8 @@ def test_fault_04_all_damaged_never_starts_from_zero(lab: Lab, kill_at: Fault) -
         harm(path, "truncated")
     assert lab.finish(*STAGE2) == 1
     assert "all 2 checkpoints" in lab.log()
+    words = "reid train stage2 --config config.yaml --training small --seed 1 --restart"
+    assert f"start as you did, or {words}\n" in lab.log()
     assert lab.finish(*STAGE2, "--restart") == 0, lab.log()
 
 
