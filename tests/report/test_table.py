@@ -125,7 +125,7 @@ def test_nothing_run(here, capsys):
     printed = capsys.readouterr().out
     assert "Good, A2G, G2A, A2A: not run." in printed
     assert "Random ranking" not in printed
-    assert "on all: NO (good 0/3 and 0/3" in printed
+    assert "on all: not yet known (good not measured" in printed
 
 
 @pytest.mark.parametrize(
