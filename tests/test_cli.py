@@ -1,5 +1,6 @@
 """The command line: help, exit codes, and one clear line for every kind of bad input."""
 
+import pickle
 import resource
 import shutil
 import subprocess
@@ -114,6 +115,17 @@ def not_weights(lab: Lab) -> None:
     (lab.folder / "tiny.safetensors").write_bytes(b"<html>404</html>")
 
 
+def a_pickle_of_something_else(lab: Lab) -> None:
+    path = lab.folder / "tiny.pt"
+    path.write_bytes(pickle.dumps(Path("x"), protocol=2))
+    damage_config(lab, "tiny.safetensors", "tiny.pt")
+
+
+def a_folder_as_weights(lab: Lab) -> None:
+    no_weights(lab)
+    (lab.folder / "tiny.safetensors").mkdir()
+
+
 def deep_prompts(lab: Lab) -> None:
     damage_config(lab, "depth: 2", "depth: 9")
 
@@ -141,7 +153,9 @@ def test_fault_10_bad_frames_stop_training_by_name(
     [
         (other_geometry, ["tiny.safetensors", "text_projection", "(64, 32)"]),
         (no_weights, ["weights tiny.safetensors do not exist"]),
-        (not_weights, ["tiny.safetensors", "not a readable weights file"]),
+        (not_weights, ["tiny.safetensors", "(16 bytes)", "not a readable weights file"]),
+        (a_pickle_of_something_else, ["tiny.pt", "compare its SHA-256"]),
+        (a_folder_as_weights, ["weights tiny.safetensors cannot be read (Is a directory)"]),
         (deep_prompts, ["prompts.depth is 9", "only 3 blocks"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -150,6 +164,7 @@ def test_bad_weights(lab: Lab, harm: Callable[[Lab], None], words: list[str]) ->
     harm(lab)
     assert lab.finish(*STAGE1) == 1
     assert_one_line(lab, words)
+    assert "weights_only" not in lab.log()
 
 
 def test_unknown_names_on_the_command_line(lab: Lab) -> None:

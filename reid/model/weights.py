@@ -72,19 +72,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises UserError when the file is missing, unreadable, or would run code.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
+    _demand_file(path, "expected a file of weights")
     return _plain(_read(path))
 
 
 def _existing(spec: str) -> Path:
     path = Path(spec)
-    if not path.is_file():
-        raise UserError(
-            f"weights {path} do not exist: put the CLIP file there or change `backbones` "
-            "(README: data and weights)"
-        )
+    hint = "put the CLIP file there or change `backbones` (README: data and weights)"
+    _demand_file(path, hint)
     return path
+
+
+def _demand_file(path: Path, hint: str) -> None:
+    """Raise UserError, ending in `hint`, unless `path` is a file that can be opened."""
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise UserError(f"weights {path} do not exist: {hint}") from None
+    except OSError as error:
+        raise UserError(f"weights {path} cannot be read ({error.strerror}): {hint}") from None
 
 
 def resize_positions(table: Tensor, rows: int, columns: int, mode: str) -> Tensor:
@@ -110,10 +116,15 @@ def _read(path: Path, device: str = "cpu") -> Mapping[Any, object]:
         if _is_torchscript(path):
             return dict(torch.jit.load(path, map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
         loaded = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        # A damaged file surfaces as any exception of the unpickler, zipfile or torch.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: not a readable weights file ({reason})") from None
+    except (OSError, MemoryError):
+        raise
+    except Exception:
+        # A damaged file surfaces as any exception of the unpickler, zipfile or torch, and their
+        # words advise to read it unsafely.
+        raise UserError(
+            f"{path} ({path.stat().st_size:,} bytes): not a readable weights file of any kind: "
+            "compare its SHA-256 with that of its source (README: data and weights)"
+        ) from None
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
     return loaded

@@ -127,11 +127,11 @@ def test_what_cannot_be_imported_is_one_line(
         **{"classifier.weight": torch.zeros(9, 128)}
     )
     assert "left over extra.weight" in error(**{"extra.weight": torch.zeros(1)})
-    assert "theirs.pth: not a readable weights file" in error(extra=Malicious())
+    assert "not a readable weights file" in error(extra=Malicious())
     assert not Path("ran").exists()
     Path("theirs.pth").unlink()
     assert main(COMMAND) == 1
-    assert "theirs.pth does not exist" in capsys.readouterr().err
+    assert "theirs.pth do not exist" in capsys.readouterr().err
     torch.save(state_dict(TINY), "theirs.pth")
     assert main(COMMAND) == 1
     assert "no tensor 'classifier.weight'" in capsys.readouterr().err
