@@ -67,6 +67,8 @@ class TrackletEncoder:
             if value not in known:
                 raise UserError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         folder = Path(run)
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder of a run, results/DATASET/train/TRAINING/seedN")
         manifest = read_json(folder / "manifest.json")
         try:
             options = manifest["options"]["stage2"]
@@ -110,10 +112,12 @@ class TrackletEncoder:
         else:
             folders = [Path(folder) for folder in images]
         cameras = self._network.num_cameras
-        if camera is not None and camera not in range(cameras):
+        if camera is not None and (type(camera) is not int or camera not in range(cameras)):
             raise UserError(
                 f"camera must be one of the training's, 0 to {cameras - 1}, got {camera}"
             )
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {batch_size}")
         if not folders:
             raise UserError("no tracklet folders given: there is nothing to encode")
         dataset = TrackletDataset(
@@ -147,6 +151,11 @@ class TrackletEncoder:
         Row q of `index` holds positions in `gallery.folders`, nearest first.
         Raises UserError on an empty side, features of different sizes or not finite.
         """
+        for name, side in (("query", query), ("gallery", gallery)):
+            if not isinstance(side, Encoded):
+                raise UserError(f"{name} must be what encode() returns; arrays: k_reciprocal")
+        if rerank is not None and not isinstance(rerank, ReRanking):
+            raise UserError("rerank must be a ReRanking(k1=..., k2=..., lambda_value=...)")
         if top is not None:
             blocks = distance_blocks(query.features, gallery.features, rerank)
             return first_of_blocks(blocks, len(query.features), len(gallery.features), top)

@@ -79,7 +79,7 @@ def ranked_lists(config: Config, measurement: Measurement) -> Lists:
     tracklets = read_split(results.index(measurement.protocol))
     source = results.features(variant.training, measurement.seed, measurement.protocol)
     features = feature_files.read(source, rows=len(tracklets), flip_tta=variant.flip_tta)
-    heights = feature_files.heights(source)
+    heights = feature_files.heights(source, rows=len(tracklets))
     queries, gallery = sides(tracklets)
     if measurement.content["per_query"]["tracklet"] != [query.name for query in queries]:
         raise UserError(f"{results.index(measurement.protocol)} changed: run `reid retrieve` again")

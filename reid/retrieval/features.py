@@ -1,5 +1,6 @@
 """Features of a split as `reid extract` wrote them, and how a variant uses them (Sec. 3.2.5)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +22,49 @@ def read(path: Path, *, rows: int, flip_tta: bool) -> Floats:
     Raises UserError when the file is missing, damaged, lacks the mirrored features, has not one
     row per tracklet of the index, or holds values that are not finite.
     """
+    found = _tensors(path, ("features", "flipped") if flip_tta else ("features",))
+    if "features" not in found:
+        raise UserError(f"{path} holds no features: run `reid extract` again")
+    if flip_tta and "flipped" not in found:
+        raise UserError(f"{path} lacks the features of mirrored clips: run `reid extract`")
+    for name, part in found.items():
+        if part.ndim != 2 or part.shape != found["features"].shape:
+            raise UserError(
+                f"{path}: {name} have shape {part.shape}, expected (tracklets, size) as features: "
+                "run `reid extract` again"
+            )
+        if len(part) != rows:
+            raise UserError(
+                f"{path} has {len(part)} rows, the index {rows} tracklets: run `reid extract` again"
+            )
+        finite = np.isfinite(part).all(axis=1)
+        if not finite.all():
+            raise UserError(f"{path}: {name} of row {int(finite.argmin())} are not finite")
+    features: Floats = found["features"]
+    return (features + found["flipped"]) / np.float32(2) if flip_tta else features
+
+
+def heights(path: Path, *, rows: int) -> Floats | None:
+    """(rows,) median pixel height of the crops, where the file has it.
+
+    Raises UserError when the file is missing or damaged, or they are not positive numbers.
+    """
+    found = _tensors(path, ("heights",)).get("heights")
+    if found is not None and (found.shape != (rows,) or not (found > 0).all()):
+        raise UserError(f"{path}: not {rows} positive heights: run `reid extract` again")
+    return found
+
+
+def _tensors(path: Path, names: Sequence[str]) -> dict[str, Floats]:
+    """Those of the named tensors that a file has. Raises UserError when it cannot be read."""
     try:
         with safe_open(path, framework="numpy") as opened:
-            names = set(opened.keys())
-            if flip_tta and "flipped" not in names:
-                raise UserError(f"{path} lacks the features of mirrored clips: run `reid extract`")
-            features: Floats = opened.get_tensor("features")
-            if flip_tta:
-                features = (features + opened.get_tensor("flipped")) / np.float32(2)
+            there = set(opened.keys())
+            return {name: opened.get_tensor(name) for name in names if name in there}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run `reid extract`") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}): run `reid extract` again") from None
-    if len(features) != rows:
-        raise UserError(
-            f"{path} has {len(features)} rows, the index {rows} tracklets: run `reid extract` again"
-        )
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        raise UserError(f"{path}: features of row {int(finite.argmin())} are not finite")
-    return features
-
-
-def heights(path: Path) -> Floats | None:
-    """(rows,) median pixel height of the crops, where the file has it."""
-    with safe_open(path, framework="numpy") as opened:
-        found: Floats | None = None
-        if "heights" in set(opened.keys()):
-            found = opened.get_tensor("heights")
-        return found
 
 
 def stack(query: NDArray[Any], gallery: NDArray[Any], *, normalize: bool) -> Floats:

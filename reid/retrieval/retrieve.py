@@ -47,7 +47,7 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
         chosen_rerank = read_choice(results, variant, seed, tune_settings(config, variant))
     device = device_for(config.runtime.device, len(tracklets))
     distances = distances_of(features[:split], features[split:], chosen_rerank, device)
-    heights = feature_files.heights(source)
+    heights = feature_files.heights(source, rows=len(tracklets))
     asked = Side(queries, None if heights is None else heights[:split])
     ranked = Side(gallery, None if heights is None else heights[split:])
     measured = measure(distances, asked, ranked)

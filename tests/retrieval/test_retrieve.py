@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from reid.errors import UserError
 from reid.retrieval import retrieve
@@ -97,6 +98,27 @@ def test_bad_features_are_one_clear_error(world, damage):
         "missing": "does not exist",
     }[damage]
     with pytest.raises(UserError, match=expected):
+        retrieve.run(options, "rerank", 1, "A2G")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("features", np.ones(54, np.float32), r"features have shape \(54,\)"),
+        ("flipped", np.ones((54, 9), np.float32), r"flipped have shape \(54, 9\)"),
+        ("flipped", np.full((54, 16), np.nan, np.float32), "flipped of row 0 are not finite"),
+        ("heights", np.full(54, np.nan, np.float32), "not 54 positive heights"),
+        ("heights", np.ones(3, np.float32), "not 54 positive heights"),
+        ("features", None, "holds no features"),
+    ],
+)
+def test_odd_tensors_are_one_clear_error(world, name, tensor, message):
+    options, results = world
+    path = results.features("good", 1, "A2G")
+    rows = np.ones((54, 16), np.float32)
+    tensors = {"features": rows, "flipped": rows, "heights": rows[:, 0], name: tensor}
+    save_file({key: value for key, value in tensors.items() if value is not None}, path)
+    with pytest.raises(UserError, match=message):
         retrieve.run(options, "rerank", 1, "A2G")
 
 
