@@ -177,6 +177,9 @@ def _session(arguments: argparse.Namespace) -> "Session":
     from reid.train.session import Session
 
     minutes = arguments.time_limit
+    for flag, value in (("--time-limit", minutes), ("--wait", arguments.wait)):
+        if value is not None and not value >= 0:
+            raise UserError(f"{flag} is {value:g}: expected minutes, at least 0")
     interrupt = Interrupt(time_limit=None if minutes is None else 60 * minutes)
     interrupt.listen()
     return Session(interrupt, os.environ, restart=arguments.restart, patience=60 * arguments.wait)
@@ -232,8 +235,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--least-height", type=int, default=16, metavar="PX", help="note tracklets below (16)"
     )
     child = add("pack", pack, example="pack --config config/config.yaml --config my-cluster.yaml")
-    child.add_argument("--verify", action="store_true", help="only compare with the hashes")
-    child.add_argument(
+    either = child.add_mutually_exclusive_group()
+    either.add_argument("--verify", action="store_true", help="only compare with the hashes")
+    either.add_argument(
         "--frames-per-tracklet",
         type=int,
         metavar="N",

@@ -233,6 +233,12 @@ class Schedule(Section):
         "after", description="before: the first epoch already runs at epoch 1 of the schedule"
     )
 
+    @model_validator(mode="after")
+    def _steps_of_multistep(self) -> Self:
+        if self.kind == "cosine" and self.steps != Schedule.model_fields["steps"].default:
+            raise ValueError("steps does nothing with kind cosine: leave it out")
+        return self
+
 
 def _without_repeats(values: tuple[Value, ...]) -> tuple[Value, ...]:
     """What the table would average as if it were independent. Raises ValueError on a repeat."""
@@ -240,6 +246,11 @@ def _without_repeats(values: tuple[Value, ...]) -> tuple[Value, ...]:
     if times > 1:
         raise ValueError(f"{value} is there {times} times, expected each value once")
     return values
+
+
+def _over(default: Schedule, raw: Any) -> Any:
+    """Part of a schedule over the default of its stage, not over that of schedules in general."""
+    return {**default.model_dump(), **raw} if isinstance(raw, dict) else raw
 
 
 def _demand_whole_identities(stage: str, batch_size: int, instances: int) -> None:
@@ -263,6 +274,11 @@ class Stage1(Section):
         "augmented", description="the one view whose features are cached; augmented as released"
     )
 
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _completed(cls, raw: Any) -> Any:
+        return _over(cls.model_fields["schedule"].default, raw)
+
     @model_validator(mode="after")
     def _whole_identities(self) -> Self:
         _demand_whole_identities("stage1", self.batch_size, self.instances)
@@ -281,6 +297,11 @@ class Stage2(Section):
     bias_weight_decay: NonNegative = Field(1e-4, description="L2 of biases")
     schedule: Schedule = Schedule(kind="multistep", warmup_epochs=10, stepped="before")
     losses: Losses = Losses()
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _completed(cls, raw: Any) -> Any:
+        return _over(cls.model_fields["schedule"].default, raw)
 
     @model_validator(mode="after")
     def _whole_identities(self) -> Self:
@@ -459,6 +480,12 @@ class Runtime(Section):
     keep_checkpoints: Count = Field(2, description="checkpoints kept of each stage")
     tensorboard: bool = Field(True, description="also write curves for TensorBoard")
 
+    @model_validator(mode="after")
+    def _stages_a_pack(self) -> Self:
+        if self.stage_to is not None and self.pack is None:
+            raise ValueError("stage_to copies the pack: set runtime.pack too, or leave it out")
+        return self
+
 
 class Config(Section):
     """The whole configuration."""
@@ -542,6 +569,18 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def _extended(parent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `parent`, whose steps end where a schedule becomes a cosine, which has none."""
+    merged = _merge(parent, own)
+    for stage in ("stage1", "stage2"):
+        change = own.get(stage)
+        change = change.get("schedule") if isinstance(change, dict) else None
+        if isinstance(change, dict) and change.get("kind") == "cosine" and "steps" not in change:
+            schedule = {k: v for k, v in merged[stage]["schedule"].items() if k != "steps"}
+            merged[stage] = {**merged[stage], "schedule": schedule}
+    return merged
+
+
 def _resolve_extends(trainings: Mapping[str, Any], source: str) -> dict[str, Any]:
     resolved: dict[str, dict[str, Any]] = {}
 
@@ -557,7 +596,9 @@ def _resolve_extends(trainings: Mapping[str, Any], source: str) -> dict[str, Any
                 raise UserError(f"{source}: trainings.{name}: expected a mapping, found {own!r}")
             parent = own.get("extends")
             own = {key: value for key, value in own.items() if key != "extends"}
-            resolved[name] = own if parent is None else _merge(resolve(parent, (*chain, name)), own)
+            resolved[name] = (
+                own if parent is None else _extended(resolve(parent, (*chain, name)), own)
+            )
         return resolved[name]
 
     for name in trainings:

@@ -110,4 +110,4 @@ def test_the_folder_may_name_a_variable(packed, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="NOT_SET_ANYWHERE"):
         staging.pack_for(Runtime(pack=packed, stage_to="$NOT_SET_ANYWHERE"))
     assert staging.pack_for(Runtime(pack=packed)) == packed
-    assert staging.pack_for(Runtime(stage_to="/nowhere")) is None
+    assert staging.pack_for(Runtime()) is None
