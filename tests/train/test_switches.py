@@ -69,7 +69,7 @@ def schedule(stage: str, seen: Literal["stage1", "stage2"]) -> dict[str, Change]
     at = f"{stage}.schedule"
     steps = {f"{at}.kind": "multistep", f"{at}.steps": [1]}
     return {
-        f"{at}.kind": Change("multistep", {f"{at}.steps": [1]}, seen),
+        f"{at}.kind": Change("multistep", seen=seen),
         f"{at}.min_lr": Change(5e-5, seen=seen),
         f"{at}.steps": Change([60], steps, seen),
         f"{at}.gamma": Change(0.5, steps, seen),
