@@ -7,6 +7,8 @@ trainings of the table are written in config/config.yaml as differences from it 
 """
 
 import difflib
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +35,19 @@ class Section(BaseModel):
     """A strict, immutable group of options: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _expanded(text: Any) -> Any:
+    """A path with `~` and `$VARIABLES` as the shell has them. Raises ValueError on one unset."""
+    if not isinstance(text, str):
+        return text
+    path = os.path.expandvars(text)
+    if "$" in path:
+        raise ValueError(f"{text} names a variable that is not set here")
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        raise ValueError(f"{text} names a home folder that is not known here") from None
 
 
 class Dataset(Section):
@@ -71,6 +86,11 @@ class Dataset(Section):
         False, description="the test set reuses identity numbers of training for other people"
     )
 
+    @field_validator("root", "manifest", "damaged", mode="before")
+    @classmethod
+    def _expand(cls, path: Any) -> Any:
+        return _expanded(path)
+
     @field_validator("protocols")
     @classmethod
     def _once_each(cls, protocols: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
@@ -81,6 +101,11 @@ class Backbone(Section):
     """Where CLIP weights come from; the geometry is read from the weights."""
 
     weights: str = Field(description="a local file, or `open_clip:<model>:<tag>` (network)")
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _expand(cls, path: Any) -> Any:
+        return _expanded(path)
 
     @property
     def file(self) -> Path | None:
@@ -387,8 +412,11 @@ class Variant(Section):
     @model_validator(mode="before")
     @classmethod
     def _spelled_as_rerank(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and raw.get("rerank") == "tuned":
+        rerank = raw.get("rerank") if isinstance(raw, dict) else None
+        if rerank == "tuned":
             return {**raw, "rerank": None, "tuned": True}
+        if isinstance(rerank, str):
+            raise ValueError(f"rerank is {rerank!r}: expected `tuned`, or k1, k2 and lambda_value")
         return raw
 
     @model_validator(mode="after")
@@ -480,6 +508,11 @@ class Runtime(Section):
     keep_checkpoints: Count = Field(2, description="checkpoints kept of each stage")
     tensorboard: bool = Field(True, description="also write curves for TensorBoard")
 
+    @field_validator("pack", mode="before")
+    @classmethod
+    def _expand(cls, path: Any) -> Any:
+        return _expanded(path)
+
     @model_validator(mode="after")
     def _stages_a_pack(self) -> Self:
         if self.stage_to is not None and self.pack is None:
@@ -532,9 +565,8 @@ def load(paths: Sequence[Path]) -> Config:
     for path in paths:
         content = read_yaml(path)
         if not isinstance(content, dict):
-            raise UserError(
-                f"{path}: expected a mapping of options, found {type(content).__name__}"
-            )
+            found = "nothing" if content is None else f"a {type(content).__name__}"
+            raise UserError(f"{path}: expected a mapping of options, found {found}")
         merged = _merge(merged, content)
     try:
         return parse(merged, source=", ".join(str(path) for path in paths))
@@ -606,6 +638,14 @@ def _resolve_extends(trainings: Mapping[str, Any], source: str) -> dict[str, Any
     return resolved
 
 
+_SHAPES = {
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+}
+"""What YAML calls what Python calls otherwise, by the kind of Pydantic's error."""
+
+
 def _explain(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
@@ -615,8 +655,19 @@ def _explain(error: ValidationError) -> Iterator[str]:
         elif problem["type"] == "missing":
             yield f"missing key {key}"
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = _in_yaml(problem["type"], problem["msg"], problem["input"])
             yield f"{key}: {message}" if key else message
+
+
+def _in_yaml(kind: str, message: str, found: Any) -> str:
+    """Pydantic's words about a value in those of YAML."""
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", message)
+        return f"no {found!r}{nearest(str(found), known)}"
+    expected = _SHAPES.get(kind) or message.replace("Input should be", "expected")
+    return f"{expected}, found {'nothing' if found is None else repr(found)[:40]}"
 
 
 def _keys_beside(location: tuple[int | str, ...]) -> list[str]:

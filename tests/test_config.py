@@ -46,6 +46,63 @@ def test_what_would_do_nothing_is_refused(
     assert refusal(tmp_path, change) == words
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seeds": 1}, "seeds: expected a list, found 1"),
+        ({"runtime": [1]}, "runtime: expected a mapping, found [1]"),
+        (
+            {"dataset": {"layout": "detreid"}},
+            "dataset.layout: no 'detreid' (did you mean detreidx?)",
+        ),
+        (
+            {"variants": {"scaled": {"rerank": "tunde"}}},
+            "variants.scaled: rerank is 'tunde': expected `tuned`, or k1, k2 and lambda_value",
+        ),
+        (
+            scaled({"epochs": None}),
+            "trainings.scaled.stage2.epochs: expected a valid integer, found nothing",
+        ),
+        (
+            {"dataset": {"root": "$NOT_SET_ANYWHERE/x"}},
+            "dataset.root: $NOT_SET_ANYWHERE/x names a variable that is not set here",
+        ),
+    ],
+)
+def test_errors_are_in_the_words_of_yaml(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    assert refusal(tmp_path, change) == words
+
+
+@pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- a\n", "a list")])
+def test_a_file_without_options_is_named(tmp_path: Path, text: str, found: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"mine.yaml: expected a mapping of options, found {found}"):
+        config.load([path])
+
+
+def test_paths_may_name_the_home_and_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DISK", "/disk")
+    path = tmp_path / "mine.yaml"
+    change = {
+        "dataset": {"root": "~/crops", "damaged": "$DISK/damaged.csv", "manifest": "~/list.csv"},
+        "backbones": {"vit_b16": {"weights": "${DISK}/b16.pt"}},
+        "runtime": {"pack": "$DISK/pack"},
+    }
+    path.write_text(yaml.safe_dump(change))
+    found = config.load([ROOT / "config" / "config.yaml", path])
+    assert found.dataset.root == Path("/home/me/crops")
+    assert found.dataset.damaged == Path("/disk/damaged.csv")
+    assert found.dataset.manifest == Path("/home/me/list.csv")
+    assert found.backbones["vit_b16"].file == Path("/disk/b16.pt")
+    assert found.runtime.pack == Path("/disk/pack")
+
+
 def test_a_cosine_does_not_inherit_steps(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     change = {"trainings": {"baseline": {"stage2": {"schedule": {"steps": [4, 5]}}}}}
