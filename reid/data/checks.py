@@ -7,16 +7,22 @@ from typing import Any
 
 from reid.config import Dataset
 from reid.data.layout import CAMERAS, PROTOCOL_VIEWS, Tracklet
-from reid.data.scan import Rejected
+from reid.data.scan import IGNORED, Rejected
 from reid.errors import UserError
 
 Splits = Mapping[str, Sequence[Tracklet]]
 
 
 def rejected_share(splits: Splits, rejected: Sequence[Rejected]) -> float:
-    """Rejected files (and empty folders) over all files seen; 0 without any."""
+    """Rejected files (and empty folders) over all files of the dataset; 0 without any."""
     kept = sum(len(tracklet.frames) for tracklets in splits.values() for tracklet in tracklets)
-    return len(rejected) / max(1, kept + len(rejected))
+    count = len(unusable(rejected))
+    return count / max(1, kept + count)
+
+
+def unusable(rejected: Iterable[Rejected]) -> list[Rejected]:
+    """Those that belong to the dataset: without what the system put there."""
+    return [one for one in rejected if one.reason != IGNORED]
 
 
 def unmatched_queries(tracklets: Iterable[Tracklet]) -> tuple[Tracklet, ...]:
@@ -101,9 +107,10 @@ def check(splits: Splits, rejected: Sequence[Rejected], options: Dataset, *, rep
     """
     share = rejected_share(splits, rejected)
     if share > options.max_rejected_share:
-        first = rejected[0]
+        bad = unusable(rejected)
+        first = bad[0]
         raise UserError(
-            f"{len(rejected)} files ({share:.3%}) of {options.root} are "
+            f"{len(bad)} files ({share:.3%}) of {options.root} are "
             f"unusable, the first is {first.path}: {first.reason}; all are in {report}: repair "
             f"them or raise dataset.max_rejected_share ({options.max_rejected_share:g})"
         )

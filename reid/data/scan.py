@@ -171,8 +171,19 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
 
 
+IGNORED = "of the system, ignored"
+"""Why files are left out that systems put into folders: they count as no part of the dataset."""
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is one that systems put anywhere, or hidden."""
+    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini")
+
+
 def reject_entry(root: Path, path: str, reason: str) -> list[Rejected]:
     """Leave out what is at `path`; of a folder, every file."""
+    if is_ignored(path.rpartition("/")[2]):
+        return [reject(path, IGNORED)]
     if (root / path).is_dir():
         return list(reject_below(root, path, "folder inside a tracklet folder"))
     return [reject(path, reason if is_text(path) else "file name is not UTF-8")]

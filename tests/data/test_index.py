@@ -173,6 +173,26 @@ def test_unusable_files_are_rejected_with_their_reason(tree):
     assert not found
 
 
+def test_what_systems_put_into_folders_is_counted_and_costs_nothing(tree, tmp_path):
+    frame = min((tree / "train").rglob("*.jpg"))
+    places = [tree / "train", frame.parent.parent, frame.parent]
+    junk = [place / name for place in places for name in (".DS_Store", "Thumbs.db", "._a.jpg")]
+    for path in junk:
+        path.write_bytes(b"x")
+    hidden = frame.parent / f".{frame.name}"
+    shutil.copy(frame, hidden)
+    for place in places:
+        (place / ".cache").mkdir()
+    before = index.build(tree)
+    assert set(reasons(before).values()) == {"of the system, ignored"}
+    assert len(before.rejected) == len(junk) + 1 + len(places)
+    check(before, tree)
+    assert sum(len(tracklet.frames) for tracklet in before.splits["train"]) == 18
+    for path in frame.parent.glob("*.jpg"):
+        path.unlink()
+    assert reasons(index.build(tree))[frame.parent.relative_to(tree).as_posix()] == "empty tracklet"
+
+
 def test_empty_files_stay_when_sizes_are_not_looked_at(tree):
     (tree / "train" / "0001" / "0001_0100" / frame_name(1, 90, camera=1, point=2)).touch()
     assert len(index.build(tree).rejected) == 1

@@ -12,7 +12,7 @@ from reid.data.layout import GrammarError, Scene, demand_jpeg
 from reid.data.layouts.identities import number_identities
 from reid.data.layouts.tree import Part, parts_of, plan_tree
 from reid.data.names import Run
-from reid.data.scan import Look, Plan, entries
+from reid.data.scan import Look, Plan, entries, is_ignored
 from reid.data.stored import demand_folder
 
 _CAMERA = re.compile(r"c(\d{1,3})(?:_.*)?", re.ASCII | re.DOTALL)
@@ -25,7 +25,10 @@ def plan_folders(look: Look) -> Plan:
     for part in parts:
         demand_folder(look.root / part.folder, "layout folders needs train/, query/ and gallery/")
     names = [
-        entry.name for part in parts for entry in entries(look.root / part.folder) if entry.is_dir()
+        entry.name
+        for part in parts
+        for entry in entries(look.root / part.folder)
+        if entry.is_dir() and not is_ignored(entry.name)
     ]
     plan = plan_tree(look, parts, scene, number_identities(names))
     stamp = hashlib.sha256("\0".join(sorted(set(names))).encode("utf-8", "backslashreplace"))

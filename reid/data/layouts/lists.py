@@ -8,11 +8,13 @@ from reid.data.layout import Scene, Subset, is_jpeg
 from reid.data.listing import list_folder
 from reid.data.names import FrameNames, group
 from reid.data.scan import (
+    IGNORED,
     Found,
     Look,
     Plan,
     Rejected,
     Unit,
+    is_ignored,
     is_text,
     look_at,
     make_tracklet,
@@ -73,7 +75,9 @@ def _scan(look: Look, folder: str, listed: list[Listed], complete: bool) -> Foun
     for one in listed:
         wanted = one.frames
         if wanted is None:
-            wanted = FrameNames(group([name for name in names if is_jpeg(name)]))
+            wanted = FrameNames(
+                group([name for name in names if is_jpeg(name) and not is_ignored(name)])
+            )
         used.update(wanted)
         kept = [name for name in wanted if name in there]
         rejected += [
@@ -98,7 +102,7 @@ def _scan(look: Look, folder: str, listed: list[Listed], complete: bool) -> Foun
             rejected.append(reject(folder, "empty tracklet"))
     if complete:
         rejected += [
-            reject(f"{folder}/{name}", "in no list of the dataset")
+            reject(f"{folder}/{name}", IGNORED if is_ignored(name) else "in no list of the dataset")
             for name in sorted(set(names) - used)
         ]
     return Found(tuple(tracklets), tuple(rejected), ((folder, listing.modified),))

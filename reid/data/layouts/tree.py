@@ -8,12 +8,14 @@ from reid.data.layout import GrammarError, Scene, Subset, Tracklet, parse_identi
 from reid.data.listing import Listing, list_folder
 from reid.data.names import FrameNames, Run, group
 from reid.data.scan import (
+    IGNORED,
     Found,
     Look,
     Plan,
     Rejected,
     Unit,
     entries,
+    is_ignored,
     is_text,
     look_at,
     make_tracklet,
@@ -53,6 +55,9 @@ def plan_tree(
         people: dict[int, str] = {}
         for entry in entries(look.root / part.folder):
             place = f"{part.folder}/{entry.name}"
+            if is_ignored(entry.name):
+                strays.append(reject(place, IGNORED))
+                continue
             if not entry.is_dir():
                 strays.append(reject(place, "file outside a tracklet folder"))
                 continue
@@ -80,11 +85,13 @@ def _scan_person(look: Look, folder: str, identity: int, part: Part, grammar: Gr
     # Taken before the listing: a change in between then shows as a stale index, not as none.
     folders = [(folder, (look.root / folder).stat().st_mtime_ns)]
     within = entries(look.root / folder)
-    if not within:
+    if all(is_ignored(entry.name) for entry in within):
         rejected.append(reject(folder, "empty person folder"))
     for entry in within:
         place = f"{folder}/{entry.name}"
-        if not entry.is_dir():
+        if is_ignored(entry.name):
+            rejected.append(reject(place, IGNORED))
+        elif not entry.is_dir():
             rejected.append(reject(place, "file outside a tracklet folder"))
         elif not is_text(entry.name):
             rejected += reject_below(look.root, place, "folder name is not UTF-8")
@@ -103,11 +110,11 @@ def _scan_tracklet(
 ) -> tuple[Tracklet | None, list[Rejected]]:
     bad, sizes = look_at(folder, listed, look)
     runs = group([name for name in listed.names() if name not in bad]) if bad else listed.runs()
-    if not runs and not bad:
-        return None, [reject(folder, "empty tracklet")]
     scenes: dict[Scene, list[Run]] = {}
     for run in runs:
         try:
+            if is_ignored(run.head if run.width else run.head + run.suffix):
+                raise GrammarError(IGNORED)
             seen = grammar(folder.rpartition("/")[2], run, identity)
             if not is_text(run.head):
                 raise GrammarError("file name is not UTF-8")
@@ -127,6 +134,8 @@ def _scan_tracklet(
         for one in reject_entry(look.root, f"{folder}/{name}", bad[name])
     ]
     if scene is None:
+        if all(map(is_ignored, bad)):
+            rejected.append(reject(folder, "empty tracklet"))
         return None, rejected
     size = sum(sizes.values()) - sum(sizes.get(name, 0) for name in bad)
     return (
