@@ -85,14 +85,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises UserError when it is missing or damaged."""
+def read_json(path: Path, *, made_by: str | None = None) -> Any:
+    """Read a JSON file. Raises UserError when it is missing or damaged.
+
+    `made_by` is the command that writes it, for those errors.
+    """
+    step = f"`{made_by}`" if made_by else "the step that makes it"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run the step that makes it") from None
+        raise UserError(f"{path} does not exist: run {step}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error}): delete it and run its step again") from None
+        raise UserError(f"{path} is not JSON ({error}): delete it and run {step} again") from None
 
 
 class _Repeated(Exception):

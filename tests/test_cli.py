@@ -177,7 +177,7 @@ def test_unknown_names_on_the_command_line(lab: Lab) -> None:
 
 def test_steps_out_of_order_say_what_is_missing(lab: Lab) -> None:
     assert lab.finish(*STAGE2) == 1
-    assert_one_line(lab, ["stage1.safetensors does not exist"])
+    assert_one_line(lab, ["stage1.safetensors does not exist: run `reid train stage1"])
 
 
 def test_without_data_nothing_is_said_to_be_made_from_it(lab: Lab) -> None:

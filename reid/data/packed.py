@@ -96,7 +96,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """What `pack.json` says. Raises UserError when the pack is missing or not finished."""
     if not (folder / "pack.json").exists():
         raise UserError(f"{folder} holds no finished pack: run `reid pack`, or unset runtime.pack")
-    manifest: dict[str, Any] = read_json(folder / "pack.json")
+    manifest: dict[str, Any] = read_json(folder / "pack.json", made_by="reid pack")
     return manifest
 
 

@@ -4,7 +4,7 @@ Groups are made from module objects, never from substrings of names: the release
 prompts and pools that way (MODEL headlines 2 and 3).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -70,14 +70,19 @@ def trainable_groups(model: VideoReID, *, finetune: FineTune, stage2: Stage2) ->
     return [group for group in groups if group.parameters]
 
 
-def frozen_groups(model: VideoReID, groups: Iterable[Group]) -> list[Group]:
-    """Everything in the model that is in none of `groups`, part by part."""
+def frozen_groups(model: VideoReID, groups: Sequence[Group]) -> list[Group]:
+    """Everything in the model that is in none of `groups`; "(rest)" of a part that trains."""
+    labels = {group.name for group in groups}
     trained = {name for group in groups for name in group.parameters}
     parts = {
         part: {name: p for name, p in parameters.items() if name not in trained}
         for part, parameters in _parts(model, unfrozen=0).items()
     }
-    return [Group(part, parameters, 0.0, 0.0) for part, parameters in parts.items() if parameters]
+    return [
+        Group(f"{part} (rest)" if part in labels else part, parameters, 0.0, 0.0)
+        for part, parameters in parts.items()
+        if parameters
+    ]
 
 
 def describe(groups: Sequence[Group]) -> str:

@@ -144,7 +144,7 @@ def load_trained(config: Config, name: str, seed: int) -> VideoReID:
 
 def restore(path: Path, training: Training, backbone: str, *, seed: int) -> VideoReID:
     """As `load_trained`, from a stage-2 file and the `weights` of its backbone."""
-    trained, facts = load_tensors(path)
+    trained, facts = load_tensors(path, made_by="reid train stage2")
     weights = load_weights(backbone)
     expected = {
         "backbone": weights.sha256,

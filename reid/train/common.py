@@ -88,16 +88,21 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
             raise OSError(str(error)) from None
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Read what `save_tensors` wrote. Raises UserError when it is missing or damaged."""
+def load_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Read what `save_tensors` wrote. Raises UserError when it is missing or damaged.
+
+    `made_by` is the command that writes it, for those errors.
+    """
     try:
         with safe_open(path, framework="pt") as opened:
             facts = json.loads((opened.metadata() or {}).get("facts", "{}"))
             return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run the step that makes it") from None
+        raise UserError(f"{path} does not exist: run `{made_by}`") from None
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and run its step again") from None
+        raise UserError(
+            f"{path} is damaged ({error}): delete it and run `{made_by}` again"
+        ) from None
 
 
 def require_equal(path: Path, facts: Mapping[str, object], expected: Mapping[str, object]) -> None:

@@ -48,7 +48,10 @@ def run(config: Config, name: str, *, geometry: str | None, classes: int | None)
 def stage_groups(
     training: Training, sizes: Geometry, classes: int, cameras: int
 ) -> dict[str, list[Group]]:
-    """The groups of each stage, trained ones first. Nothing of the network is allocated."""
+    """The groups of each stage, trained ones first: none in a stage of no epochs.
+
+    Nothing of the network is allocated.
+    """
     clip, first = training.clip, training.stage1
     with torch.device("meta"):
         model = network.build(
@@ -61,10 +64,13 @@ def stage_groups(
         tower = TextTower(sizes)
         contexts = IdentityContexts(classes, torch.empty(sizes.vocabulary, sizes.text_width))
     trained = trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
+    if not training.stage2.epochs:
+        trained = []
     learned = dict(contexts.named_parameters())
+    rates = (first.lr, first.weight_decay) if first.epochs else (0.0, 0.0)
     return {
         "stage 1": [
-            Group("contexts", learned, first.lr, first.weight_decay),
+            Group("contexts", learned, *rates),
             Group("text tower", dict(tower.named_parameters()), 0.0, 0.0),
         ],
         "stage 2": [*trained, *frozen_groups(model, trained)],

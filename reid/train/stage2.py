@@ -85,7 +85,8 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     everyone = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
     tracklets = part(everyone, training.validation, "train")
     weights = load_weights(config.backbones[training.backbone].weights)
-    learned, facts = load_tensors(stage1)
+    command = f"reid train stage1 --training {name} --seed {seed}"
+    learned, facts = load_tensors(stage1, made_by=command)
     identities = identities_of(tracklets)
     made = {"identities": identities, "backbone": weights.sha256, "seed": seed}
     require_equal(stage1, facts, made)

@@ -33,6 +33,29 @@ def test_table_of_the_largest_training(capsys: pytest.CaptureFixture[str]) -> No
     assert rows["trainable"] == ["324", f"{57_181_440 + 9 * 4 * 42 * 1024 + 2:,}"]
 
 
+def names_and_trainable(out: str) -> list[tuple[str, list[str]]]:
+    """Names of groups, and what stands under `trainable` and after it."""
+    lines = [line for line in out.splitlines()[1:] if line[24:].strip() and "group" not in line]
+    return [(line[:24].strip(), line[24:].split()[2:]) for line in lines]
+
+
+def test_nothing_trains_in_stages_of_no_epochs(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--training", "clip_b16", "--geometry", "vit_b16", "--classes", "185"]
+    assert main(["params", "--config", str(CONFIG), *arguments]) == 0
+    groups = names_and_trainable(capsys.readouterr().out)
+    assert len(groups) == 9
+    assert all(rest in ([], ["no"]) for _, rest in groups)
+
+
+def test_no_group_is_named_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--training", "scaled", "--geometry", "vit_l14", "--classes", "185"]
+    assert main(["params", "--config", str(CONFIG), *arguments]) == 0
+    groups = names_and_trainable(capsys.readouterr().out)
+    names = [name for name, rest in groups if rest]
+    assert "necks (rest)" in names
+    assert len(set(names)) == len(names)
+
+
 def test_geometry_of_the_file_and_identities_of_the_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
