@@ -285,3 +285,15 @@ class TestLast:
         person = next((done.path / "data" / "DetReIDX" / "train").iterdir())
         (person / f"{person.name}_9999").mkdir()
         assert counts(done.plan()) == WHOLE
+
+    def test_another_list_of_damaged_frames_reruns_the_index(self, done: Workspace) -> None:
+        options = ("results/listed/index/train.parquet", "--configfile", "mine.yaml")
+        change = "dataset: {name: listed, damaged: damaged.csv}\n"
+        with (
+            done.appended("mine.yaml", change),
+            done.appended("damaged.csv", "path,damage\n"),
+        ):
+            done.snakemake(*options)
+            assert done.plan(*options) == []
+            with done.appended("damaged.csv", "a.jpg,is missing\n"):
+                assert counts(done.plan(*options)) == {"index": 1}

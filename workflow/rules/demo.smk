@@ -4,6 +4,8 @@ try:
     holds_render(SETTINGS.dataset.root)
 except UserError as error:
     raise WorkflowError(error) from None
+except OSError as error:
+    raise WorkflowError(of_system(error)) from None
 
 
 # No folder is the output: Snakemake deletes outputs, and would delete what lay there before.
