@@ -277,5 +277,12 @@ POLL = "slurm-init-seconds-before-status-checks"
 
 
 def interrupt(controller: Controller) -> None:
-    """Ctrl-C."""
-    controller.send(signal.SIGINT)
+    """Ctrl-C, again if nothing happens: Snakemake drops the one that meets a log message."""
+    for _ in range(5):
+        controller.send(signal.SIGINT)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if controller.over or "Terminating processes on user request" in controller.text:
+                return
+            time.sleep(0.1)
+    raise AssertionError(f"Ctrl-C does nothing:\n{controller.text}")
