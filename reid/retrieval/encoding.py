@@ -29,6 +29,10 @@ Form = Literal["float32", "released", "unnormalised"]
 `released`: with the float16 storage and arithmetic of the released code, bit by bit.
 `unnormalised`: no division by the farthest distance and one neighbour fewer (cluster-contrast)."""
 
+FEW = 1 << 16
+"""Gallery rows that 16 bits tell apart: a smaller index is read faster. Its positions are unsigned,
+which spares tests for negative ones."""
+
 Ints = NDArray[np.int32]
 PairDistances = Callable[[NDArray[np.int64], Ints, int], Floats]
 """(offsets (N + 1,), columns) of sparse rows, and the size of the neighbour lists that k1 asks for
@@ -153,7 +157,8 @@ def _by_column(rows: Sparse, queries: int, threads: int) -> Sparse:
     over_rows(count_columns, threads, *structure, queries, counts, threads=threads)
     offsets = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
     places = offsets[:-1] + np.cumsum(counts, axis=0) - counts
-    positions = np.empty(offsets[-1], np.uint32)  # unsigned: no test for negative indices
+    few = len(rows.starts) - queries <= FEW
+    positions = np.empty(offsets[-1], np.uint16 if few else np.uint32)
     weights = np.empty(offsets[-1], np.float32)
     filled = (places, positions, weights)
     over_rows(list_by_column, threads, *structure, rows.values, queries, *filled, threads=threads)

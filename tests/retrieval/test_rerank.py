@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from reid.errors import UserError
-from reid.retrieval import distances, neighbours
+from reid.retrieval import distances, encoding, neighbours
 from reid.retrieval.distances import cosine_blocks
 from reid.retrieval.products import WORTH_A_GPU, device_for
 from reid.retrieval.rerank import (
@@ -317,6 +317,14 @@ def test_the_same_bits_whole_in_blocks_and_by_any_threads(products, monkeypatch)
         np.testing.assert_array_equal(np.concatenate([block.copy() for block in blocks]), whole)
         first = k_reciprocal(query, rest, **options, top=900, threads=threads)
         np.testing.assert_array_equal(first.index, np.argsort(whole, axis=1, kind="stable"))
+
+
+def test_a_large_gallery_is_indexed_in_wider_numbers(monkeypatch):
+    query, rest = clustered(20, 60, 24, seed=1, clusters=9)
+    options = {"k1": 12, "k2": 4, "lambda_value": 0.3}
+    small = k_reciprocal(query, rest, **options)
+    monkeypatch.setattr(encoding, "FEW", 0)
+    np.testing.assert_array_equal(k_reciprocal(query, rest, **options), small)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
