@@ -153,7 +153,8 @@ def grade_blends(
     row, near_row = np.empty(size, np.float32), np.empty(size, np.float32)
     near = np.empty(size, np.int32)
     near_jaccard, near_distance = np.empty(size, np.float32), np.empty(size, np.float32)
-    positives, junk = np.empty(size, np.int64), np.empty(size, np.int64)
+    positives, junk = np.empty(size, np.int32), np.empty(size, np.int32)
+    theirs = np.empty(size, np.float32)
     order, places = np.empty(size, np.int64), np.empty(size, np.int64)
     for q in range(len(jaccard)):
         good = bad = 0
@@ -175,6 +176,8 @@ def grade_blends(
             _blend(near_jaccard, share, near_distance, rest, few, near_row)
             floor = bound * share + nearest[q] * rest  # no other value is smaller
             blended = False
+            for p in range(bad):
+                theirs[p] = jaccard[q, junk[p]] * share + distances[q, junk[p]] * rest
             for p in range(good):
                 entry = positives[p]
                 value = jaccard[q, entry] * share + distances[q, entry] * rest
@@ -185,9 +188,7 @@ def grade_blends(
                         _blend(jaccard[q], share, distances[q], rest, size, row)
                         blended = True
                     place = before(row, entry)
-                for other in junk[:bad]:
-                    theirs = jaccard[q, other] * share + distances[q, other] * rest
-                    place -= theirs < value or (theirs == value and other < entry)
+                place -= _before_among(theirs, junk, bad, value, entry)
                 insert(order, places, p, entry, place)
             area = 0.0
             for p in range(good):
