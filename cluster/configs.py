@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-STANDARD = Path("config/config.yaml")
+from reid.config import STANDARD
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

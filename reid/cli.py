@@ -161,8 +161,10 @@ def _check_names(settings: Config, arguments: argparse.Namespace) -> None:
         "training": settings.trainings,
         "variant": settings.variants,
         "seed": settings.seeds,
-        "protocol": (*settings.dataset.protocols, *[VALIDATION] * (arguments.verb is extract)),
+        "protocol": settings.dataset.protocols,
     }
+    if arguments.verb is extract:
+        tables["protocol"] = (*settings.dataset.protocols, VALIDATION)
     for kind, known in tables.items():
         name = getattr(arguments, kind, None)
         if name is not None and name not in list(known):

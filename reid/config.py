@@ -28,6 +28,9 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 
+STANDARD = Path("config/config.yaml")
+"""The configuration that the workflow reads by itself."""
+
 OPEN_CLIP_PREFIX = "open_clip:"
 
 
@@ -576,7 +579,7 @@ def load(paths: Sequence[Path]) -> Config:
             raise
         raise UserError(
             f"{error}; if it is only a difference, name first what it differs from: --config "
-            f"config/config.yaml --config {paths[0]}"
+            f"{STANDARD} --config {paths[0]}"
         ) from None
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from reid.artefacts import Results
-from reid.config import Config
+from reid.config import STANDARD, Config
 from reid.files import read_json_lines
-from reid.fingerprint import stage1_owners, tune_settings
+from reid.fingerprint import stage1_owners
 from reid.holdout import VALIDATION
 from reid.progress import duration
 from reid.retrieval.choice import outdated
@@ -27,9 +27,6 @@ from reid.train.lease import holder
 State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]
 """`unfinished`: was begun and has no result; whether it still runs only its log can tell.
 `outdated`: has a result, of a tuning that was made with other options."""
-
-STANDARD = Path("config/config.yaml")
-"""The configuration that the workflow reads by itself."""
 
 _COLOURS: dict[State, int] = {
     "done": 32,
@@ -112,7 +109,7 @@ def jobs(config: Config) -> Iterator[Job]:
 
     @cache
     def untuned(name: str, seed: int) -> str | None:
-        return outdated(results, name, seed, tune_settings(config, name)) if name in tuned else None
+        return outdated(config, name, seed) if name in tuned else None
 
     for name in tuned:
         for seed in config.seeds:

@@ -16,7 +16,7 @@ from reid.artefacts import Results
 from reid.config import Config, Variant
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file
-from reid.fingerprint import run_settings, tune_settings
+from reid.fingerprint import run_settings
 from reid.retrieval.choice import outdated as outdated_tuning
 
 NOT_RUN = "not run"
@@ -148,7 +148,7 @@ def collect(config: Config) -> list[Row]:
 
     @cache
     def untuned(name: str, seed: int) -> str | None:
-        return outdated_tuning(results, name, seed, tune_settings(config, name))
+        return outdated_tuning(config, name, seed)
 
     def cell(name: str, variant: Variant, seed: int, protocol: str) -> Cell | Gap:
         path = results.retrieval(name, seed, protocol)

@@ -12,7 +12,6 @@ from reid.artefacts import SPLITS, Results
 from reid.config import Config
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, sha256_of_json, write_text
-from reid.fingerprint import tune_settings
 from reid.progress import Progress
 from reid.report import condition_plots, score_plots, training_plots
 from reid.report.attention import Attention, attention
@@ -134,7 +133,7 @@ def _tuning(config: Config, folder: Path, gaps: Gaps) -> list[Plot]:
 
             def draw(name: str = name, seed: int = seed) -> Plot:
                 path = results.tuned(name, seed)
-                if reason := outdated(results, name, seed, tune_settings(config, name)):
+                if reason := outdated(config, name, seed):
                     raise UserError(f"{path} {reason}")
                 label = config.variants[name].label
                 return training_plots.surface_plot(read_json(path), label, folder)

@@ -1,25 +1,26 @@
 """The re-ranking parameters that `reid tune` chose for a variant, and whether they still hold."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from reid.artefacts import Results
-from reid.config import ReRanking
+from reid.config import Config, ReRanking
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file
+from reid.fingerprint import tune_settings
 from reid.holdout import VALIDATION
 
 
-def read_choice(results: Results, variant: str, seed: int, options: Mapping[str, Any]) -> ReRanking:
-    """The parameters chosen for a variant whose `reid.fingerprint.tune_settings` are `options`.
+def reranking(config: Config, variant: str, seed: int) -> ReRanking | None:
+    """What a variant re-ranks with: what it says, or what was chosen for it; None for nothing.
 
     Raises UserError when the tuning has not run, or with other options or features than now.
     """
-    path = results.tuned(variant, seed)
+    options = config.variants[variant]
+    if not options.tuned:
+        return options.rerank
+    path = Results.of(config.dataset.name).tuned(variant, seed)
     command = f"run `reid tune --variant {variant} --seed {seed}`"
     if not path.exists():
         raise UserError(f"{path} does not exist: {command}")
-    if reason := outdated(results, variant, seed, options):
+    if reason := outdated(config, variant, seed):
         raise UserError(f"{path} {reason}: {command}")
     try:
         return ReRanking(**read_json(path)["chosen"])
@@ -27,11 +28,12 @@ def read_choice(results: Results, variant: str, seed: int, options: Mapping[str,
         raise UserError(f"{path} names no parameters: {command}") from None
 
 
-def outdated(results: Results, variant: str, seed: int, options: Mapping[str, Any]) -> str | None:
+def outdated(config: Config, variant: str, seed: int) -> str | None:
     """What is wrong with a variant's tuning, to be read after its name.
 
     None where it holds, where there is no tuning, and as to features that are gone.
     """
+    results, options = Results.of(config.dataset.name), tune_settings(config, variant)
     path = results.tuned(variant, seed)
     if not path.exists():
         return None

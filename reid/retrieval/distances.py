@@ -34,6 +34,7 @@ class Distances:
     """Distances of the rows of features (N, D), by tiles of the distinct ones among them.
 
     origin: (N,) place of each row among the distinct ones, which are in order of appearance.
+    norms: (N,) squared lengths.
     """
 
     def __init__(self, features: Floats, device: str | None = None) -> None:
@@ -41,7 +42,8 @@ class Distances:
         distinct, self.origin = _distinct(features)
         self.size = len(features)
         self.copies = len(distinct) < len(features)
-        self._norms = squared_norms(features)[distinct]
+        self.norms = squared_norms(features)
+        self._norms = self.norms[distinct]
         self._products = Products(features[distinct] if self.copies else features, device)
         tops = range(0, len(distinct), TILE)
         self.parts = [slice(top, min(top + TILE, len(distinct))) for top in tops]

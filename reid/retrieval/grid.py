@@ -70,8 +70,9 @@ def search(
     queries = len(query)
     distances = np.empty((queries, len(gallery)), np.float32)
     size = min(max(grid.k1) + 1, len(features))
-    near = neighbours.nearest(Distances(features, device), size, cross=distances, threads=workers)
-    pairs = pairs_of_features(features, near, threads=workers)
+    tiles = Distances(features, device)
+    near = neighbours.nearest(tiles, size, cross=distances, threads=workers)
+    pairs = pairs_of_features(features, tiles.norms, near, threads=workers)
     distances /= np.where(near.farthest > 0, near.farthest, np.float32(1))[:queries, None]
     nearest = distances.min(axis=1)
     lambdas = np.array(grid.lambda_values, np.float64)

@@ -7,14 +7,15 @@ from numba import njit
 from numpy.typing import NDArray
 
 from reid.retrieval.encoding import PairDistances
-from reid.retrieval.features import Floats, squared_norms
+from reid.retrieval.features import Floats
 from reid.retrieval.neighbours import Neighbours
 from reid.retrieval.threads import over_rows
 
 
-def pairs_of_features(features: Floats, near: Neighbours, *, threads: int) -> PairDistances:
+def pairs_of_features(
+    features: Floats, norms: Floats, near: Neighbours, *, threads: int
+) -> PairDistances:
     """Squared distances of sparse pairs: from the lists where present, else by inner product."""
-    norms = squared_norms(features)
 
     def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32], listed: int) -> Floats:
         out = np.empty(len(columns), np.float32)

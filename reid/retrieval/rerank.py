@@ -103,7 +103,7 @@ def k_reciprocal(
     elif out.shape != (queries, positions) or out.dtype != np.float32 or not out.flags.writeable:
         raise UserError(f"out must be float32 of shape {(queries, positions)}, to be written to")
     near = neighbours.nearest(distances, _list_size(k1, features), cross=out, threads=workers)
-    pairs = pairs_of_features(features, near, threads=workers)
+    pairs = pairs_of_features(features, distances.norms, near, threads=workers)
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=workers)
     jaccard.blend(encoding, out, lambda_value=lambda_value, form=form, threads=workers)
     return out
@@ -195,7 +195,7 @@ def _blocks(
     threads: int,
 ) -> Iterator[Floats]:
     near = neighbours.nearest(distances, _list_size(k1, features), threads=threads)
-    pairs = pairs_of_features(features, near, threads=threads)
+    pairs = pairs_of_features(features, distances.norms, near, threads=threads)
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=threads)
     gallery = slice(queries, len(features))
     for rows, block in row_blocks(queries, len(features) - queries):

@@ -12,10 +12,9 @@ from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import sha256_of_file, write_json
-from reid.fingerprint import tune_settings
 from reid.retrieval import features as feature_files
 from reid.retrieval.breakdown import Side, breakdown, quality
-from reid.retrieval.choice import read_choice
+from reid.retrieval.choice import reranking
 from reid.retrieval.distances import cosine_blocks
 from reid.retrieval.features import Floats
 from reid.retrieval.metrics import Metrics, Scores, score
@@ -42,9 +41,7 @@ def run(config: Config, variant: str, seed: int, protocol: str) -> None:
     if not gallery or not queries:
         raise UserError(f"{results.index(protocol)}: {protocol} has no query or no gallery")
 
-    chosen_rerank = options.rerank
-    if options.tuned:
-        chosen_rerank = read_choice(results, variant, seed, tune_settings(config, variant))
+    chosen_rerank = reranking(config, variant, seed)
     device = device_for(config.runtime.device, len(tracklets))
     distances = distances_of(features[:split], features[split:], chosen_rerank, device)
     heights = feature_files.heights(source, rows=len(tracklets))

@@ -21,9 +21,8 @@ from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import replacing
-from reid.fingerprint import tune_settings
 from reid.retrieval import features as feature_files
-from reid.retrieval.choice import read_choice
+from reid.retrieval.choice import reranking
 from reid.retrieval.products import device_for
 from reid.retrieval.retrieve import distances_of, sides
 
@@ -50,9 +49,7 @@ def run(config: Config, variant: str, seed: int) -> Path:
     if others:
         print(f"left out: the challenge has no case for {others}")
     results = Results.of(config.dataset.name)
-    rerank = options.rerank
-    if options.tuned:
-        rerank = read_choice(results, variant, seed, tune_settings(config, variant))
+    rerank = reranking(config, variant, seed)
     path = results.submission(variant, seed)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened)
