@@ -59,7 +59,7 @@ def main() -> int:
                 return 1
         took = time.monotonic() - began
     print(f"{kills} kills in {rounds} runs ({restarts} starts, {took:.0f} s; one run undisturbed")
-    print(f"takes {alone:.1f} s): weights, optimiser, metrics bit-equal every time.")
+    print(f"takes {alone:.1f} s): weights, optimizer, metrics bit-equal every time.")
     for moment, count in sorted(where.items()):
         print(f"  killed {moment}: {count}")
     return 0

@@ -2,7 +2,7 @@
 
     python -m benchmarks.decode
 
-Decode + bicubic resize + normalise by crop height, then the training transform of whole clips.
+Decode + bicubic resize + normalize by crop height, then the training transform of whole clips.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from benchmarks.frames import BANDS, CLIP, HEIGHT, WIDTH, crops, pillow_test, ra
 from reid.config import Augment, ColorJitter
 from reid.data.augment import augment
 from reid.data.decode import decode_into
-from reid.data.normalise import MEAN, STD, normalise
+from reid.data.normalize import MEAN, STD, normalize
 from reid.data.resize import prepare
 
 PAPER = Augment(color_jitter=ColorJitter(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.05))
@@ -67,7 +67,7 @@ def decode(rounds: int, count: int) -> None:
         def ours(clips: list[list[bytes]] = clips) -> None:
             for clip in clips:
                 load(clip, batch)
-                normalise(batch)
+                normalize(batch)
 
         def theirs(encoded: list[bytes] = encoded) -> None:
             for data in encoded:
@@ -81,7 +81,7 @@ def decode(rounds: int, count: int) -> None:
         limit = race(floor, floor, rounds).ours
         load(clips[0], batch)
         expected = torch.stack([pillow_test(data) for data in clips[0]])
-        difference = (normalise(batch) - expected).abs().max()
+        difference = (normalize(batch) - expected).abs().max()
         print(
             f"| {band[0]}-{band[1] - 1} | {count / result.ours:,.0f} "
             f"| {count / result.theirs:,.0f} | {result.ratio:.1f} "

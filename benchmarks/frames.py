@@ -3,7 +3,7 @@
 Only ratios are meant: both sides alternate in one run, the figure is the median of the ratios of
 CPU time (loading processes included) over the rounds; wall time stands beside where waiting
 matters. "Pillow" is the path of the released code written plainly: open, convert, resize,
-per-frame transforms, to tensor, normalise.
+per-frame transforms, to tensor, normalize.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from PIL import Image
 from torchvision.transforms import functional as TF
 
 from reid.data.layout import CAPTURE_POINTS, PROTOCOL_FOLDERS
-from reid.data.normalise import MEAN, STD
+from reid.data.normalize import MEAN, STD
 
 HEIGHT, WIDTH = 256, 128
 BANDS = ((12, 32), (32, 64), (64, 128), (128, 257), (12, 257))

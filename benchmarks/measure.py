@@ -72,14 +72,14 @@ def typical(costs: list[Cost]) -> Cost:
 def identities_and_features(
     size: int, dimensions: int = 1280, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) identities of 20 tracklets each and (N, D) float32 features, noisy around a centre."""
+    """(N,) identities of 20 tracklets each and (N, D) float32 features, noisy around a center."""
     rng = np.random.default_rng(seed)
     count = max(1, size // 20)
     identities = rng.permutation(np.arange(size) % count)
-    centres = rng.standard_normal((count, dimensions), dtype=np.float32)
+    centers = rng.standard_normal((count, dimensions), dtype=np.float32)
     features = rng.standard_normal((size, dimensions), dtype=np.float32)
     for start in range(0, size, 4096):  # no second copy of everything
-        features[start : start + 4096] += 0.28 * centres[identities[start : start + 4096]]
+        features[start : start + 4096] += 0.28 * centers[identities[start : start + 4096]]
     return identities, features
 
 

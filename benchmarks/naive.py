@@ -3,7 +3,7 @@
 A second implementation: the oracle of the tests of `load_reference_checkpoint`, and what the
 speed benchmarks compare with. It does all the work the released code does: sequence-first
 attention modules, prompts as queries too and their rows thrown away, every token through the last
-block, the text tower (77 tokens) in every step, one optimiser group per tensor.
+block, the text tower (77 tokens) in every step, one optimizer group per tensor.
 """
 
 from collections import OrderedDict
@@ -21,7 +21,7 @@ from reid.train.losses import stage2_loss
 WIDTH = 256
 """Of both adapters."""
 LENGTH = 77
-"""Of a tokenised sentence."""
+"""Of a tokenized sentence."""
 
 
 class QuickGelu(nn.Module):

@@ -195,7 +195,7 @@ def loading(rounds: int, scratch: Path) -> None:
     for name, place in {"a pack": folder, "one file a frame": None}.items():
         result = race(partial(ours, place), theirs, rounds)
         print(
-            f"| uint8 from {name}, to be normalised on the device "
+            f"| uint8 from {name}, to be normalized on the device "
             f"| {frames / result.wall_ours:,.0f} | {frames / result.wall_theirs:,.0f} "
             f"| {result.ratio:.1f} | {result.wall_ratio:.1f} |"
         )

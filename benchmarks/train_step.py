@@ -4,7 +4,7 @@
     python -m benchmarks.train_step --device cuda --precision bf16 --compile --batch 24 --frames 16
 
 A step: embed the batch, eight loss terms, backward, Adam. The naive one goes through the text
-tower for its labels and has an optimiser group per tensor, as the released code. Loading and
+tower for its labels and has an optimizer group per tensor, as the released code. Loading and
 augmentation are not in it. Both train adapters, prompts, pools, necks and heads.
 """
 

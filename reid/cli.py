@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from reid import __version__, config
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config
 from reid.errors import Unresumable, UserError, of_system
 from reid.holdout import VALIDATION

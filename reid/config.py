@@ -175,7 +175,7 @@ class Neck(Section):
     """Between features and classifiers (BNNeck)."""
 
     instance_norm: bool = Field(
-        False, description="standardise each feature vector before BN (interpretation)"
+        False, description="standardize each feature vector before BN (interpretation)"
     )
     train_bias: bool = Field(False, description="train the BN bias, as the released code does")
 
@@ -210,7 +210,7 @@ class ColorJitter(Section):
     contrast: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
     saturation: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
     hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        0.0, description="shift drawn from ± this, in turns of the colour wheel"
+        0.0, description="shift drawn from ± this, in turns of the color wheel"
     )
     per: Literal["frame", "clip"] = Field("frame", description="the released code draws per frame")
     place: Literal["after_resize", "on_crop"] = Field(
@@ -241,7 +241,7 @@ class Clip(Section):
     frames: Count = Field(16, description="frames sampled from a tracklet")
     height: Count = Field(256, description="pixels")
     width: Count = Field(128, description="pixels")
-    test_sampling: Literal["first", "centre"] = Field(
+    test_sampling: Literal["first", "center"] = Field(
         "first", description="which frame of each of the equal chunks is taken at test"
     )
 
@@ -377,14 +377,14 @@ class Training(Section):
 class ReRanking(Section):
     """k-reciprocal re-ranking (Sec. 3.2.6)."""
 
-    k1: Count = Field(description="neighbours that must be mutual")
-    k2: Count = Field(description="neighbours averaged in query expansion; at most k1")
+    k1: Count = Field(description="neighbors that must be mutual")
+    k2: Count = Field(description="neighbors averaged in query expansion; at most k1")
     lambda_value: Share = Field(description="weight of the original distance")
     normalize: bool = Field(True, description="false re-ranks raw features, as released")
-    form: Literal["float32", "released", "unnormalised"] = Field(
+    form: Literal["float32", "released", "unnormalized"] = Field(
         "float32",
         description="arithmetic: `released` keeps float16 as the released code does; "
-        "`unnormalised` does not divide by the farthest distance (cluster-contrast)",
+        "`unnormalized` does not divide by the farthest distance (cluster-contrast)",
     )
 
     @model_validator(mode="after")
@@ -466,7 +466,7 @@ class Report(Section):
         None, description="row shown in detail; without it the last of the ablation that was run"
     )
     faces: Literal["blur", "keep"] = Field(
-        "blur", description="blur the head in every picture of people; it does not anonymise them"
+        "blur", description="blur the head in every picture of people; it does not anonymize them"
     )
     top: Count = Field(10, description="gallery tracklets of a ranked list")
     queries: Whole = Field(
@@ -486,7 +486,7 @@ class Runtime(Section):
     )
     workers: Whole = Field(2, description="data-loading processes; 0 loads in the trainer")
     decoder: Literal["fast", "pillow"] = Field(
-        "fast", description="of frames; the same grey levels, pillow is the plain slow path"
+        "fast", description="of frames; the same gray levels, pillow is the plain slow path"
     )
     pack: Path | None = Field(
         None, description="folder that `reid pack` writes; set: frames are read from it, not root"

@@ -34,7 +34,7 @@ from reid.train.common import pick_device
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of tracklets: one row each, raw (not l2-normalised)."""
+    """Features of tracklets: one row each, raw (not l2-normalized)."""
 
     folders: tuple[Path, ...]
     features: Floats  # (n, D)
@@ -62,7 +62,7 @@ class TrackletEncoder:
         """
         for name, value, known in (
             ("device", device, ("auto", "cpu", "cuda")),
-            ("test_sampling", test_sampling, ("first", "centre")),
+            ("test_sampling", test_sampling, ("first", "center")),
         ):
             if value not in known:
                 raise UserError(f"{name} must be one of {', '.join(known)}, got {value!r}")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 PLUMBING = frozenset(
     {
-        "reid.artefacts",
+        "reid.artifacts",
         "reid.config",
         "reid.errors",
         "reid.files",

@@ -14,7 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Literal, TextIO
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import STANDARD, Config
 from reid.files import read_json_lines
 from reid.fingerprint import stage1_owners
@@ -70,7 +70,7 @@ class Status:
 def run(config: Config, files: Sequence[Path]) -> None:
     """Print the status of the experiment of `config`, which was read from `files`."""
     found = [status(job) for job in jobs(config)]
-    for line in report(found, resume_command(files), colours=_in_colour(sys.stdout)):
+    for line in report(found, resume_command(files), colors=_in_color(sys.stdout)):
         print(line)
 
 
@@ -140,14 +140,14 @@ def status(job: Job) -> Status:
     return Status(job, "waiting")
 
 
-def report(found: Sequence[Status], command: str, *, colours: bool = False) -> Iterator[str]:
+def report(found: Sequence[Status], command: str, *, colors: bool = False) -> Iterator[str]:
     """Lines for people: a count by step, then what is at work or broke, and what to type."""
     steps = list(dict.fromkeys(each.job.step for each in found))
     width = max(map(len, steps))
     for step in steps:
         states = [each.state for each in found if each.job.step == step]
         counts = (
-            _coloured(f"{states.count(name)} {name}", name, colours)
+            _colored(f"{states.count(name)} {name}", name, colors)
             for name in _COLOURS
             if name in states
         )
@@ -157,7 +157,7 @@ def report(found: Sequence[Status], command: str, *, colours: bool = False) -> I
             continue
         yield ""
         name = f"{each.job.step} {each.job.subject}".rstrip()
-        yield f"{_coloured(each.state, each.state, colours)}: {name}"
+        yield f"{_colored(each.state, each.state, colors)}: {name}"
         if each.detail:
             yield f"  {each.detail}"
         if each.job.log.exists():  # started by hand there is none
@@ -217,9 +217,9 @@ def _end(path: Path) -> str:
         return file.read().decode("utf-8", errors="replace")
 
 
-def _in_colour(stream: TextIO) -> bool:
+def _in_color(stream: TextIO) -> bool:
     return stream.isatty() and "NO_COLOR" not in os.environ
 
 
-def _coloured(text: str, state: State, colours: bool) -> str:
-    return f"\033[{_COLOURS[state]}m{text}\033[0m" if colours else text
+def _colored(text: str, state: State, colors: bool) -> str:
+    return f"\033[{_COLOURS[state]}m{text}\033[0m" if colors else text

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from reid import TrackletEncoder
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import ReRanking
 from reid.encoder import Encoded
 from reid.errors import UserError

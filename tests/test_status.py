@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reid import config, status
-from reid.artefacts import Results
+from reid.artifacts import Results
 from tests.runs import STAGE1, STAGE2, Lab, make_lab, slow_steps, wait
 
 
@@ -104,11 +104,11 @@ def test_the_command_names_the_configuration_files_that_were_given() -> None:
     assert status.resume_command([status.STANDARD, own]) == "snakemake --configfile my.yaml"
 
 
-def test_the_command_line_prints_it_without_colours_into_a_file(lab: Lab) -> None:
+def test_the_command_line_prints_it_without_colors_into_a_file(lab: Lab) -> None:
     assert lab.finish("status") == 0
     assert "index" in lab.log()
     assert "\033[" not in lab.log()
-    coloured = "\n".join(
-        status.report([status.status(j) for j in status.jobs(settings())], "", colours=True)
+    colored = "\n".join(
+        status.report([status.status(j) for j in status.jobs(settings())], "", colors=True)
     )
-    assert "\033[32m" in coloured
+    assert "\033[32m" in colored

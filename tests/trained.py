@@ -7,7 +7,7 @@ import yaml
 from safetensors.torch import save_file
 
 from reid import config, fingerprint
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config
 from reid.data import index
 from reid.data.index import read_split

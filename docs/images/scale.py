@@ -68,14 +68,14 @@ def main() -> None:
 def paste(
     figure: Figure, pixels: NDArray[np.uint8], middle: float, bottom: float, w: float, h: float
 ) -> None:
-    """Draw a crop w x h inches large, centred at `middle` inches from the left."""
+    """Draw a crop w x h inches large, centered at `middle` inches from the left."""
     axes = figure.add_axes(((middle - w / 2) / WIDE, bottom / HIGH, w / WIDE, h / HIGH))
     axes.imshow(pixels, aspect="auto", interpolation="bicubic")
     axes.set_axis_off()
 
 
 def write(figure: Figure, x: float, y: float, text: str, **style: Any) -> None:
-    """Text centred at x, at y, in inches."""
+    """Text centered at x, at y, in inches."""
     figure.text(x / WIDE, y / HIGH, text, ha="center", **style)
 
 

@@ -1,7 +1,7 @@
 """Training augmentation of a batch of clips, on the CPU or the GPU (MODEL 2; paper 3.2.5, 4.2).
 
-Order: (bicubic resize, in the dataset) -> pad and crop -> colour jitter -> flip -> float ->
-ImageNet normalisation -> random erasing. With `color_jitter.place: on_crop` jitter is the dataset's
+Order: (bicubic resize, in the dataset) -> pad and crop -> color jitter -> flip -> float ->
+ImageNet normalization -> random erasing. With `color_jitter.place: on_crop` jitter is the dataset's
 work too, before the resize. All draws come from the clip's own seed, one stream per
 transform, so they depend neither on the rest of the batch, nor on the device, nor on which other
 transforms are on.
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from reid.config import Augment, ColorJitter
 from reid.data import jitter
-from reid.data.normalise import normalise
+from reid.data.normalize import normalize
 
 ERASE_FILL = (0.4914, 0.4822, 0.4465)
-"""Put in after normalisation, as released."""
+"""Put in after normalization, as released."""
 ERASE_AREA = (0.02, 0.4)
 ERASE_ASPECT = (0.3, 1 / 0.3)
 _ERASE_ATTEMPTS = 100
@@ -28,7 +28,7 @@ _CROP, _FLIP, _ERASE = 1, 3, 4  # jitter.STREAM is 2
 
 
 def augment(frames: Tensor, *, options: Augment, seeds: Sequence[int]) -> Tensor:
-    """Augment and normalise clips: uint8 (B, T, 3, H, W) to float32 of the same shape.
+    """Augment and normalize clips: uint8 (B, T, 3, H, W) to float32 of the same shape.
 
     `seeds` holds one non-negative seed per clip. Flip, crop and the erasing decision and place
     are one per clip; the erased size is one per frame; jitter as `options.color_jitter.per`.
@@ -43,7 +43,7 @@ def augment(frames: Tensor, *, options: Augment, seeds: Sequence[int]) -> Tensor
     mirrored = torch.tensor(flipped, device=frames.device)
     if any(flipped):
         frames = torch.where(mirrored.view(-1, 1, 1, 1, 1), frames.flip(-1), frames)
-    output = normalise(frames)
+    output = normalize(frames)
     if options.erase:
         _erase(output, options.erase, seeds)
     return output

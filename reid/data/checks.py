@@ -55,7 +55,7 @@ def shared_identities(splits: Splits) -> tuple[int, ...]:
     return tuple(sorted(train & test))
 
 
-def summarise(
+def summarize(
     splits: Splits, rejected: Sequence[Rejected], cameras: Sequence[str] = CAMERAS
 ) -> dict[str, Any]:
     """Counts and checks as JSON-able values: what `summary.json` holds."""

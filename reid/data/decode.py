@@ -2,7 +2,7 @@
 
 `pillow` is the plain path: Pillow decodes and resizes. `fast` decodes by libjpeg-turbo without
 Pillow's set-up, which costs more than decoding a tiny crop, and resizes by reid.data.resize;
-every grey level is the same (tested), so the choice is one of speed only.
+every gray level is the same (tested), so the choice is one of speed only.
 """
 
 from collections.abc import Callable
@@ -52,8 +52,8 @@ def decode_into(
 def decode(data: bytes, *, name: str) -> np.ndarray:
     """Decode a JPEG to uint8 (h, w, 3) RGB. Raises UserError when `data` is not a whole JPEG."""
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        usual = colours in _COLOURS and height * width <= _MOST_PIXELS
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
+        usual = colors in _COLOURS and height * width <= _MOST_PIXELS
         pixels: np.ndarray | None = simplejpeg.decode_jpeg(data) if usual else None
     except ValueError:
         pixels = None

@@ -13,10 +13,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
-from reid.artefacts import SPLITS, Results
+from reid.artifacts import SPLITS, Results
 from reid.config import Config, nearest
 from reid.data import duplicates
-from reid.data.checks import check, is_placed, summarise
+from reid.data.checks import check, is_placed, summarize
 from reid.data.damaged import read_damaged
 from reid.data.journal import Journal
 from reid.data.layout import CAMERAS, Subset, Tracklet
@@ -69,7 +69,7 @@ class Index:
             writer = csv.writer(opened, lineterminator="\n")
             writer.writerow(field.name for field in fields(Rejected))
             writer.writerows((rejected.path, rejected.reason) for rejected in self.rejected)
-        summary = summarise(self.splits, self.rejected, self.cameras)
+        summary = summarize(self.splits, self.rejected, self.cameras)
         if self.duplicates is not None:
             summary["duplicates"] = dict(self.duplicates)
         write_json(folder / "summary.json", summary)

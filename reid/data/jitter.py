@@ -1,7 +1,7 @@
-"""Colour jitter with its own factors for every frame of a batch, on any device.
+"""Color jitter with its own factors for every frame of a batch, on any device.
 
 The arithmetic is that of torchvision's `adjust_*` on uint8 tensors (each operation ends in whole
-grey levels), with factors of its own for every frame. On the CPU a kernel per frame; elsewhere one
+gray levels), with factors of its own for every frame. On the CPU a kernel per frame; elsewhere one
 pass over the frames that have the same operation at the same place of their random order.
 """
 
@@ -92,11 +92,11 @@ def _brightness(frames: Tensor, factors: Tensor) -> Tensor:
 
 
 def _contrast(frames: Tensor, factors: Tensor) -> Tensor:
-    return _blend(frames, _grey(frames).mean(dim=(1, 2, 3), keepdim=True), factors)
+    return _blend(frames, _gray(frames).mean(dim=(1, 2, 3), keepdim=True), factors)
 
 
 def _saturation(frames: Tensor, factors: Tensor) -> Tensor:
-    return _blend(frames, _grey(frames), factors)
+    return _blend(frames, _gray(frames), factors)
 
 
 def _blend(frames: Tensor, other: Tensor, factors: Tensor) -> Tensor:
@@ -104,10 +104,10 @@ def _blend(frames: Tensor, other: Tensor, factors: Tensor) -> Tensor:
     return blended.clamp_(0, 255).to(torch.uint8)
 
 
-def _grey(frames: Tensor) -> Tensor:
+def _gray(frames: Tensor) -> Tensor:
     red, green, blue = frames[:, 0:1], frames[:, 1:2], frames[:, 2:3]
-    grey: Tensor = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
-    return grey
+    gray: Tensor = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
+    return gray
 
 
 def _hue(frames: Tensor, shifts: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ _OFFSETS = (_F(5), _F(3), _F(1))
 @_kernel
 def apply(frames, orders, factors, active):  # type: ignore[no-untyped-def]
     """Jitter frames, uint8 (N, 3, pixels), in place; arguments as the fields of `Jitter`."""
-    grey = np.empty(frames.shape[2], np.float32)
+    gray = np.empty(frames.shape[2], np.float32)
     for n in range(len(frames)):
         frame = frames[n]
         for place in range(4):
@@ -26,11 +26,11 @@ def apply(frames, orders, factors, active):  # type: ignore[no-untyped-def]
             if operation == 0:
                 _scale(frame, _F(factor))
             elif operation == 1:
-                grey[:] = _F(_grey(frame, grey) / len(grey))
-                _blend(frame, grey, _F(factor), _F(1 - factor))
+                gray[:] = _F(_gray(frame, gray) / len(gray))
+                _blend(frame, gray, _F(factor), _F(1 - factor))
             elif operation == 2:
-                _grey(frame, grey)
-                _blend(frame, grey, _F(factor), _F(1 - factor))
+                _gray(frame, gray)
+                _blend(frame, gray, _F(factor), _F(1 - factor))
             else:
                 _turn(frame, _F(factor))
 
@@ -44,23 +44,23 @@ def _scale(frame, factor):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def _grey(frame, grey):  # type: ignore[no-untyped-def]
-    """Write whole grey levels; return their sum."""
+def _gray(frame, gray):  # type: ignore[no-untyped-def]
+    """Write whole gray levels; return their sum."""
     red, green, blue = frame[0], frame[1], frame[2]
     total = np.int64(0)
-    for i in range(len(grey)):
+    for i in range(len(gray)):
         level = np.int32(_F(red[i]) * _RED + _F(green[i]) * _GREEN + _F(blue[i]) * _BLUE)
-        grey[i] = level
+        gray[i] = level
         total += level
     return total
 
 
 @_kernel
-def _blend(frame, grey, factor, rest):  # type: ignore[no-untyped-def]
+def _blend(frame, gray, factor, rest):  # type: ignore[no-untyped-def]
     for channel in range(3):
         line = frame[channel]
         for i in range(len(line)):
-            value = _F(line[i]) * factor + grey[i] * rest
+            value = _F(line[i]) * factor + gray[i] * rest
             line[i] = np.int32(min(max(value, _ZERO), _TOP))
 
 

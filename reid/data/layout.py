@@ -73,9 +73,9 @@ class Tracklet:
     """From 0; how many there are: `reid.data.stored.count_cameras`."""
     session: int | None
     altitude: float
-    """Metres."""
+    """Meters."""
     distance: float
-    """Horizontal, metres."""
+    """Horizontal, meters."""
     angle: float
     """Degrees."""
     frames: Sequence[str]

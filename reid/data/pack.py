@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reid.artefacts import SPLITS, Results
+from reid.artifacts import SPLITS, Results
 from reid.config import Config
 from reid.data.damaged import demand_undamaged
 from reid.data.frames import Files

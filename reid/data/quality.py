@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from reid.artefacts import SPLITS, Results
+from reid.artifacts import SPLITS, Results
 from reid.config import Config
 from reid.data.chart import draw_histograms
 from reid.data.damaged import COLUMNS, read_damaged
@@ -132,9 +132,9 @@ def inspect(tracklet: Tracklet, root: Path, *, frames: int | None, least_height:
             damaged.append((path, f"absurd size {width} x {height}"))
             continue
         heights.append(height)
-        colours = simplejpeg.decode_jpeg_header(data)[2]
-        if colours != "YCbCr":
-            notes.append((path, f"stored as {colours}, used as RGB"))
+        colors = simplejpeg.decode_jpeg_header(data)[2]
+        if colors != "YCbCr":
+            notes.append((path, f"stored as {colors}, used as RGB"))
     if len(sizes) == count and tracklet.size not in (None, sum(sizes)):
         notes.append((tracklet.path, "frames have other sizes than when indexed: index again"))
     if heights and np.median(heights) < least_height:

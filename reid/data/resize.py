@@ -25,11 +25,11 @@ def _taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     scale = source / target
     stretch = max(scale, 1.0)
     support = 2.0 * stretch
-    centres = (np.arange(target) + 0.5) * scale
-    first = np.maximum((centres - support + 0.5).astype(np.int64), 0)
-    end = np.minimum((centres + support + 0.5).astype(np.int64), source)
+    centers = (np.arange(target) + 0.5) * scale
+    first = np.maximum((centers - support + 0.5).astype(np.int64), 0)
+    end = np.minimum((centers + support + 0.5).astype(np.int64), source)
     offsets = np.arange(int(np.ceil(support)) * 2 + 1)
-    weights = _cubic((offsets + (first - centres)[:, None] + 0.5) * (1.0 / stretch))
+    weights = _cubic((offsets + (first - centers)[:, None] + 0.5) * (1.0 / stretch))
     weights[offsets >= (end - first)[:, None]] = 0.0
     total = np.zeros(target)
     for tap in offsets:  # one after the other, as Pillow adds them: the last bit matters
@@ -61,7 +61,7 @@ def prepare(height: int, width: int, *, largest: int = 300) -> None:
 def resize_into(image: np.ndarray, out: np.ndarray) -> None:
     """Resize uint8 (h, w, 3) into `out`, uint8 (3, H, W), both contiguous.
 
-    Equal to `Image.resize((W, H), BICUBIC)` in every grey level.
+    Equal to `Image.resize((W, H), BICUBIC)` in every gray level.
     """
     height, width = out.shape[1:]
     _resize(image, out, *_taps(image.shape[1], width), *_taps(image.shape[0], height))

@@ -26,13 +26,13 @@ def sample_frames(
     frames: int,
     *,
     rng: np.random.Generator | None = None,
-    test: Literal["first", "centre"] = "first",
+    test: Literal["first", "center"] = "first",
 ) -> np.ndarray:
     """Positions (int64, ascending) of `frames` frames of a tracklet of `n` frames.
 
     The tracklet is cut into `frames` chunks of n // frames. Training (`rng` given): one random
     frame of each, the last chunk taking the remainder. Test: the first of each chunk, so that
-    of 31 frames the first 16 are taken, or with `test="centre"` the middle of each of `frames`
+    of 31 frames the first 16 are taken, or with `test="center"` the middle of each of `frames`
     equal parts of the whole. A shorter tracklet repeats its last frame.
     """
     if n < 1 or frames < 1:

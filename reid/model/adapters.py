@@ -51,7 +51,7 @@ class TemporalAdapter(nn.Module):
         super().__init__()
         self.heads = bottleneck // 64
         self.down = nn.Linear(width, bottleneck)
-        # Holds the projections under the usual names and initialisation; forward below calls
+        # Holds the projections under the usual names and initialization; forward below calls
         # scaled_dot_product_attention itself, batch-first.
         self.attn = nn.MultiheadAttention(bottleneck, self.heads)
         self.up = nn.Linear(bottleneck, width)

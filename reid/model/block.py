@@ -28,7 +28,7 @@ class Block(nn.Module):
     """Pre-norm attention and MLP, each with an optional adapter in parallel.
 
     The spatial adapter reads the residual stream after attention, the temporal one before it,
-    both un-normalised; prompts are extra keys and values, not normalised and not in the stream.
+    both un-normalized; prompts are extra keys and values, not normalized and not in the stream.
     """
 
     def __init__(self, width: int, *, causal: bool = False) -> None:
@@ -36,7 +36,7 @@ class Block(nn.Module):
         self.heads = width // 64
         self.causal = causal
         self.ln_1 = nn.LayerNorm(width)
-        self.attn = nn.MultiheadAttention(width, self.heads)  # names and initialisation only
+        self.attn = nn.MultiheadAttention(width, self.heads)  # names and initialization only
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = Mlp(width)
         self.spatial: SpatialAdapter | None = None

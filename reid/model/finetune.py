@@ -34,7 +34,7 @@ class Group:
 
 
 def trainable_groups(model: VideoReID, *, finetune: FineTune, stage2: Stage2) -> list[Group]:
-    """Freeze the model but for what stage 2 trains, and return that as optimiser groups.
+    """Freeze the model but for what stage 2 trains, and return that as optimizer groups.
 
     Adapters, prompts, pools, necks and heads train at the base rate, their biases at
     `bias_lr_multiplier` times it; the last `finetune.blocks` blocks at `lr_multiplier` times it.

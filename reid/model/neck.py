@@ -20,11 +20,11 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, width) -> logits (B, C)."""
         if self.instance_norm:
-            features = standardise(features)
+            features = standardize(features)
         logits: Tensor = self.classifier(self.norm(features))
         return logits
 
 
-def standardise(features: Tensor) -> Tensor:
+def standardize(features: Tensor) -> Tensor:
     """(u - mean) / sqrt(var + 1e-5) over the channels of each sample. (B, C) -> (B, C)."""
     return torch.nn.functional.layer_norm(features, features.shape[-1:], eps=1e-5)

@@ -86,7 +86,7 @@ class VideoReID(nn.Module):
     def embed(
         self, clips: Tensor, cameras: Tensor, metadata: Tensor, heights: Tensor | None = None
     ) -> Tensor:
-        """What retrieval uses: F and Z side by side, (B, d + e), before BN and not normalised."""
+        """What retrieval uses: F and Z side by side, (B, d + e), before BN and not normalized."""
         features = self.forward(clips, cameras, metadata, heights)
         return torch.cat([features.pooled, features.proj], dim=1)
 

@@ -36,12 +36,12 @@ class TemporalPool(nn.Module):
 
 
 def frame_quality(heights: Tensor) -> Tensor:
-    """Quality q_t of QATW: log crop height, standardised over the frames of its tracklet.
+    """Quality q_t of QATW: log crop height, standardized over the frames of its tracklet.
 
     Scale is this dataset's axis of quality (an interpretation; MODEL section 6).
     (B, T) pixels -> (B, T); zero where all frames are equally high.
     """
     logs = heights.log()
-    centred = logs - logs.mean(dim=1, keepdim=True)
+    centered = logs - logs.mean(dim=1, keepdim=True)
     # The floor, about one pixel in a hundred, keeps rounding from being blown up.
-    return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp(min=0.01)
+    return centered / centered.square().mean(dim=1, keepdim=True).sqrt().clamp(min=0.01)

@@ -15,11 +15,11 @@ ANGLES = (30.0, 60.0, 90.0)
 """Viewing angles of the benchmark, in degrees."""
 
 
-def metre_bins(metres: Tensor, bins: int) -> Tensor:
+def meter_bins(meters: Tensor, bins: int) -> Tensor:
     """Uniform bins on [0, 120] m; unknown (NaN) is the extra bin `bins`. (B,) -> (B,) int64."""
-    known = torch.nan_to_num(metres, nan=0.0)
+    known = torch.nan_to_num(meters, nan=0.0)
     uniform = (known / MAXIMUM_METRES * bins).long().clamp(0, bins - 1)
-    return torch.where(metres.isnan(), bins, uniform)
+    return torch.where(meters.isnan(), bins, uniform)
 
 
 def angle_bins(degrees: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ class ConditionalPrompts(nn.Module):
         """Cameras (B,) and metadata (B, 3) [m, m, degrees; NaN unknown] -> K of (B, P, d)."""
         rows = {
             "camera": cameras,
-            "altitude": metre_bins(metadata[:, 0], self.options.altitude_bins),
-            "distance": metre_bins(metadata[:, 1], self.options.distance_bins),
+            "altitude": meter_bins(metadata[:, 0], self.options.altitude_bins),
+            "distance": meter_bins(metadata[:, 1], self.options.distance_bins),
             "angle": angle_bins(metadata[:, 2]),
         }
         chosen = [table[:, :, rows[name]] for name, table in self.named_parameters(recurse=False)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from scipy.stats import rankdata, spearmanr
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, Report
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, Variant
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Clip, Config, Model
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split

@@ -1,4 +1,4 @@
-"""Figures fit for a paper: one column wide, readable in grey, each with the csv behind it."""
+"""Figures fit for a paper: one column wide, readable in gray, each with the csv behind it."""
 
 import csv
 import io
@@ -49,7 +49,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """How one line is drawn: colour, dashes and marker each tell it from the others."""
+    """How one line is drawn: color, dashes and marker each tell it from the others."""
 
     color: str
     dashes: Any
@@ -86,7 +86,7 @@ class Plot:
     alt: str
     caption: str
     svg: str
-    """For the page: colours are its CSS variables."""
+    """For the page: colors are its CSS variables."""
     csv: str
 
 
@@ -131,7 +131,7 @@ def save(
 
 
 def inline(svg: str, alt: str) -> str:
-    """An svg file as an element of the page: named for screen readers, in the page's colours."""
+    """An svg file as an element of the page: named for screen readers, in the page's colors."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", body, count=2)

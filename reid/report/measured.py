@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import ReRanking
 from reid.files import read_json
 from reid.report.cells import Cell, Row

@@ -84,7 +84,7 @@ class Album:
 
 
 def hide_head(frame: np.ndarray) -> np.ndarray:
-    """A copy of uint8 (h, w, 3) whose top is blurred down to two colours, left and right.
+    """A copy of uint8 (h, w, 3) whose top is blurred down to two colors, left and right.
 
     It hides a face where the crop is a standing person. It is no guarantee of anonymity: seen from
     above or bent, the head may be elsewhere, and clothes and gait stay.
@@ -92,18 +92,18 @@ def hide_head(frame: np.ndarray) -> np.ndarray:
     rows = math.ceil(HEAD * len(frame))
     hidden = frame.copy()
     head = Image.fromarray(hidden[:rows])
-    colours = head.resize((min(2, head.width), 1), Image.Resampling.BOX)
-    hidden[:rows] = np.asarray(colours.resize(head.size, Image.Resampling.BILINEAR))
+    colors = head.resize((min(2, head.width), 1), Image.Resampling.BOX)
+    hidden[:rows] = np.asarray(colors.resize(head.size, Image.Resampling.BILINEAR))
     return hidden
 
 
 def sharpness(frame: np.ndarray, clip: Clip) -> float:
-    """Variance of the Laplacian of the grey frame at the size that the network sees.
+    """Variance of the Laplacian of the gray frame at the size that the network sees.
 
     frame: uint8 (h, w, 3). Blur and few pixels both make it small.
     """
-    grey = Image.fromarray(frame).convert("L")
-    sized = grey.resize((clip.width, clip.height), Image.Resampling.BICUBIC)
+    gray = Image.fromarray(frame).convert("L")
+    sized = gray.resize((clip.width, clip.height), Image.Resampling.BICUBIC)
     pixels = np.asarray(sized, np.float32)
     inner = pixels[1:-1, 1:-1]
     around = pixels[:-2, 1:-1] + pixels[2:, 1:-1] + pixels[1:-1, :-2] + pixels[1:-1, 2:]

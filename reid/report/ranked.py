@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, Report, ReRanking
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split

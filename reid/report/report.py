@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import yaml
 
-from reid.artefacts import SPLITS, Results
+from reid.artifacts import SPLITS, Results
 from reid.config import Config
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, sha256_of_json, write_text
@@ -31,7 +31,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Gaps:
-    """What is not shown, and why: a missing artefact never ends the report."""
+    """What is not shown, and why: a missing artifact never ends the report."""
 
     reasons: list[str] = field(default_factory=list)
 

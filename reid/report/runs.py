@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config
 from reid.errors import UserError
 from reid.files import read_json, read_json_lines

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config
 from reid.files import write_text
 from reid.report.cells import Cell, Row, Spread, collect, percent

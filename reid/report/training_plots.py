@@ -137,7 +137,7 @@ def surface_plot(tuning: Mapping[str, Any], label: str, folder: Path) -> Plot:
 def _heat(axes: Axes, grid: np.ndarray, columns: Sequence[int], rows: Sequence[int]) -> None:
     low, high = np.nanmin(grid), np.nanmax(grid)
     edges = (np.arange(len(columns) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5)
-    axes.pcolormesh(*edges, grid, cmap="Greys", vmin=low - (high - low) / 4, vmax=high)
+    axes.pcolormesh(*edges, grid, cmap="Grays", vmin=low - (high - low) / 4, vmax=high)
     axes.grid(visible=False)
     axes.set_xticks(range(len(columns)), [str(each) for each in columns])
     axes.set_yticks(range(len(rows)), [str(each) for each in rows])

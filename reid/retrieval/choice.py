@@ -1,6 +1,6 @@
 """The re-ranking parameters that `reid tune` chose for a variant, and whether they still hold."""
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, ReRanking
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file

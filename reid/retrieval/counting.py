@@ -1,7 +1,7 @@
 """Compiled kernels of the metrics: ranks by counting, average precision by two rules.
 
 The rank of a positive is one plus the entries before it: nearer ones, and equally near ones of a
-lower gallery index. Counting vectorises, sorting does not.
+lower gallery index. Counting vectorizes, sorting does not.
 """
 
 from typing import Any
@@ -216,7 +216,7 @@ def _few_near(jaccard: Any, near: Any) -> tuple[Any, int]:  # pragma: no cover -
 def _blend(
     first: Any, share: Any, second: Any, rest: Any, size: int, out: Any
 ) -> None:  # pragma: no cover - compiled
-    """Weighted sum of two rows; in a function of its own, so that it vectorises."""
+    """Weighted sum of two rows; in a function of its own, so that it vectorizes."""
     for j in range(size):
         out[j] = first[j] * share + second[j] * rest
 

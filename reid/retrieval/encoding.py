@@ -1,7 +1,7 @@
-"""k-reciprocal encoding: each row as a sparse distribution over its k-reciprocal neighbours.
+"""k-reciprocal encoding: each row as a sparse distribution over its k-reciprocal neighbors.
 
-Zhong et al. 2017 in the form of MODEL 4.7: mutual neighbours, expansion by the 2/3 rule, weights
-exp(-distance) normalised to sum one, local query expansion. Rows are kept sparse (about 30
+Zhong et al. 2017 in the form of MODEL 4.7: mutual neighbors, expansion by the 2/3 rule, weights
+exp(-distance) normalized to sum one, local query expansion. Rows are kept sparse (about 30
 entries, 120 after expansion), the gallery's as an inverted index.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid.retrieval.features import Floats
-from reid.retrieval.neighbours import Neighbours
+from reid.retrieval.neighbors import Neighbors
 from reid.retrieval.sets import (
     average,
     count_columns,
@@ -24,10 +24,10 @@ from reid.retrieval.sets import (
 )
 from reid.retrieval.threads import over_rows
 
-Form = Literal["float32", "released", "unnormalised"]
+Form = Literal["float32", "released", "unnormalized"]
 """Variants of the field. `float32`: the released form in float32, as fast-reid and torchreid.
 `released`: with the float16 storage and arithmetic of the released code, bit by bit.
-`unnormalised`: no division by the farthest distance and one neighbour fewer (cluster-contrast)."""
+`unnormalized`: no division by the farthest distance and one neighbor fewer (cluster-contrast)."""
 
 FEW = 1 << 16
 """Gallery rows that 16 bits tell apart: a smaller index is read faster. Its positions are unsigned,
@@ -35,7 +35,7 @@ which spares tests for negative ones."""
 
 Ints = NDArray[np.int32]
 PairDistances = Callable[[NDArray[np.int64], Ints, int], Floats]
-"""(offsets (N + 1,), columns) of sparse rows, and the size of the neighbour lists that k1 asks for
+"""(offsets (N + 1,), columns) of sparse rows, and the size of the neighbor lists that k1 asks for
 -> squared distance of each (row, column) pair."""
 
 
@@ -64,7 +64,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Weights:
-    """Rows before query expansion, and what it needs: the neighbour lists and the scale."""
+    """Rows before query expansion, and what it needs: the neighbor lists and the scale."""
 
     rows: Sparse
     near: Ints  # (N, k)
@@ -72,7 +72,7 @@ class Weights:
 
 
 def encode(
-    neighbours: Neighbours,
+    neighbors: Neighbors,
     pair_distances: PairDistances,
     *,
     queries: int,
@@ -83,21 +83,21 @@ def encode(
 ) -> Encoding:
     """Encode all rows; the first `queries` are the queries, the others the gallery.
 
-    `neighbours` may hold longer lists than k1 asks for: the same ones serve a grid of k1.
+    `neighbors` may hold longer lists than k1 asks for: the same ones serve a grid of k1.
     """
-    weights = weigh(neighbours, pair_distances, k1=k1, form=form, threads=threads)
+    weights = weigh(neighbors, pair_distances, k1=k1, form=form, threads=threads)
     return expand(weights, queries=queries, k2=k2, form=form, threads=threads)
 
 
 def weigh(
-    neighbours: Neighbours, pair_distances: PairDistances, *, k1: int, form: Form, threads: int
+    neighbors: Neighbors, pair_distances: PairDistances, *, k1: int, form: Form, threads: int
 ) -> Weights:
     """Expanded k-reciprocal sets of all rows and the weights of their members."""
-    fewer = form == "unnormalised"
-    near = np.ascontiguousarray(neighbours.index[:, : k1 + (not fewer)])
+    fewer = form == "unnormalized"
+    near = np.ascontiguousarray(neighbors.index[:, : k1 + (not fewer)])
     half = np.ascontiguousarray(near[:, : round(k1 / 2) + 1])
     offsets, columns = _expanded_sets(near, half, threads)
-    scale = np.ones_like(neighbours.farthest) if fewer else neighbours.farthest
+    scale = np.ones_like(neighbors.farthest) if fewer else neighbors.farthest
     scale = np.where(scale > 0, scale, np.float32(1))
 
     values = pair_distances(offsets, columns, k1 + 1)

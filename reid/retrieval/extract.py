@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, Training
 from reid.data.dataset import Batch
 from reid.data.layout import Tracklet
 from reid.data.loading import loader, naming_dead_processes
-from reid.data.normalise import normalise
+from reid.data.normalize import normalize
 from reid.data.sampler import sequential_batches
 from reid.data.stored import count_cameras
 from reid.errors import UserError
@@ -120,7 +120,7 @@ def embed(model: VideoReID, batch: Batch, *, mirrored: bool) -> torch.Tensor:
 
 def weigh(model: VideoReID, batch: Batch, *, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """As `embed`, and the frame weights (B, 2, T) of both pools."""
-    frames = normalise(batch.frames.flip(-1) if mirrored else batch.frames)
+    frames = normalize(batch.frames.flip(-1) if mirrored else batch.frames)
     features, weights = model.embed_with_weights(
         frames, batch.camera, batch.metadata, batch.heights
     )

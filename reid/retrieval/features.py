@@ -100,8 +100,8 @@ def stack(query: NDArray[Any], gallery: NDArray[Any], *, normalize: bool) -> Flo
         if not normalize:
             raise UserError(f"features of row {row} are too large: scale them down or normalize")
     if normalize:
-        _normalise(features, norms)
-    _centre(features)
+        _normalize(features, norms)
+    _center(features)
     return features
 
 
@@ -112,7 +112,7 @@ def squared_norms(features: Floats) -> Floats:
     return norms
 
 
-def _normalise(features: Floats, norms: Floats) -> None:
+def _normalize(features: Floats, norms: Floats) -> None:
     """Scale rows to unit length, in place; norms: their squared lengths."""
     extreme = np.flatnonzero(~((norms > 1e-20) & (norms < 1e20)))  # far from where squares end
     if len(extreme):
@@ -123,7 +123,7 @@ def _normalise(features: Floats, norms: Floats) -> None:
     features /= np.where(lengths > 0, lengths, np.float32(1))[:, None]
 
 
-def _centre(features: Floats) -> None:
+def _center(features: Floats) -> None:
     """Subtract a row in the middle from all, in place, if that halves their mean squared length.
 
     |a - b|^2 = |a|^2 + |b|^2 - 2 ab rounds by |a|^2 and |b|^2. Among rows that are nearly parallel

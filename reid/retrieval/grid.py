@@ -1,6 +1,6 @@
 """mAP of every (k1, k2, lambda) of a grid, in one pass.
 
-Neighbour lists and distances are computed once, the reciprocal sets once for each k1, the query
+Neighbor lists and distances are computed once, the reciprocal sets once for each k1, the query
 expansion once for each k2, and every lambda is a blend of the same row.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid.errors import UserError
-from reid.retrieval import neighbours
+from reid.retrieval import neighbors
 from reid.retrieval.counting import grade_blends
 from reid.retrieval.distances import Distances
 from reid.retrieval.encoding import Encoding, expand, weigh
@@ -71,7 +71,7 @@ def search(
     distances = np.empty((queries, len(gallery)), np.float32)
     size = min(max(grid.k1) + 1, len(features))
     tiles = Distances(features, device)
-    near = neighbours.nearest(tiles, size, cross=distances, threads=workers)
+    near = neighbors.nearest(tiles, size, cross=distances, threads=workers)
     pairs = pairs_of_features(features, tiles.norms, near, threads=workers)
     distances /= np.where(near.farthest > 0, near.farthest, np.float32(1))[:queries, None]
     nearest = distances.min(axis=1)

@@ -1,4 +1,4 @@
-"""Squared distances of single pairs of rows, for the few that no neighbour list holds."""
+"""Squared distances of single pairs of rows, for the few that no neighbor list holds."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from reid.retrieval.encoding import PairDistances
 from reid.retrieval.features import Floats
-from reid.retrieval.neighbours import Neighbours
+from reid.retrieval.neighbors import Neighbors
 from reid.retrieval.threads import over_rows
 
 
 def pairs_of_features(
-    features: Floats, norms: Floats, near: Neighbours, *, threads: int
+    features: Floats, norms: Floats, near: Neighbors, *, threads: int
 ) -> PairDistances:
     """Squared distances of sparse pairs: from the lists where present, else by inner product."""
 

@@ -1,6 +1,6 @@
 """k-reciprocal re-ranking (Zhong et al. 2017; Sec. 3.2.6; MODEL 4.7), exact and sparse.
 
-Never an (N, N) matrix: distances come in blocks (`neighbours`), the encoding is sparse
+Never an (N, N) matrix: distances come in blocks (`neighbors`), the encoding is sparse
 (`encoding`), the Jaccard distance runs over an inverted index (`jaccard`). Memory is
 O(N k) and one copy of the features, beside the output.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid.errors import UserError
-from reid.retrieval import jaccard, neighbours
+from reid.retrieval import jaccard, neighbors
 from reid.retrieval.distances import Distances, row_blocks
 from reid.retrieval.encoding import Form, encode
 from reid.retrieval.features import Floats, stack
@@ -78,7 +78,7 @@ def k_reciprocal(
 ) -> Floats | Ranking:
     """Re-ranked distances (Q, G) float32 of query (Q, D) and gallery (G, D) features.
 
-    k1: neighbours of the reciprocal sets; k2: rows of the local query expansion, 1 for none;
+    k1: neighbors of the reciprocal sets; k2: rows of the local query expansion, 1 for none;
     lambda_value: weight of the original distance, divided by the query's largest.
     normalize: False re-ranks features as they are, as the released code does.
     form: variant of the field (`reid.retrieval.encoding.Form`).
@@ -102,7 +102,7 @@ def k_reciprocal(
         out = np.empty((queries, positions), np.float32)
     elif out.shape != (queries, positions) or out.dtype != np.float32 or not out.flags.writeable:
         raise UserError(f"out must be float32 of shape {(queries, positions)}, to be written to")
-    near = neighbours.nearest(distances, _list_size(k1, features), cross=out, threads=workers)
+    near = neighbors.nearest(distances, _list_size(k1, features), cross=out, threads=workers)
     pairs = pairs_of_features(features, distances.norms, near, threads=workers)
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=workers)
     jaccard.blend(encoding, out, lambda_value=lambda_value, form=form, threads=workers)
@@ -154,7 +154,7 @@ def k_reciprocal_of_matrix(
     if not np.isfinite(matrix).all():
         raise UserError("distances must be finite")
     workers = cores(threads)
-    near = neighbours.nearest_of_matrix(matrix, _list_size(k1, matrix), threads=workers)
+    near = neighbors.nearest_of_matrix(matrix, _list_size(k1, matrix), threads=workers)
 
     def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32], _: int) -> Floats:
         return matrix[columns, np.repeat(np.arange(len(matrix)), np.diff(offsets))]
@@ -194,7 +194,7 @@ def _blocks(
     form: Form,
     threads: int,
 ) -> Iterator[Floats]:
-    near = neighbours.nearest(distances, _list_size(k1, features), threads=threads)
+    near = neighbors.nearest(distances, _list_size(k1, features), threads=threads)
     pairs = pairs_of_features(features, distances.norms, near, threads=threads)
     encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=threads)
     gallery = slice(queries, len(features))
@@ -213,7 +213,7 @@ def first_of_blocks(
     if not isinstance(top, int | np.integer) or top < 1:
         raise UserError(f"top must be at least 1 and whole, got {top}")
     workers = cores(threads)
-    best = neighbours.Pools.empty(queries, min(top, positions))
+    best = neighbors.Pools.empty(queries, min(top, positions))
     first = 0
     for block in blocks:
         best.offer(block, slice(first, first + len(block)), threads=workers)

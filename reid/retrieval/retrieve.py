@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, ReRanking, chosen
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split

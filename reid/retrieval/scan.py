@@ -79,7 +79,7 @@ def _order(keys: Any, row: int, filled: int, place: int) -> None:  # pragma: no 
 @njit(cache=True, nogil=True)
 def _within(keys: Any, bound: Any) -> Any:  # pragma: no cover - compiled
     """How many keys do not exceed the bound."""
-    found = np.int64(0)  # as wide as a key: that vectorises
+    found = np.int64(0)  # as wide as a key: that vectorizes
     for p in range(keys.size):
         found += np.int64(keys[p] <= bound)
     return found
@@ -163,7 +163,7 @@ def spread_copies(
             all_distance[r, place] = _distance(nearest[place])
 
 
-# Few entries matter: counting those of a chunk vectorises, finding them does not. What vectorises
+# Few entries matter: counting those of a chunk vectorizes, finding them does not. What vectorizes
 # is in functions of its own because slices inside a longer function are counted references, which
 # cost more than the comparisons.
 

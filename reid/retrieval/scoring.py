@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split

@@ -1,4 +1,4 @@
-"""Compiled kernels of the encoding: mutual neighbours, their expansion, weights, inverted index."""
+"""Compiled kernels of the encoding: mutual neighbors, their expansion, weights, inverted index."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ DIGIT = 6
 def mutual(
     start: int, stop: int, near: Any, mutual: Any, sizes: Any
 ) -> None:  # pragma: no cover - compiled
-    """R(i): those neighbours j of i, in rank order, that have i among theirs."""
+    """R(i): those neighbors j of i, in rank order, that have i among theirs."""
     for i in range(start, stop):
         size = 0
         for j in near[i]:
@@ -125,7 +125,7 @@ def average(
     new_columns: Any,
     new_values: Any,
 ) -> None:  # pragma: no cover - compiled
-    """Local query expansion: mean of the neighbours' rows, added in rank order.
+    """Local query expansion: mean of the neighbors' rows, added in rank order.
 
     Lowers new_stops to the end of each row. Only queries need their columns ascending.
     """

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, chosen
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, chosen
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
@@ -94,7 +94,7 @@ def sides(tracklets: Sequence[Tracklet], protocol: str) -> tuple[NDArray[np.int6
     A2G: aerial queries, ground gallery. G2A: the reverse. A2A: session 1 against session 2, where
     there are sessions. Else, and in G2G and ALL, the tracklets of each identity in the order of
     camera and path are taken in turn as query and gallery. So nobody is on both sides: a copy of
-    each query in the gallery would fill the lists of neighbours and favour a large k1.
+    each query in the gallery would fill the lists of neighbors and favor a large k1.
     """
     view = np.array([tracklet.view for tracklet in tracklets])
     session = np.array([tracklet.session or 0 for tracklet in tracklets])

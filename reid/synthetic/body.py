@@ -17,30 +17,30 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PAINTS = ("plain", "striped", "pinstriped", "checked", "dotted", "two-tone", "open", "head")
-"""How a surface is coloured from its two colours; shade.py knows them by their position."""
+"""How a surface is colored from its two colors; shade.py knows them by their position."""
 
 NO_LIMIT = 9.0
-"""Metres: beyond every part, so a clip there does nothing."""
+"""Meters: beyond every part, so a clip there does nothing."""
 
 FORWARD = np.array([0.0, 1.0, 0.0])
 UP = np.array([0.0, 0.0, 1.0])
 
 
 class Body(NamedTuple):
-    """n parts and m materials as arrays. Lengths in metres, frames in world axes."""
+    """n parts and m materials as arrays. Lengths in meters, frames in world axes."""
 
     axes: Array  # (n, 3, 3) rows: to the right, forward, along
-    origin: Array  # (n, 3) centre of the first sphere
+    origin: Array  # (n, 3) center of the first sphere
     scale: Array  # (n, 3) stretch of the unit frame along these axes
     cone: Array  # (n, 3) distance of the spheres, radius of the first, of the second
     clip: Array  # (n, 2) what is kept of the axis, in the unit frame
     material: Ints  # (n,) rows of the tables below
     paint: Ints  # (m,) index into PAINTS
-    colours: Array  # (m, 2, 3) linear RGB
+    colors: Array  # (m, 2, 3) linear RGB
     period: Array  # (m,) of the pattern
 
     def spheres(self) -> tuple[Array, Array]:
-        """Centres (2n, 3) and radii (2n,) of spheres whose hulls contain the parts."""
+        """Centers (2n, 3) and radii (2n,) of spheres whose hulls contain the parts."""
         ends = self.origin + self.axes[:, 2] * (self.scale[:, 2] * self.cone[:, 0])[:, None]
         widest = self.scale.max(axis=1)
         radii = np.concatenate([widest * self.cone[:, 1], widest * self.cone[:, 2]])
@@ -49,7 +49,7 @@ class Body(NamedTuple):
 
 @dataclass(frozen=True)
 class Material:
-    """Two sRGB colours, the pattern that mixes them, and its period in metres."""
+    """Two sRGB colors, the pattern that mixes them, and its period in meters."""
 
     paint: str
     first: Rgb
@@ -99,7 +99,7 @@ class Builder:
         clip: tuple[float, float] = (-NO_LIMIT, NO_LIMIT),
         front: Array = FORWARD,
     ) -> None:
-        """A round cone; `flat` stretches it sideways and forward, `clip` keeps a piece (metres)."""
+        """A round cone; `flat` stretches it sideways and forward, `clip` keeps a piece (meters)."""
         along = end - start
         length = math.sqrt(float(along @ along))
         axes = frame(along, front)
@@ -108,7 +108,7 @@ class Builder:
 
     def blob(
         self,
-        centre: Array,
+        center: Array,
         radii: tuple[float, float, float],
         material: int,
         *,
@@ -117,13 +117,13 @@ class Builder:
     ) -> None:
         """An ellipsoid; `clip` is in units of its radius along."""
         axes = np.eye(3) if axes is None else axes
-        self.parts.append(_Part(axes, centre, radii, (0.0, 1.0, 1.0), clip, material))
+        self.parts.append(_Part(axes, center, radii, (0.0, 1.0, 1.0), clip, material))
 
     def place(self, position: Array, heading: float) -> Body:
         """The body in the world: at `position` (3,), walking towards `heading` radians."""
         cos, sin = math.cos(heading), math.sin(heading)
         turn = np.array([[sin, cos, 0.0], [-cos, sin, 0.0], [0.0, 0.0, 1.0]])
-        colours = np.array([(m.first, m.second) for m in self.materials]) / 255.0
+        colors = np.array([(m.first, m.second) for m in self.materials]) / 255.0
         return Body(
             axes=np.stack([part.axes for part in self.parts]) @ turn.T,
             origin=np.stack([part.origin for part in self.parts]) @ turn.T + position,
@@ -132,6 +132,6 @@ class Builder:
             clip=np.array([part.clip for part in self.parts]),
             material=np.array([part.material for part in self.parts], dtype=np.int64),
             paint=np.array([PAINTS.index(m.paint) for m in self.materials], dtype=np.int64),
-            colours=np.asarray(colours**2.2),
+            colors=np.asarray(colors**2.2),
             period=np.array([m.period for m in self.materials]),
         )

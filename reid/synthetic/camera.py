@@ -15,13 +15,13 @@ Array = NDArray[np.float64]
 class CapturePoint:
     """A position of the drone relative to a person, as DetReIDX names its files."""
 
-    height: float  # metres above the ground
-    distance: float  # metres along the ground
+    height: float  # meters above the ground
+    distance: float  # meters along the ground
     angle: int  # degrees below the horizon, nominal
 
     @property
     def slant(self) -> float:
-        """Distance from the camera to the feet, metres."""
+        """Distance from the camera to the feet, meters."""
         return math.hypot(self.height, self.distance)
 
 
@@ -41,7 +41,7 @@ GROUND_FOCAL = 640.0
 class Camera:
     """A pinhole without distortion. Image axes: u to the right, v down, principal point 0, 0."""
 
-    position: Array  # (3,) metres, world (z up, ground at z = 0)
+    position: Array  # (3,) meters, world (z up, ground at z = 0)
     rotation: Array  # (3, 3) rows: right, down, forward in world axes
     focal: float  # pixels
 
@@ -53,7 +53,7 @@ class Camera:
 
 
 def look_at(position: Array, target: Array, *, focal: float, up: Array) -> Camera:
-    """A camera at `position` with `target` in its centre and `up` upwards in the image.
+    """A camera at `position` with `target` in its center and `up` upwards in the image.
 
     `up` must not be parallel to the line of sight: looking straight down, it is the heading.
     """
@@ -74,7 +74,7 @@ def drone(point: CapturePoint, *, azimuth: float, aim: Array) -> Camera:
 
 
 def ground(*, distance: float, azimuth: float, height: float, aim: Array) -> Camera:
-    """A hand-held camera `height` metres above the ground, `distance` metres from the origin."""
+    """A hand-held camera `height` meters above the ground, `distance` meters from the origin."""
     ahead = np.array([math.cos(azimuth), math.sin(azimuth), 0.0])
     position = -distance * ahead + np.array([0.0, 0.0, height])
     return look_at(position, aim, focal=GROUND_FOCAL, up=np.array([0.0, 0.0, 1.0]))

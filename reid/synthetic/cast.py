@@ -36,7 +36,7 @@ class Window(NamedTuple):
 class Hits(NamedTuple):
     """What the rays of a window meet first."""
 
-    depth: Array  # (height * samples, width * samples) metres along the optical axis, inf: none
+    depth: Array  # (height * samples, width * samples) meters along the optical axis, inf: none
     part: NDArray[np.int16]  # the same shape, -1: none
 
 
@@ -140,10 +140,10 @@ def _cast(
             shift = 0.0 if end == 0 else length * scale[k, 2]
             x = y = z = 0.0
             for i in range(3):
-                centre = origin[k, i] + shift * axes[k, 2, i] - eye[i]
-                x += rotation[0, i] * centre
-                y += rotation[1, i] * centre
-                z += rotation[2, i] * centre
+                center = origin[k, i] + shift * axes[k, 2, i] - eye[i]
+                x += rotation[0, i] * center
+                y += rotation[1, i] * center
+                z += rotation[2, i] * center
             nearest = max(z - radius, 1e-3)
             spread_u = radius * (1.0 + abs(x) / nearest) / nearest
             spread_v = radius * (1.0 + abs(y) / nearest) / nearest

@@ -56,15 +56,15 @@ def _flat(rgb: Rgb) -> Material:
 
 
 def _cloth(garment: Garment, period: float) -> Material:
-    return Material(garment.pattern, COLOURS[garment.colour], COLOURS[garment.second], period)
+    return Material(garment.pattern, COLOURS[garment.color], COLOURS[garment.second], period)
 
 
 def _sleeve(top: Garment) -> Garment:
-    """Sleeves and shoulders: an open front and a colour block belong to the trunk."""
+    """Sleeves and shoulders: an open front and a color block belong to the trunk."""
     if top.pattern == "open":
         return replace(top, pattern="plain")
     if top.pattern == "two-tone":
-        return replace(top, pattern="plain", colour=top.second)
+        return replace(top, pattern="plain", color=top.second)
     return top
 
 
@@ -160,11 +160,11 @@ def _arm(builder: Builder, person: Person, outfit: Outfit, arm: Arm, cloth: _Clo
 
 def _head(builder: Builder, person: Person, outfit: Outfit, pose: Pose, skin: int) -> None:
     s = person.stature
-    hair_colour = HAIR[person.hair]
+    hair_color = HAIR[person.hair]
     bald = person.hairstyle == "bald"
     tone = SKIN[person.skin]
-    face = builder.material(Material("head", tone, tone if bald else hair_colour))
-    hair = builder.material(_flat(hair_colour))
+    face = builder.material(Material("head", tone, tone if bald else hair_color))
+    hair = builder.material(_flat(hair_color))
     builder.blob(pose.head, (0.045 * s, 0.057 * s, 0.068 * s), face)
     nose = pose.head + s * np.array([0.0, 0.056, -0.008])
     builder.blob(nose, (0.009 * s, 0.012 * s, 0.013 * s), skin)
@@ -212,9 +212,9 @@ def _bag(builder: Builder, person: Person, bag: Garment, pose: Pose) -> None:
         return
     if bag.kind == "handbag":
         hand = pose.arms[0].hand
-        centre = hand - 0.075 * s * UP
-        builder.blob(centre, (0.026 * s, 0.075 * s, 0.052 * s), cloth)
-        builder.limb(hand, centre + 0.03 * s * UP, (0.008 * s, 0.010 * s), cloth)
+        center = hand - 0.075 * s * UP
+        builder.blob(center, (0.026 * s, 0.075 * s, 0.052 * s), cloth)
+        builder.limb(hand, center + 0.03 * s * UP, (0.008 * s, 0.010 * s), cloth)
         return
     hip = pose.pelvis + s * np.array([0.112 * g, -0.02, -0.005])
     builder.blob(hip, (0.034 * s, 0.082 * s, 0.062 * s), cloth)

@@ -15,7 +15,7 @@ Build = Literal["slim", "average", "heavy"]
 COLOURS: Mapping[str, Rgb] = {
     "black": (26, 26, 30),
     "white": (236, 236, 232),
-    "grey": (128, 130, 132),
+    "gray": (128, 130, 132),
     "red": (196, 28, 34),
     "orange": (232, 118, 24),
     "yellow": (236, 204, 44),
@@ -35,7 +35,7 @@ HAIR: Mapping[str, Rgb] = {
     "brown": (74, 46, 28),
     "blond": (198, 164, 96),
     "red": (146, 66, 28),
-    "grey": (150, 148, 146),
+    "gray": (150, 148, 146),
 }
 SKIN: tuple[Rgb, ...] = (
     (242, 206, 178),
@@ -62,20 +62,20 @@ PATTERNS: tuple[Pattern, ...] = (
 
 @dataclass(frozen=True)
 class Garment:
-    """A piece of clothing or a bag: its kind, colour(s) and pattern."""
+    """A piece of clothing or a bag: its kind, color(s) and pattern."""
 
     kind: str
-    colour: str
+    color: str
     second: str
     pattern: Pattern = "plain"
 
     def words(self) -> str:
         """As a caption names it, such as "red and white striped t-shirt"."""
         if self.pattern == "plain":
-            return f"{self.colour} {self.kind}"
+            return f"{self.color} {self.kind}"
         if self.pattern == "open":
-            return f"{self.colour} {self.kind} over {self.second}"
-        return f"{self.colour} and {self.second} {self.pattern} {self.kind}"
+            return f"{self.color} {self.kind} over {self.second}"
+        return f"{self.color} and {self.second} {self.pattern} {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Person:
     """One identity: a body that stays, and an outfit for each of two sessions."""
 
     woman: bool
-    stature: float  # metres
+    stature: float  # meters
     build: Build
     skin: int  # index into SKIN
     hair: str
@@ -113,7 +113,7 @@ def _pick(rng: np.random.Generator, options: Sequence[T], weights: Sequence[floa
     return options[int(rng.choice(len(options), p=chances / chances.sum()))]
 
 
-def _colour(rng: np.random.Generator, *, unlike: str | None = None) -> str:
+def _color(rng: np.random.Generator, *, unlike: str | None = None) -> str:
     names = [name for name in COLOURS if name != unlike]
     return names[int(rng.integers(len(names)))]
 
@@ -122,37 +122,37 @@ def draw_top(rng: np.random.Generator) -> Garment:
     """A random upper garment."""
     kind = _pick(rng, TOPS, (4, 3, 2, 1))
     weights = (5, 2, 0, 0, 0, 0, 4) if kind in ("jacket", "coat") else (5, 3, 1.5, 2, 1, 2, 0)
-    colour = _colour(rng)
-    return Garment(kind, colour, _colour(rng, unlike=colour), _pick(rng, PATTERNS, weights))
+    color = _color(rng)
+    return Garment(kind, color, _color(rng, unlike=color), _pick(rng, PATTERNS, weights))
 
 
 def draw_bottom(rng: np.random.Generator, *, woman: bool) -> Garment:
     """A random lower garment."""
     kind = _pick(rng, BOTTOMS, (5, 2, 3 if woman else 0))
-    muted = ("black", "grey", "navy", "blue", "brown", "beige", "olive")
-    colour = muted[int(rng.integers(len(muted)))] if rng.random() < 0.6 else _colour(rng)
+    muted = ("black", "gray", "navy", "blue", "brown", "beige", "olive")
+    color = muted[int(rng.integers(len(muted)))] if rng.random() < 0.6 else _color(rng)
     pattern = _pick(rng, PATTERNS, (7, 0.5, 0, 1, 0, 0, 0))
-    return Garment(kind, colour, _colour(rng, unlike=colour), pattern)
+    return Garment(kind, color, _color(rng, unlike=color), pattern)
 
 
 def draw_shoes(rng: np.random.Generator) -> Garment:
     """Random shoes."""
-    options = ("black", "white", "brown", "grey", "red", "blue", "green", "orange")
-    colour = _pick(rng, options, (4, 4, 2, 2, 1, 1, 1, 1))
-    return Garment("shoes", colour, colour)
+    options = ("black", "white", "brown", "gray", "red", "blue", "green", "orange")
+    color = _pick(rng, options, (4, 4, 2, 2, 1, 1, 1, 1))
+    return Garment("shoes", color, color)
 
 
 def draw_bag(rng: np.random.Generator, *, woman: bool) -> Garment | None:
     """A random bag, or none."""
     kind = _pick(rng, BAGS, (5, 4, 2.5, 2 if woman else 0.3))
-    colour = _colour(rng)
-    return None if kind == "none" else Garment(kind, colour, colour)
+    color = _color(rng)
+    return None if kind == "none" else Garment(kind, color, color)
 
 
 def draw_cap(rng: np.random.Generator) -> Garment | None:
     """A cap for one person in five."""
-    colour = _colour(rng)
-    return Garment("cap", colour, colour) if rng.random() < 0.2 else None
+    color = _color(rng)
+    return Garment("cap", color, color) if rng.random() < 0.2 else None
 
 
 def _change(rng: np.random.Generator, outfit: Outfit, *, woman: bool) -> Outfit:

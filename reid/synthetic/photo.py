@@ -34,8 +34,8 @@ class Exposure:
 
 def extent(body: Body, camera: Camera) -> tuple[float, float, float, float]:
     """Left, top, right, bottom in pixels of a box that contains the projected body."""
-    centres, radii = body.spheres()
-    local = (centres - camera.position) @ camera.rotation.T
+    centers, radii = body.spheres()
+    local = (centers - camera.position) @ camera.rotation.T
     depth = local[:, 2]
     pixels = camera.focal * local[:, :2] / depth[:, None]
     spread = camera.focal * radii / (depth - radii)

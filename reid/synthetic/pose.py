@@ -1,4 +1,4 @@
-"""The walk cycle: joints of a walking person, in body axes (x right, y forward, z up; metres).
+"""The walk cycle: joints of a walking person, in body axes (x right, y forward, z up; meters).
 
 Segment lengths are shares of stature after Winter's anthropometry; angles are smooth
 approximations of normal gait.
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 STRIDES_PER_SECOND = 0.9
 SPEED = 1.3
-"""Walking speed, metres per second."""
+"""Walking speed, meters per second."""
 
 
 class Leg(NamedTuple):

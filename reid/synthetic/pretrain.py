@@ -116,7 +116,7 @@ def train(
     batch = min(_BATCH, len(crops))
     per_epoch = len(crops) // batch
     steps = epochs * per_epoch
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=_LEARNING_RATE,
         betas=(0.9, 0.98),
@@ -124,7 +124,7 @@ def train(
         fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
+        optimizer,
         lambda step: min((step + 1) / _WARMUP, 0.5 + 0.5 * math.cos(math.pi * step / steps)),
     )
     losses: list[float] = []
@@ -133,14 +133,14 @@ def train(
     for epoch in range(epochs):
         order = torch.randperm(len(crops), generator=draws)[: per_epoch * batch]
         for rows in torch.split(order, batch):
-            pictures = zoom(normalise(crops[rows]), draws)
+            pictures = zoom(normalize(crops[rows]), draws)
             logits = similarities(model, pictures, tokens[rows])
             pairs = torch.arange(len(rows))
             loss = functional.cross_entropy(logits, pairs)
             loss = 0.5 * (loss + functional.cross_entropy(logits.T, pairs))
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             with torch.no_grad():
                 model.logit_scale.clamp_(max=_MAX_LOGIT_SCALE)
@@ -170,7 +170,7 @@ def similarities(model: CLIP, pictures: Tensor, tokens: Tensor) -> Tensor:
     return torch.as_tensor(model.logit_scale.exp() * seen @ said.T)
 
 
-def normalise(crops: Tensor) -> Tensor:
+def normalize(crops: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) to float32 of ImageNet's mean and deviation."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return (crops.float() / 255.0 - mean) / std

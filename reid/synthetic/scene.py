@@ -20,7 +20,7 @@ FRAME_INTERVAL = 0.25
 
 @dataclass(frozen=True)
 class Take:
-    """What is constant over a tracklet. Angles in radians, lengths in metres."""
+    """What is constant over a tracklet. Angles in radians, lengths in meters."""
 
     point: CapturePoint | None  # None is a ground camera
     azimuth: float  # of the line of sight

@@ -1,4 +1,4 @@
-"""Colours of what rays meet: cloth, skin, ground, backdrop, sun, sky and soft shadows."""
+"""Colors of what rays meet: cloth, skin, ground, backdrop, sun, sky and soft shadows."""
 
 import math
 from typing import Any, NamedTuple
@@ -15,15 +15,15 @@ Array = NDArray[np.float64]
 
 GROUNDS = ("grass", "asphalt", "paving", "soil", "concrete")
 BACKDROP = 24.0
-"""Metres from the person at which the ground ends in hedges and walls."""
+"""Meters from the person at which the ground ends in hedges and walls."""
 
 
 class Light(NamedTuple):
     """Sun and sky of a session: unit vector towards the sun, linear RGB of both."""
 
     sun: Array  # (3,)
-    sun_colour: Array  # (3,)
-    sky_colour: Array  # (3,)
+    sun_color: Array  # (3,)
+    sky_color: Array  # (3,)
 
 
 def shade(
@@ -33,13 +33,13 @@ def shade(
 
     `ground` indexes GROUNDS; `seed` varies its texture and the backdrop.
     """
-    colour = np.empty((*hits.depth.shape, 3))
+    color = np.empty((*hits.depth.shape, 3))
     _shade(
-        body.axes, body.origin, body.scale, body.cone, body.material, body.paint, body.colours,
+        body.axes, body.origin, body.scale, body.cone, body.material, body.paint, body.colors,
         body.period, camera.position, camera.rotation, *window.grid(camera), hits.depth,
-        hits.part, light.sun, light.sun_colour, light.sky_colour, ground, seed, colour,
+        hits.part, light.sun, light.sun_color, light.sky_color, ground, seed, color,
     )  # fmt: skip
-    return colour
+    return color
 
 
 @njit(cache=True, nogil=True)
@@ -63,7 +63,7 @@ def _noise(x: float, y: float, seed: int) -> float:
 
 @njit(cache=True, nogil=True)
 def _mix(paint: int, x: float, y: float, z: float, qy: float, qz: float, period: float) -> float:
-    """Share of the second colour; x, y, z in metres, q in radii of the part."""
+    """Share of the second color; x, y, z in meters, q in radii of the part."""
     if paint == 1:  # striped
         return 1.0 if (z / period) % 1.0 < 0.5 else 0.0
     if paint == 2:  # pinstriped
@@ -90,7 +90,7 @@ def _mix(paint: int, x: float, y: float, z: float, qy: float, qz: float, period:
 
 @njit(cache=True, nogil=True)
 def _ground(kind: int, x: float, y: float, seed: int, out: Array) -> None:
-    """Linear RGB of the ground at x, y metres."""
+    """Linear RGB of the ground at x, y meters."""
     coarse = _noise(0.7 * x, 0.7 * y, seed)
     fine = _noise(9.0 * x, 9.0 * y, seed + 1)
     grain = _noise(37.0 * x, 37.0 * y, seed + 2)
@@ -171,9 +171,9 @@ def _shadow(
 @njit(cache=True, nogil=True)
 def _shade(
     axes: Array, origin: Array, scale: Array, cone: Array, material: Any,
-    paint: Any, colours: Array, period: Array, eye: Array, rotation: Array,
+    paint: Any, colors: Array, period: Array, eye: Array, rotation: Array,
     left: float, top: float, step: float, depth: Array, part: Any,
-    sun: Array, sun_colour: Array, sky_colour: Array, ground: int, seed: int, out: Array,
+    sun: Array, sun_color: Array, sky_color: Array, ground: int, seed: int, out: Array,
 ) -> None:  # fmt: skip
     """Linear RGB of every sample."""
     count = len(axes)
@@ -226,7 +226,7 @@ def _shade(
                     if px * px + py * py < reach * reach:
                         lit = _shadow(x, y, a, b, radii, flat_x, flat_y)
                     for c in range(3):
-                        light = sky_colour[c] + lit * sun_colour[c] * sun[2]
+                        light = sky_color[c] + lit * sun_color[c] * sun[2]
                         out[i, j, c] = base[c] * light
                 else:
                     # Where the ray leaves the cylinder around the origin.
@@ -237,7 +237,7 @@ def _shade(
                     azimuth = math.atan2(eye[1] + t * dy, eye[0] + t * dx)
                     _backdrop(azimuth, eye[2] + t * dz, seed, base)
                     for c in range(3):
-                        out[i, j, c] = base[c] * (sky_colour[c] + 0.5 * sun_colour[c])
+                        out[i, j, c] = base[c] * (sky_color[c] + 0.5 * sun_color[c])
                 continue
             t = depth[i, j]
             px = eye[0] + t * dx - origin[k, 0]
@@ -266,9 +266,9 @@ def _shade(
             sky = 0.62 + 0.38 * normal[2]
             for c in range(3):
                 if mix <= 1.0:
-                    albedo = colours[m, 0, c] * (1.0 - mix) + colours[m, 1, c] * mix
+                    albedo = colors[m, 0, c] * (1.0 - mix) + colors[m, 1, c] * mix
                 elif mix == 2.0:
                     albedo = 0.02
                 else:
-                    albedo = colours[m, 0, c] * (0.75 if c == 0 else 0.45)
-                out[i, j, c] = albedo * (sky_colour[c] * sky + sun_colour[c] * lambert)
+                    albedo = colors[m, 0, c] * (0.75 if c == 0 else 0.45)
+                out[i, j, c] = albedo * (sky_color[c] * sky + sun_color[c] * lambert)

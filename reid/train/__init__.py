@@ -1,1 +1,1 @@
-"""Two-stage training: losses, schedules, optimiser groups, the loop."""
+"""Two-stage training: losses, schedules, optimizer groups, the loop."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reid import fingerprint, provenance
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, Validation
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split

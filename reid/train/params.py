@@ -2,7 +2,7 @@
 
 import torch
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, Training
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split

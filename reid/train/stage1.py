@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from reid import fingerprint, sources
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, Stage1, Training
 from reid.data.augment import augment
 from reid.data.dataset import TrackletDataset
 from reid.data.loading import loader, naming_dead_processes
-from reid.data.normalise import normalise
+from reid.data.normalize import normalize
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
 from reid.files import sha256_of_file
@@ -135,7 +135,7 @@ def cache_images(
             if options.view == "augmented":
                 clips = augment(frames, options=training.augment, seeds=batch.seed)
             else:
-                clips = normalise(frames)
+                clips = normalize(frames)
             with autocast(engine.device, engine.precision):
                 features.append(model.plain_clip(clips).float())
             labels.append(batch.label)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reid import fingerprint, provenance, sources
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, Runtime, Training
 from reid.data.augment import augment
 from reid.data.dataset import Batch, TrackletDataset

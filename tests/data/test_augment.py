@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 from reid.config import Augment, ColorJitter
 from reid.data import jitter
 from reid.data.augment import ERASE_FILL, augment
-from reid.data.normalise import MEAN, STD, normalise, normalise_batched
+from reid.data.normalize import MEAN, STD, normalize, normalize_batched
 
 OFF = {"flip": 0.0, "erase": 0.0}
 STRONG = ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.3)
@@ -18,7 +18,7 @@ PAPER = ColorJitter(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.05)
 
 
 def clips(count=3, length=4, height=32, width=16, seed=0):
-    """Smooth random clips: neighbouring pixels resemble each other, as in a photograph."""
+    """Smooth random clips: neighboring pixels resemble each other, as in a photograph."""
     rng = np.random.default_rng(seed)
     frames = []
     for _ in range(count * length):
@@ -28,22 +28,22 @@ def clips(count=3, length=4, height=32, width=16, seed=0):
     return torch.from_numpy(stacked).permute(0, 1, 4, 2, 3).contiguous()
 
 
-def grey_levels(output):
-    """Undo the normalisation."""
+def gray_levels(output):
+    """Undo the normalization."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return ((output * std + mean) * 255).round()
 
 
-def test_normalise_is_imagenets():
+def test_normalize_is_imagenets():
     frames = clips()
     expected = TF.normalize(frames.flatten(0, 1) / 255, MEAN, STD).view_as(frames)
-    assert torch.allclose(normalise(frames), expected, atol=1e-6)
+    assert torch.allclose(normalize(frames), expected, atol=1e-6)
 
 
-def test_everything_off_is_normalise():
+def test_everything_off_is_normalize():
     frames = clips()
     untouched = augment(frames, options=Augment(**OFF), seeds=[1, 2, 3])
-    assert torch.equal(untouched, normalise(frames))
+    assert torch.equal(untouched, normalize(frames))
 
 
 def test_results_depend_on_the_clips_own_seed_only():
@@ -75,7 +75,7 @@ def test_global_random_state_does_not_matter():
 
 def test_flip_mirrors_whole_clips_at_its_rate():
     frames = clips(200, 2, 8, 4)
-    output = grey_levels(augment(frames, options=Augment(flip=0.3, erase=0), seeds=range(200)))
+    output = gray_levels(augment(frames, options=Augment(flip=0.3, erase=0), seeds=range(200)))
     mirrored = [torch.equal(o, f.flip(-1).float()) for o, f in zip(output, frames, strict=True)]
     same = [torch.equal(o, f.float()) for o, f in zip(output, frames, strict=True)]
     assert all(a != b for a, b in zip(mirrored, same, strict=True))
@@ -85,7 +85,7 @@ def test_flip_mirrors_whole_clips_at_its_rate():
 def test_pad_and_crop_shifts_whole_clips_over_black():
     pad = 3
     frames = clips(60, 2, 12, 8)
-    output = grey_levels(augment(frames, options=Augment(pad=pad, **OFF), seeds=range(60)))
+    output = gray_levels(augment(frames, options=Augment(pad=pad, **OFF), seeds=range(60)))
     padded = torch.nn.functional.pad(frames, (pad,) * 4)
     offsets = set()
     for clip in range(60):
@@ -117,7 +117,7 @@ def erased(output, clean):
 def test_erasing_fires_at_its_rate_for_whole_clips():
     frames = clips(300, 2, 16, 8)
     output = augment(frames, options=Augment(flip=0, erase=0.2), seeds=range(300))
-    per_frame = erased(output, normalise(frames)).any(dim=(-1, -2))
+    per_frame = erased(output, normalize(frames)).any(dim=(-1, -2))
     assert torch.equal(per_frame[:, 0], per_frame[:, 1])
     assert 40 <= int(per_frame[:, 0].sum()) <= 80
 
@@ -126,7 +126,7 @@ def test_erased_rectangles_share_their_corner_fraction_and_differ_in_size():
     height, width, length = 64, 32, 6
     frames = clips(40, length, height, width)
     output = augment(frames, options=Augment(flip=0, erase=1), seeds=range(40))
-    masks = erased(output, normalise(frames))
+    masks = erased(output, normalize(frames))
     areas = []
     for clip in masks:
         sizes, vertical, horizontal = [], [], []
@@ -149,12 +149,12 @@ def test_erased_rectangles_share_their_corner_fraction_and_differ_in_size():
     assert 0.15 < np.mean(areas) < 0.25
 
 
-def test_erasing_comes_after_normalisation():
+def test_erasing_comes_after_normalization():
     output = augment(clips(1, 1), options=Augment(flip=0, erase=1), seeds=[0])
     assert (output[0, 0, 0] == torch.tensor(ERASE_FILL[0])).any()
 
 
-# -- colour jitter ---------------------------------------------------------------------------------
+# -- color jitter ---------------------------------------------------------------------------------
 
 
 def test_jitter_draws_have_torchvisions_distribution():
@@ -178,7 +178,7 @@ def test_jitter_is_drawn_per_frame_or_per_clip(per):
     output = augment(frames, options=options, seeds=range(5))
     same = [torch.equal(clip[0], clip[1]) for clip in output]
     assert all(same) if per == "clip" else not any(same)
-    assert not torch.equal(output, normalise(frames))
+    assert not torch.equal(output, normalize(frames))
 
 
 def torchvision_oracle(frame, order, factors):
@@ -225,7 +225,7 @@ def test_jitter_is_torchvisions_frame_by_frame(options, apply):
 
 @pytest.mark.parametrize(("options", "mean", "most"), [(PAPER, 1, 16), (STRONG, 1, 32)])
 def test_jitter_stays_near_pillows(options, mean, most):
-    """Pillow rounds hue and saturation to 8 bits on the way: a few grey levels, not the same."""
+    """Pillow rounds hue and saturation to 8 bits on the way: a few gray levels, not the same."""
     frames = clips(1, 48).flatten(0, 1)
     drawn = jitter.draw(options, 48, np.random.default_rng(2))
     output = jitter.apply(frames, drawn, options)
@@ -255,10 +255,10 @@ def test_a_strength_of_zero_leaves_its_operation_out(name):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 4), (2, 3, 8, 4), (0, 3, 8, 4), (2, 5, 3, 1, 7)])
-def test_normalise_takes_any_batch_and_memory_in_any_order(shape):
+def test_normalize_takes_any_batch_and_memory_in_any_order(shape):
     frames = torch.randint(0, 256, shape, dtype=torch.uint8)
     expected = TF.normalize(frames / 255, MEAN, STD) if frames.numel() else frames.float()
-    assert torch.allclose(normalise(frames), expected, atol=5e-7)
-    assert torch.allclose(normalise_batched(frames), expected, atol=5e-7)
+    assert torch.allclose(normalize(frames), expected, atol=5e-7)
+    assert torch.allclose(normalize_batched(frames), expected, atol=5e-7)
     turned = frames.transpose(-1, -2)
-    assert torch.equal(normalise(turned), normalise(frames).transpose(-1, -2))
+    assert torch.equal(normalize(turned), normalize(frames).transpose(-1, -2))

@@ -135,7 +135,7 @@ def test_damaged_frames_are_one_line_naming_the_file(own_tree, workers, damage, 
     assert "object at" not in str(caught.value)
 
 
-def test_grey_frames_become_rgb(own_tree):
+def test_gray_frames_become_rgb(own_tree):
     data = dataset(own_tree, train=False)
     path = own_tree / data.tracklets[0].path / data.tracklets[0].frames[0]
     Image.open(path).convert("L").save(path)

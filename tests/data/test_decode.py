@@ -37,7 +37,7 @@ def pillow(image, height, width):
 @example(256, 90, (256, 128), 0)  # one axis stays
 @example(1, 1, (256, 128), 0)
 @example(900, 700, (256, 128), 0)
-def test_resize_equals_pillows_in_every_grey_level(height, width, target, seed):
+def test_resize_equals_pillows_in_every_gray_level(height, width, target, seed):
     pixels = noise(height, width, seed)
     out = np.empty((3, *target), np.uint8)
     resize_into(pixels, out)

@@ -286,7 +286,7 @@ def test_two_folders_of_one_identity_are_an_error(tree):
 def test_identities_in_train_and_test_are_an_error_unless_allowed(tree):
     shutil.copytree(tree / "train" / "0002", tree / "case1_aerial_to_ground" / "gallery" / "0002")
     built = index.build(tree)
-    assert checks.summarise(built.splits, built.rejected)["identities_in_train_and_test"] == [2]
+    assert checks.summarize(built.splits, built.rejected)["identities_in_train_and_test"] == [2]
     with pytest.raises(UserError, match=r"1 identities .* 2"):
         check(built, tree)
     check(built, tree, allow_shared_identities=True)

@@ -1,4 +1,4 @@
-"""Colour jitter before the resize."""
+"""Color jitter before the resize."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from reid.data import index, jitter
 from reid.data.augment import augment
 from reid.data.dataset import TrackletDataset
 from reid.data.loading import loader
-from reid.data.normalise import normalise
+from reid.data.normalize import normalize
 from reid.data.sampler import Draw, pk_batches
 from tests.trees import make_tree
 
@@ -78,7 +78,7 @@ def test_batches_do_not_depend_on_processes(tree, train, workers):
 def test_augment_leaves_it_to_the_dataset():
     frames = torch.randint(0, 256, (2, 3, 3, 16, 8), dtype=torch.uint8)
     options = Augment(flip=0, erase=0, color_jitter=on_crop())
-    assert torch.equal(augment(frames, options=options, seeds=[1, 2]), normalise(frames))
+    assert torch.equal(augment(frames, options=options, seeds=[1, 2]), normalize(frames))
 
 
 def test_after_the_resize_is_the_datasets_no_business(tree, train):
@@ -94,8 +94,8 @@ def test_with_the_papers_strengths_both_places_nearly_agree(tree, train):
     for number in range(len(train)):
         draw = Draw(number, number)
         expected = augment(plain[draw].frames[None], options=after, seeds=[number])[0]
-        differences.append((normalise(changed[draw].frames) - expected).abs().mean())
-        changes.append((normalise(plain[draw].frames) - expected).abs().mean())
+        differences.append((normalize(changed[draw].frames) - expected).abs().mean())
+        changes.append((normalize(plain[draw].frames) - expected).abs().mean())
     assert 0 < np.mean(differences) < 0.1 * np.mean(changes)
 
 

@@ -49,11 +49,11 @@ def test_histograms_count_every_frame_and_tracklet_by_capture_point(tree, trackl
 
 
 def test_damaged_and_odd_frames_are_named(tree, tracklets):
-    truncated, missing, wide, grey = (frame(tree, tracklets[1], i) for i in range(4))
+    truncated, missing, wide, gray = (frame(tree, tracklets[1], i) for i in range(4))
     truncated.write_bytes(truncated.read_bytes()[:-30])
     missing.unlink()
     Image.new("RGB", (2001, 4)).save(wide)
-    Image.open(grey).convert("L").save(grey)
+    Image.open(gray).convert("L").save(gray)
     report = quality.check(tracklets, tree)
     base = tracklets[1].path
     assert dict(report.damaged).keys() == {f"{base}/{p.name}" for p in (truncated, missing, wide)}
@@ -61,7 +61,7 @@ def test_damaged_and_odd_frames_are_named(tree, tracklets):
     assert reasons[f"{base}/{truncated.name}"].startswith("is not a whole JPEG (")
     assert reasons[f"{base}/{missing.name}"] == "is missing"
     assert reasons[f"{base}/{wide.name}"] == "absurd size 2001 x 4"
-    assert (f"{base}/{grey.name}", "stored as Gray, used as RGB") in report.notes
+    assert (f"{base}/{gray.name}", "stored as Gray, used as RGB") in report.notes
 
 
 def test_low_tracklets_get_a_note(tree, tracklets):

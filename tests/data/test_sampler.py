@@ -44,8 +44,8 @@ def test_of_31_frames_the_test_sees_16():
 
 
 @given(lengths, counts)
-def test_centres_are_spread_over_the_whole(n, frames):
-    picked = sample_frames(n, frames, test="centre")
+def test_centers_are_spread_over_the_whole(n, frames):
+    picked = sample_frames(n, frames, test="center")
     if n <= frames:
         assert picked.tolist() == [min(i, n - 1) for i in range(frames)]
     else:
@@ -58,14 +58,14 @@ def test_short_tracklets_repeat_their_last_frame():
 
 
 @st.composite
-def labelled(draw):
+def labeled(draw):
     sizes = draw(st.lists(st.integers(1, 12), min_size=2, max_size=8))
     labels = [label for label, size in enumerate(sizes) for _ in range(size)]
     random.Random(draw(st.integers())).shuffle(labels)
     return labels, draw(st.integers(1, 4))
 
 
-@given(labelled(), st.integers(0, 2**31), st.integers(0, 100))
+@given(labeled(), st.integers(0, 2**31), st.integers(0, 100))
 def test_pk_batches_are_chunks_of_k_of_one_identity(case, seed, epoch):
     labels, instances = case
     batches = pk_batches(

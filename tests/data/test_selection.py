@@ -16,7 +16,7 @@ from reid.errors import UserError
 from tests.trees import make_tree
 
 SIZE = {"height": 16, "width": 8}
-FIRST, CENTRE = (Clip(frames=3, test_sampling=how, **SIZE) for how in ("first", "centre"))
+FIRST, CENTRE = (Clip(frames=3, test_sampling=how, **SIZE) for how in ("first", "center"))
 
 
 @pytest.fixture(scope="module")

@@ -158,13 +158,13 @@ def test_extraction_batch(built: tuple[Sizes, VideoReID, Tensor]) -> None:
     assert features.std() > 0.1
 
 
-def test_one_optimiser_step(built: tuple[Sizes, VideoReID, Tensor]) -> None:
+def test_one_optimizer_step(built: tuple[Sizes, VideoReID, Tensor]) -> None:
     """A whole stage-2 step: two identities, two tracklets each."""
     sizes, model, bank = built
     frames = 2 if sizes is B16 else 1
     groups = trainable_groups(model.train(), finetune=FineTune(blocks=2), stage2=Stage2())
     learned = {name: p for group in groups for name, p in group.parameters.items()}
-    optimiser = torch.optim.Adam(
+    optimizer = torch.optim.Adam(
         [{"params": list(g.parameters.values()), "lr": g.lr} for g in groups]
     )
     generator = torch.Generator().manual_seed(3)
@@ -176,7 +176,7 @@ def test_one_optimiser_step(built: tuple[Sizes, VideoReID, Tensor]) -> None:
     loss = stage2_loss(features, model.classify(features), bank, labels, Stage2().losses).total
     loss.backward()
     before = {name: p.detach().clone() for name, p in learned.items()}
-    optimiser.step()
+    optimizer.step()
     assert loss.isfinite()
     still = {name for name, p in learned.items() if torch.equal(p, before[name])}
     # Softmax over a single frame has no slope.

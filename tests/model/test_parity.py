@@ -27,7 +27,7 @@ def test_visual_tower_equals_open_clip(geometry: Geometry, size: tuple[int, int]
     )
     theirs = open_clip_model(geometry, image_size=cropped)
     theirs.load_state_dict(tensors, assign=True)
-    # On meta: initialising 300 million parameters only to replace them takes seconds.
+    # On meta: initializing 300 million parameters only to replace them takes seconds.
     with torch.device("meta"):
         ours = network.build(
             PLAIN, num_classes=3, num_cameras=3, weights=geometry, image_size=size

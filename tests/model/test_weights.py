@@ -194,7 +194,7 @@ DAMAGED: dict[str, tuple[str, Callable[[dict[str, Tensor], Path], object]]] = {
     ),
     "a list": (".pt", lambda _, path: torch.save([1, 2], path)),
     "one tensor": (".pt", lambda _, path: torch.save(torch.zeros(3), path)),
-    "an optimiser": (
+    "an optimizer": (
         ".pt",
         lambda _, path: torch.save({"state": {0: torch.zeros(1)}, "param_groups": []}, path),
     ),

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from tests.report.home import make_home
 
 

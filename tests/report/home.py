@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 from reid import config
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.cli import main
 from reid.config import Config
 from tests.clips import TINY, state_dict

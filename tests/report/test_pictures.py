@@ -104,9 +104,9 @@ def test_blur_and_few_pixels_lower_sharpness():
 
 def test_sharpness_is_the_variance_of_the_laplacian():
     frame = noise(64, 32)
-    grey = np.asarray(Image.fromarray(frame).convert("L"), float)
+    gray = np.asarray(Image.fromarray(frame).convert("L"), float)
     laplacian = [
-        grey[y - 1, x] + grey[y + 1, x] + grey[y, x - 1] + grey[y, x + 1] - 4 * grey[y, x]
+        gray[y - 1, x] + gray[y + 1, x] + gray[y, x - 1] + gray[y, x + 1] - 4 * gray[y, x]
         for y in range(1, 63)
         for x in range(1, 31)
     ]

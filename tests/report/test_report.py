@@ -183,7 +183,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize("missing", MISSING, ids=["frames", "features", "index"])
-def test_missing_artefacts_are_gaps_and_no_failure(results, whole, missing):
+def test_missing_artifacts_are_gaps_and_no_failure(results, whole, missing):
     with ExitStack() as stack:
         for path in missing:
             stack.enter_context(without(Path(path)))

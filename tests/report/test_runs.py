@@ -116,8 +116,8 @@ def palette(text):
     return dict(re.findall(r"--([a-z]+(?:-\d)?): (#[0-9a-f]{6})", text))
 
 
-def luminance(colour):
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+def luminance(color):
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
@@ -128,21 +128,21 @@ def contrast(one, other):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_colours_can_be_read(theme):
+def test_colors_can_be_read(theme):
     """WCAG AA: 4.5 for text, 3 for lines, on the page and on its cards."""
     style = (TEMPLATES / "style.css").read_text()
     light, _, rest = style.partition("@media (prefers-color-scheme: dark)")
-    colours = palette(light if theme == "light" else rest.partition("@media print")[0])
+    colors = palette(light if theme == "light" else rest.partition("@media print")[0])
     for ground in ("paper", "card"):
         for text in ("ink", "soft", "accent"):
-            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+            assert contrast(colors[text], colors[ground]) >= 4.5, (text, ground)
     for text in ("hit", "miss"):
-        assert contrast(colours[text], colours["paper"]) >= 4.5, text
+        assert contrast(colors[text], colors["paper"]) >= 4.5, text
     for place, _ in enumerate(SERIES):
-        assert contrast(colours[f"series-{place}"], colours["paper"]) >= 3
+        assert contrast(colors[f"series-{place}"], colors["paper"]) >= 3
 
 
-def test_lines_differ_without_colour():
+def test_lines_differ_without_color():
     for series in SERIES:
         assert contrast(series.color, "#ffffff") >= 3
     for one, other in combinations(SERIES, 2):

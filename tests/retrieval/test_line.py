@@ -5,7 +5,7 @@ import json
 import pytest
 from safetensors.numpy import load_file
 
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.cli import main
 from reid.data.index import read_split
 from reid.holdout import hold_out

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from reid.errors import UserError
-from reid.retrieval import distances, encoding, neighbours
+from reid.retrieval import distances, encoding, neighbors
 from reid.retrieval.distances import cosine_blocks
 from reid.retrieval.products import WORTH_A_GPU, device_for
 from reid.retrieval.rerank import (
@@ -26,7 +26,7 @@ slow = settings(max_examples=150)
 
 
 def clustered(queries, gallery, size, *, seed, clusters=None):
-    """Gaussian features; around shared centres when `clusters` is given."""
+    """Gaussian features; around shared centers when `clusters` is given."""
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((queries + gallery, size))
     if clusters:
@@ -53,10 +53,10 @@ def smallest_gap(features, *, normalize):
     st.integers(0, 10**6),
     st.sampled_from([None, 1, 3]),
     st.booleans(),
-    st.sampled_from(["float32", "unnormalised"]),
+    st.sampled_from(["float32", "unnormalized"]),
 )
 @example((28, 6, 0.28), 1, 1, 0, None, True, "float32")
-@example((5, 5, 0.3), 1, 1, 0, None, True, "unnormalised")
+@example((5, 5, 0.3), 1, 1, 0, None, True, "unnormalized")
 @example((70, 70, 0.5), 3, 4, 0, 3, True, "float32")
 def test_equals_the_oracle_on_features(values, queries, gallery, seed, clusters, normalize, form):
     k1, k2, lambda_value = values
@@ -91,7 +91,7 @@ def test_equals_the_oracle_with_ties_and_duplicates(
 ):
     """Entries +-1 .. +-levels in 4 or 16 dimensions: products are exact, so ties are ties.
 
-    With levels 1 the length of a row is a power of two, so normalising is exact as well.
+    With levels 1 the length of a row is a power of two, so normalizing is exact as well.
     """
     k1, k2, lambda_value = values
     rng = np.random.default_rng(seed)
@@ -274,7 +274,7 @@ def test_nearest_of_many_equal_distances_by_lowest_index(values, sign, count):
     shape = (40, 1000)
     rows = rng.integers(0, values, shape) if values else rng.standard_normal(shape)
     rows = (sign * rows).astype(np.float32)
-    pools = neighbours.Pools.empty(len(rows), count)
+    pools = neighbors.Pools.empty(len(rows), count)
     pools.offer(rows, slice(0, len(rows)), threads=1)
     found = pools.nearest(threads=1)
     expected = np.argsort(rows, axis=1, kind="stable")[:, :count]
@@ -342,7 +342,7 @@ def test_what_all_features_share_costs_no_precision(offset, normalize):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
-def test_normalised_features_may_have_any_size(scale):
+def test_normalized_features_may_have_any_size(scale):
     query, rest = clustered(10, 40, 24, seed=2)
     options = {"k1": 6, "k2": 2, "lambda_value": 0.3}
     expected = k_reciprocal(query, rest, **options)

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from reid import config
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.data.index import Index
 from reid.data.layout import CAPTURE_POINTS, Tracklet
 
@@ -53,8 +53,8 @@ def train_tracklets():
 
 def features_of(tracklets, *, seed, noise, size=16):
     rng = np.random.default_rng(seed)
-    centre = {t: np.random.default_rng(t).standard_normal(size) for t in range(1, 200)}
-    rows = [centre[t.identity] + noise * rng.standard_normal(size) for t in tracklets]
+    center = {t: np.random.default_rng(t).standard_normal(size) for t in range(1, 200)}
+    rows = [center[t.identity] + noise * rng.standard_normal(size) for t in tracklets]
     return np.array(rows, np.float32)
 
 

@@ -182,10 +182,10 @@ def test_a_render_with_lost_files_is_reported(tmp_path: Path) -> None:
 def test_the_contact_sheet_shows_the_people(root: Path, tmp_path: Path) -> None:
     benchmark.contact_sheet(root, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
-        colours = sheet.convert("RGB").getcolors(sheet.width * sheet.height)
+        colors = sheet.convert("RGB").getcolors(sheet.width * sheet.height)
         assert sheet.width > 22 * 60
-        assert colours is not None
-        assert len(colours) > 5000
+        assert colors is not None
+        assert len(colors) > 5000
 
 
 def test_no_contact_sheet_of_nothing(tmp_path: Path) -> None:

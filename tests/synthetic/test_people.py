@@ -58,7 +58,7 @@ def test_every_attribute_occurs() -> None:
     assert {outfit.top.kind for outfit in outfits} == set(people.TOPS)
     assert {outfit.bottom.kind for outfit in outfits} == set(people.BOTTOMS)
     assert {outfit.top.pattern for outfit in outfits} == set(people.PATTERNS)
-    assert {outfit.top.colour for outfit in outfits} == set(people.COLOURS)
+    assert {outfit.top.color for outfit in outfits} == set(people.COLOURS)
     assert {outfit.bag.kind if outfit.bag else "none" for outfit in outfits} == set(people.BAGS)
 
 

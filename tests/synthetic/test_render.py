@@ -16,7 +16,7 @@ from reid.synthetic.figure import figure
 from reid.synthetic.sensor import expose, kernel
 
 Array = NDArray[np.float64]
-GREY = Material("plain", (128, 128, 128), (128, 128, 128))
+GRAY = Material("plain", (128, 128, 128), (128, 128, 128))
 AHEAD = camera.Camera(np.zeros(3), np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]]), 36.0)
 """At the origin, looking along y."""
 
@@ -25,11 +25,11 @@ def nearest_sphere(start: Array, end: Array, radii: tuple[float, float], rays: A
     """Depth along y of the first of very many spheres between both ends, inf where none."""
     best = np.full(len(rays), np.inf)
     for share in np.linspace(0.0, 1.0, 400):
-        centre = start + share * (end - start)
+        center = start + share * (end - start)
         radius = radii[0] + share * (radii[1] - radii[0])
-        along = rays @ centre
+        along = rays @ center
         square = (rays**2).sum(axis=1)
-        root = along**2 - square * (centre @ centre - radius**2)
+        root = along**2 - square * (center @ center - radius**2)
         depth = (along - np.sqrt(np.maximum(root, 0.0))) / square
         best = np.where((root >= 0) & (depth > 0), np.minimum(best, depth), best)
     return best
@@ -52,7 +52,7 @@ def test_a_round_cone_is_the_hull_of_its_spheres(
     if np.linalg.norm(np.cross(last - first, [0, 1, 0])) < 1e-2:
         last = last + np.array([0.1, 0.0, 0.0])
     builder = Builder()
-    builder.limb(first, last, radii, builder.material(GREY))
+    builder.limb(first, last, radii, builder.material(GRAY))
     body = builder.place(np.zeros(3), math.pi / 2)
     window = Window(-12, -12, 24, 24, 1)
     hits = cast(body, AHEAD, window)
@@ -70,9 +70,9 @@ def test_a_round_cone_is_the_hull_of_its_spheres(
 
 def test_the_nearer_part_hides_the_other() -> None:
     builder = Builder()
-    grey = builder.material(GREY)
+    gray = builder.material(GRAY)
     for depth in (5.0, 3.0, 4.0):
-        builder.blob(np.array([0.0, depth, 0.0]), (0.5, 0.5, 0.5), grey)
+        builder.blob(np.array([0.0, depth, 0.0]), (0.5, 0.5, 0.5), gray)
     hits = cast(builder.place(np.zeros(3), math.pi / 2), AHEAD, Window(-1, -1, 2, 2, 1))
     assert (hits.part == 1).all()
     np.testing.assert_allclose(hits.depth, 2.5, atol=3e-3)
@@ -105,9 +105,9 @@ def silhouette_height(person: people.Person, point: CapturePoint) -> float:
 
 def pole_height(stature: float, point: CapturePoint) -> float:
     """Pixels between foot and top of a vertical pole, from the angles below the horizon."""
-    centre = math.atan2(point.height - 0.9, point.distance)
-    foot = math.atan2(point.height, point.distance) - centre
-    top = math.atan2(point.height - stature, point.distance) - centre
+    center = math.atan2(point.height - 0.9, point.distance)
+    foot = math.atan2(point.height, point.distance) - center
+    top = math.atan2(point.height - stature, point.distance) - center
     return DRONE_FOCAL * (math.tan(foot) - math.tan(top))
 
 

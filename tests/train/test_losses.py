@@ -68,10 +68,10 @@ LABELS = {
     "singles": [5, 4, 3, 2, 1, 0],
     "one identity": [3, 3, 3, 3, 3, 3],
 }
-labelled = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+labeled = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 
 
-@labelled
+@labeled
 def test_contrastive_is_the_slow_loop(labels: list[int]) -> None:
     u, v = draw(6, 8, seed=1), draw(6, 8, seed=2)
     mine = contrastive(u, v, torch.tensor(labels))
@@ -97,7 +97,7 @@ def test_contrastive_is_not_symmetric_and_has_its_floor() -> None:
     assert contrastive(ideal, ideal, y).item() == pytest.approx(math.log(2), abs=1e-6)
 
 
-@labelled
+@labeled
 @pytest.mark.parametrize("margin", [0.0, 0.3, 1.5])
 def test_triplet_is_the_slow_loop(labels: list[int], margin: float) -> None:
     u = draw(6, 8, seed=7, scale=3.0)

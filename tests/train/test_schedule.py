@@ -1,6 +1,6 @@
 """Learning rates of the shipped trainings by epoch, against tables computed by hand.
 
-Paper, Table 2 and Sec. 3.1 (baseline) and Table 4 (optimised); MODEL section 2 for what they leave
+Paper, Table 2 and Sec. 3.1 (baseline) and Table 4 (optimized); MODEL section 2 for what they leave
 open: the baseline's warm-ups, and that its schedule is stepped before an epoch.
 """
 
@@ -98,11 +98,11 @@ def test_rates_by_hand(
 @pytest.mark.parametrize("stage", [1, 2])
 def test_cosine_is_torchs(trainings: dict[str, Training], stage: int) -> None:
     mine = rates(trainings["optimized"], stage)
-    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=mine[0])
-    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, len(mine), eta_min=1e-6)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=mine[0])
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(mine), eta_min=1e-6)
     for rate in mine:
-        assert rate == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-6)
-        optimiser.step()
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+        optimizer.step()
         theirs.step()
 
 
@@ -110,10 +110,10 @@ def test_other_settings_are_those_of_the_tables(trainings: dict[str, Training]) 
     """Paper, Table 2 for the baseline, Table 4 and Sec. 3.2.4 for the others."""
     for name in ("baseline", *OPTIMISED):
         first, second = trainings[name].stage1, trainings[name].stage2
-        optimised = name != "baseline"
-        assert first.batch_size == (48 if optimised else 16)
-        assert second.batch_size == (24 if optimised else 16)
-        assert (first.lr, second.lr) == ((2e-4, 1e-4) if optimised else (3.5e-4, 1e-4))
+        optimized = name != "baseline"
+        assert first.batch_size == (48 if optimized else 16)
+        assert second.batch_size == (24 if optimized else 16)
+        assert (first.lr, second.lr) == ((2e-4, 1e-4) if optimized else (3.5e-4, 1e-4))
         assert (first.weight_decay, second.weight_decay) == (1e-4, 2.5e-4)
         assert (second.bias_weight_decay, second.bias_lr_multiplier) == (1e-4, 2.0)
         assert second.losses.identity == 0.25

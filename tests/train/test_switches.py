@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
 from reid import config, fingerprint
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.config import Config, Training
 from reid.data import index
 from reid.retrieval import extract
@@ -84,7 +84,7 @@ CHANGES: dict[str, Change] = {
     "clip.frames": Change(3),
     "clip.height": Change(48),
     "clip.width": Change(48),
-    "clip.test_sampling": Change("centre", seen="features"),
+    "clip.test_sampling": Change("center", seen="features"),
     "model.stride": Change(8),
     "model.positions": Change("bicubic"),
     "model.prompts.length": Change(2),

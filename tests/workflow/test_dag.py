@@ -232,7 +232,7 @@ class TestAgain:
         assert values(jobs, "stage2", "training") == {"scaled", "clip_l14"}
         assert values(jobs, "stage1", "training") == {"scaled", "clip_l14"}
 
-    def test_a_missing_artefact_is_made_again(self, done: Workspace) -> None:
+    def test_a_missing_artifact_is_made_again(self, done: Workspace) -> None:
         path = done.path / "results/detreidx/retrieval/scaled/seed1/A2A.json"
         kept = path.read_text()
         path.unlink()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = """
 from pathlib import Path
 from reid import cli, config
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.synthetic.own import MANIFEST
 
 arguments = cli.build_parser().parse_args()
@@ -44,7 +44,7 @@ with Path("verbs.txt").open("a") as verbs:
     verbs.write(f"{a.verb.__name__}\\n")
 """
 """Takes the place of the verbs where only the workflow is under test: parses the same command
-line and the same configuration, and writes the artefacts at once."""
+line and the same configuration, and writes the artifacts at once."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 from cluster import history, live, lock, watch
 from reid import config as options
 from reid import fingerprint as stages
-from reid.artefacts import Results
+from reid.artifacts import Results
 from reid.errors import UserError, of_system
 from reid.files import read_yaml, sha256_of_json, write_text
 from reid.holdout import VALIDATION

@@ -1,4 +1,4 @@
-"""Where every artefact lies, in one place: `results/<dataset>/...`."""
+"""Where every artifact lies, in one place: `results/<dataset>/...`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Nearest neighbours of every row among all rows, without an (N, N) matrix.
+"""Nearest neighbors of every row among all rows, without an (N, N) matrix.
 
 Distances come in tiles of the upper triangle only: one matrix product serves the rows of one side
 and, transposed, those of the other. Tiles come in any order, whatever core is free takes the next
@@ -18,7 +18,7 @@ from reid.retrieval.threads import one_thread_per_product, over_pairs, over_rows
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """The nearest rows of each of N rows, itself among them, ties by lowest index.
 
     index: (N, k) int32, nearest first. distance: (N, k) squared Euclidean.
@@ -32,7 +32,7 @@ class Neighbours:
 
 def nearest(
     distances: Distances, count: int, *, cross: Floats | None = None, threads: int
-) -> Neighbours:
+) -> Neighbors:
     """The `count` <= N nearest rows of each of the N rows.
 
     cross: (Q, G) array with Q + G = N, filled with the distances from the first Q rows to the
@@ -62,8 +62,8 @@ def nearest(
 
 
 def _with_copies(
-    found: Neighbours, origin: NDArray[np.int64], count: int, threads: int
-) -> Neighbours:
+    found: Neighbors, origin: NDArray[np.int64], count: int, threads: int
+) -> Neighbors:
     """The nearest of all rows, from the nearest distinct ones of the distinct rows."""
     members = np.argsort(origin, kind="stable").astype(np.int32)
     starts = np.searchsorted(origin[members], np.arange(len(found.index) + 1))
@@ -71,10 +71,10 @@ def _with_copies(
     distance = np.empty(index.shape, np.float32)
     arrays = (found.index, found.distance, starts, members, index, distance)
     over_rows(spread_copies, len(index), *arrays, threads=threads)
-    return Neighbours(index[origin], distance[origin], found.farthest[origin])
+    return Neighbors(index[origin], distance[origin], found.farthest[origin])
 
 
-def nearest_of_matrix(distances: NDArray[Any], count: int, *, threads: int) -> Neighbours:
+def nearest_of_matrix(distances: NDArray[Any], count: int, *, threads: int) -> Neighbors:
     """As `nearest`, for given squared distances (N, N): column j holds the distances from j."""
     size = len(distances)
     pools = Pools.empty(size, count)
@@ -125,13 +125,13 @@ class Pools:
         """Offer every entry of `block` to the pool of its row."""
         over_rows(scan_rows, len(block), block, 0, *self.part(rows), threads=threads)
 
-    def nearest(self, *, threads: int) -> Neighbours:
+    def nearest(self, *, threads: int) -> Neighbors:
         """The `count` smallest of each row; at least as many were offered."""
         index = np.empty((len(self.keys), self.count), np.int32)
         distance = np.empty(index.shape, np.float32)
         arrays = (self.keys, self.filled, self.limit, index, distance)
         over_rows(sort_nearest, len(index), *arrays, threads=threads)
-        return Neighbours(index, distance, self.farthest)
+        return Neighbors(index, distance, self.farthest)
 
 
 def _copy_cross(tile: Floats, rows: slice, columns: slice, cross: Floats) -> None:

@@ -1,4 +1,4 @@
-"""From grey levels to what the network sees, in one pass over the memory."""
+"""From gray levels to what the network sees, in one pass over the memory."""
 
 import math
 
@@ -11,13 +11,13 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def normalise(frames: Tensor) -> Tensor:
+def normalize(frames: Tensor) -> Tensor:
     """uint8 (..., 3, H, W) to float32: over 255, minus ImageNet's mean, over its deviation.
 
-    In two operations instead of three: within 5e-7 of those, far below a grey level (1.7e-2).
+    In two operations instead of three: within 5e-7 of those, far below a gray level (1.7e-2).
     """
     if frames.device.type != "cpu":
-        return normalise_batched(frames)
+        return normalize_batched(frames)
     *clips, channels, height, width = frames.shape
     planes = frames.reshape(math.prod(clips), channels, height * width)
     output = torch.empty(planes.shape, dtype=torch.float32)
@@ -26,14 +26,14 @@ def normalise(frames: Tensor) -> Tensor:
     return output.view(frames.shape)
 
 
-def normalise_batched(frames: Tensor) -> Tensor:
-    """`normalise` in operations of the whole batch, on any device."""
+def normalize_batched(frames: Tensor) -> Tensor:
+    """`normalize` in operations of the whole batch, on any device."""
     factors, offsets = (values.to(frames.device).view(3, 1, 1) for values in _constants())
     return frames.to(torch.float32).mul_(factors).sub_(offsets)
 
 
 def _constants() -> tuple[Tensor, Tensor]:
-    """What a grey level is multiplied by, and what is then taken away, by channel."""
+    """What a gray level is multiplied by, and what is then taken away, by channel."""
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     return 1 / (255 * std), mean / std
 
