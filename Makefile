@@ -40,7 +40,7 @@ lint: $(INSTALLED) ## check style, types and the workflow
 	$(BIN)/snakemake --lint
 
 docs: $(INSTALLED) ## regenerate config/README.md and the configuration's JSON schema
-	$(BIN)/python -m reid.config_reference
+	$(BIN)/python -m reid.config.reference
 
 api: $(INSTALLED) ## render the docstrings of the Python API into docs/api
 	$(BIN)/python -m pdoc --docformat markdown --output-directory docs/api reid

@@ -65,7 +65,7 @@ def test_what_would_do_nothing_is_refused(
         ),
         (
             {"dataset": {"root": "$NOT_SET_ANYWHERE/x"}},
-            "dataset.root: $NOT_SET_ANYWHERE/x names a variable that is not set here",
+            "dataset.root: $NOT_SET_ANYWHERE/x names an environment variable that is not set",
         ),
     ],
 )

@@ -9,8 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from reid import config_reference as reference
-from reid.config import Section
+from reid.config import Section, reference
 
 ROOT = Path(__file__).resolve().parents[1]
 

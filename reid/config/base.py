@@ -1,0 +1,62 @@
+"""What every section of the configuration shares: strictness, types, paths, and name look-up."""
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reid.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Value = TypeVar("Value")
+
+
+class Section(BaseModel):
+    """A strict, immutable group of options: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def expanded(path: Any) -> Any:
+    """A path with `~` and `$VARIABLES` expanded as in the shell. Raises ValueError if unset."""
+    if not isinstance(path, str):
+        return path
+    replaced = os.path.expandvars(path)
+    if "$" in replaced:
+        raise ValueError(f"{path} names an environment variable that is not set")
+    try:
+        return str(Path(replaced).expanduser()) if replaced.startswith("~") else replaced
+    except RuntimeError:
+        raise ValueError(f"{path} names a home folder that does not exist") from None
+
+
+def without_repeats(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """`values`, or ValueError on a repeat, which the table would average as if independent."""
+    value, times = Counter(values).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{value} is listed {times} times, expected each value once")
+    return values
+
+
+def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """Suggestion to append to an error about an unknown name: the nearest known one, or all."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean {close[0]}?)"
+    return f" (known: {', '.join(known)})" if known else ""
+
+
+def chosen(table: Mapping[str, Value], name: str, section: str) -> Value:
+    """The entry `name` of a section. Raises UserError with the nearest valid name."""
+    if name not in table:
+        raise UserError(f"{section}: no {name!r}{nearest(name, table)}")
+    return table[name]

@@ -1,0 +1,161 @@
+"""From YAML files to a validated `Config`, with errors in the words of YAML."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from reid.config.base import Section, nearest
+from reid.config.experiment import Config
+from reid.errors import UserError
+from reid.files import read_yaml
+
+STANDARD = Path("config/config.yaml")
+"""The configuration that the workflow reads by default."""
+
+
+def load(paths: Sequence[Path]) -> Config:
+    """Read YAML files, each a difference from the one before, into one `Config`.
+
+    Raises UserError with the file, the key and the nearest valid name.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            found = "nothing" if content is None else f"a {type(content).__name__}"
+            raise UserError(f"{path}: expected a mapping of options, found {found}")
+        merged = _merge(merged, content)
+    try:
+        return parse(merged, source=", ".join(str(path) for path in paths))
+    except UserError as error:
+        needed = {name for name, field in Config.model_fields.items() if field.is_required()}
+        if needed <= merged.keys():
+            raise
+        raise UserError(
+            f"{error}; if it is only a difference, name first what it differs from: --config "
+            f"{STANDARD} --config {paths[0]}"
+        ) from None
+
+
+def parse(raw: Mapping[str, Any], *, source: str) -> Config:
+    """Validate a merged configuration; `source` names it in errors. Raises UserError."""
+    resolved = dict(raw)
+    if isinstance(resolved.get("trainings"), dict):
+        resolved["trainings"] = _resolve_extends(resolved["trainings"], source)
+    try:
+        return Config.model_validate(resolved)
+    except ValidationError as error:
+        raise UserError(f"{source}: {'; '.join(_explain(error))}") from None
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = (
+            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _extended(parent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `parent`, whose steps end where a schedule becomes a cosine, which has none."""
+    merged = _merge(parent, own)
+    for stage in ("stage1", "stage2"):
+        change = own.get(stage)
+        change = change.get("schedule") if isinstance(change, dict) else None
+        if isinstance(change, dict) and change.get("kind") == "cosine" and "steps" not in change:
+            schedule = {k: v for k, v in merged[stage]["schedule"].items() if k != "steps"}
+            merged[stage] = {**merged[stage], "schedule": schedule}
+    return merged
+
+
+def _resolve_extends(trainings: Mapping[str, Any], source: str) -> dict[str, Any]:
+    resolved: dict[str, dict[str, Any]] = {}
+
+    def resolve(name: str, chain: tuple[str, ...]) -> dict[str, Any]:
+        if name in chain:
+            raise UserError(f"{source}: trainings extend each other: {' -> '.join((*chain, name))}")
+        if name not in trainings:
+            where = f"trainings.{chain[-1]}.extends" if chain else "trainings"
+            raise UserError(f"{source}: {where}: no training {name!r}{nearest(name, trainings)}")
+        if name not in resolved:
+            own = trainings[name]
+            if not isinstance(own, dict):
+                raise UserError(f"{source}: trainings.{name}: expected a mapping, found {own!r}")
+            parent = own.get("extends")
+            own = {key: value for key, value in own.items() if key != "extends"}
+            resolved[name] = (
+                own if parent is None else _extended(resolve(parent, (*chain, name)), own)
+            )
+        return resolved[name]
+
+    for name in trainings:
+        resolve(name, ())
+    return resolved
+
+
+_SHAPES = {
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+}
+"""What YAML calls what Python calls otherwise, by the kind of Pydantic's error."""
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            siblings = _keys_beside(problem["loc"])
+            yield f"unknown key {key}{nearest(str(problem['loc'][-1]), siblings)}"
+        elif problem["type"] == "missing":
+            yield f"missing key {key}"
+        else:
+            message = _in_yaml(problem["type"], problem["msg"], problem["input"])
+            yield f"{key}: {message}" if key else message
+
+
+def _in_yaml(kind: str, message: str, found: Any) -> str:
+    """Pydantic's words about a value in those of YAML."""
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", message)
+        return f"no {found!r}{nearest(str(found), known)}"
+    expected = _SHAPES.get(kind) or message.replace("Input should be", "expected")
+    return f"{expected}, found {'nothing' if found is None else repr(found)[:40]}"
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields that are valid where `location` ends."""
+    section: Any = Config
+    for part in location[:-1]:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            field = section.model_fields.get(str(part))
+            section = None if field is None else field.annotation
+        else:
+            section = _value_type(section)
+        section = _section_of(section)
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return list(section.model_fields)
+    return []
+
+
+def _value_type(mapping: Any) -> Any:
+    return mapping.__args__[-1] if hasattr(mapping, "__args__") else None
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class inside `Section | None`, else the annotation itself."""
+    for option in getattr(annotation, "__args__", ()):
+        if (
+            isinstance(option, type)
+            and issubclass(option, Section)
+            and type(None) in annotation.__args__
+        ):
+            return option
+    return annotation
