@@ -38,8 +38,13 @@ def demo_weights(settings: Config, arguments: argparse.Namespace) -> None:
     """Pre-train the two tiny CLIPs of the embedded benchmark on rendered captions."""
     from reid.synthetic import pretrain
 
-    out = Path(settings.backbones[arguments.backbone].weights)
-    pretrain.pretrain(_demo(settings), arguments.backbone, out)
+    backbone = settings.backbones.get(arguments.backbone)
+    if backbone is None or backbone.file is None:
+        raise UserError(
+            f"backbones.{arguments.backbone}.weights names no local file: set it to the file that "
+            "`reid demo-weights` shall write"
+        )
+    pretrain.pretrain(_demo(settings), arguments.backbone, backbone.file)
 
 
 def index(settings: Config, arguments: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from reid.fingerprint import stage1_owners
 from reid.holdout import VALIDATION
 from reid.progress import duration
 from reid.retrieval.choice import outdated
-from reid.synthetic.own import MANIFEST
+from reid.synthetic.marks import MANIFEST
 from reid.train.lease import holder
 
 State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -16,10 +15,9 @@ import numpy as np
 
 from reid import files
 from reid.config import Demo
-from reid.errors import UserError
 from reid.synthetic.camera import CAPTURE_POINTS, CapturePoint
+from reid.synthetic.marks import MANIFEST, claim_staging, digest, rendered_settings
 from reid.synthetic.names import aerial_name, folders, ground_name
-from reid.synthetic.own import MANIFEST, STAMP, holds_render
 from reid.synthetic.people import Person, draw_person
 from reid.synthetic.photo import jpeg
 from reid.synthetic.scene import draw_take, film
@@ -27,7 +25,7 @@ from reid.synthetic.sheet import contact_sheet
 
 __all__ = ["contact_sheet", "render"]
 
-VERSION = 4
+VERSION = 5
 """Raise it when the same settings render other files."""
 
 _PERSON, _POINTS, _TAKE = 1, 2, 3
@@ -71,21 +69,24 @@ def shots_of(demo: Demo, pid: int) -> list[Shot]:
     ]
 
 
-def render_identity(demo: Demo, root: Path, pid: int) -> int:
-    """Render every tracklet of an identity below `root`. Returns the number of files."""
+def render_identity(demo: Demo, root: Path, pid: int) -> dict[str, str]:
+    """Render every tracklet of an identity below `root`.
+
+    Returns the digest of each tracklet by its folder relative to `root`.
+    """
     person = person_of(demo, pid)
-    written = 0
+    digests = {}
     for shot in shots_of(demo, pid):
         rng = np.random.default_rng((demo.seed, _TAKE, pid, shot.track))
         take = draw_take(rng, session=shot.session, point=shot.point)
         places = [
-            root / folder / f"{pid:04d}" / f"{pid:04d}_{shot.track:04d}"
+            f"{folder}/{pid:04d}/{pid:04d}_{shot.track:04d}"
             for folder in folders(
                 train=shot.train, session=shot.session, aerial=shot.point is not None
             )
         ]
         for place in places:
-            place.mkdir(parents=True)
+            (root / place).mkdir(parents=True)
         for number, pixels in enumerate(film(person, shot.session, take, demo.frames, rng)):
             if shot.point is None:
                 name = ground_name(pid, person, number)
@@ -95,93 +96,69 @@ def render_identity(demo: Demo, root: Path, pid: int) -> int:
                 )
             data = jpeg(pixels, take.exposure.quality)
             for place in places:
-                (place / name).write_bytes(data)
-            written += len(places)
-    return written
+                (root / place / name).write_bytes(data)
+        digests.update({place: digest(root / place) for place in places})
+    return digests
 
 
 def render(demo: Demo, root: Path, *, workers: int | None = None) -> None:
     """Render the benchmark at `root`, with `workers` processes (default: the usable cores).
 
-    A render that is interrupted leaves `root` as it was, or, at its very end, absent; what it left
-    beside `root` the next one removes. A complete render of the same settings is kept; one of other
-    settings is replaced. Raises UserError when `root` holds anything that this function did not
-    write.
+    An interrupted render leaves `root` as it was or, at its very end, absent; the next one removes
+    what was left beside `root`. A complete render of the same settings is kept, one of other
+    settings is replaced. Where `root` is a link, this is about what the link points to. Raises
+    UserError when `root` holds any file that this function did not write.
     """
-    settings = _settings(demo)
-    found = _found(root)
-    if found is not None and found["settings"] == settings:
+    root, settings = root.resolve(), _settings(demo)
+    rendered = rendered_settings(root)
+    if rendered == settings:
         print(f"{root}: the benchmark is already there", flush=True)
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{root.name}.rendering-"
-    for left_over in root.parent.glob(f"{prefix}*"):  # of a render that was killed
-        shutil.rmtree(left_over)
-    partial_root = Path(tempfile.mkdtemp(dir=root.parent, prefix=prefix))
+    staging, old = (root.with_name(f".{root.name}.{what}") for what in ("rendering", "replaced"))
+    for left_over in (staging, old):  # by a render that was killed
+        if os.path.lexists(left_over):
+            claim_staging(left_over)
+            shutil.rmtree(left_over)
+    claim_staging(staging)
     try:
-        written = _render_all(demo, partial_root, workers or len(os.sched_getaffinity(0)))
-        files.write_json(partial_root / MANIFEST, {"settings": settings, "crops": written})
-        partial_root.chmod(0o755)
-        if found is not None:
-            # Moved first: half deleted, it could not be told from somebody else's folder.
-            old = root.rename(partial_root.with_name(f"{partial_root.name}.old"))
-            partial_root.rename(root)
-            shutil.rmtree(old)
-        else:
-            partial_root.rename(root)
+        digests = _render_all(demo, staging, workers or len(os.sched_getaffinity(0)))
+        files.write_json(staging / MANIFEST, {"settings": settings, "tracklets": digests})
+        if rendered is not None:
+            rendered_settings(root)  # rendering takes minutes: look once more before deleting
+            root.rename(old)
+        staging.rename(root)
     except BaseException:
-        shutil.rmtree(partial_root, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         raise
-    print(f"{root}: {written} crops", flush=True)
+    if rendered is not None:
+        shutil.rmtree(old)
+    print(f"{root}: {len(digests)} tracklets of {demo.frames} crops", flush=True)
 
 
-def _render_all(demo: Demo, root: Path, workers: int) -> int:
+def _render_all(demo: Demo, root: Path, workers: int) -> dict[str, str]:
     count = demo.train_identities + demo.test_identities
     job = partial(render_identity, demo, root)
     pids = range(1, count + 1)
     if workers == 1:
-        return _progress(map(job, pids), count)
+        return _gather(map(job, pids), count)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return _progress(pool.map(job, pids), count)
+        return _gather(pool.map(job, pids), count)
 
 
-def _progress(written: Iterable[int], count: int) -> int:
-    """The sum of `written`; prints a line for every eighth of `count`."""
-    started, total = time.monotonic(), 0
-    for done, crops in enumerate(written, start=1):
-        total += crops
+def _gather(people: Iterable[dict[str, str]], count: int) -> dict[str, str]:
+    """All digests of `count` people; prints a line for every eighth of them."""
+    started = time.monotonic()
+    digests: dict[str, str] = {}
+    for done, tracklets in enumerate(people, start=1):
+        digests |= tracklets
         if done * 8 // count > (done - 1) * 8 // count:
-            spent = time.monotonic() - started
-            print(
-                f"rendered {done} of {count} people, {total / spent:.0f} crops/s, "
-                f"{spent / done * (count - done):.0f} s left",
-                flush=True,
-            )
-    return total
+            left = (time.monotonic() - started) / done * (count - done)
+            print(f"rendered {done} of {count} people, {left:.0f} s left", flush=True)
+    return digests
 
 
 def _settings(demo: Demo) -> dict[str, Any]:
     keys = ("seed", "train_identities", "test_identities", "frames", "ground_tracklets",
             "capture_points", "changed_share")  # fmt: skip
     return {"version": VERSION, **demo.model_dump(mode="json", include=set(keys))}
-
-
-def _found(root: Path) -> dict[str, Any] | None:
-    """The manifest of an untouched benchmark at `root`; None when there is nothing."""
-    if not holds_render(root):
-        return None
-    manifest = files.read_json(root / MANIFEST)
-    if not isinstance(manifest, dict) or not {"settings", "crops"} <= manifest.keys():
-        raise UserError(
-            f"{root / MANIFEST} is damaged: delete {root} and run `reid demo-data` again"
-        )
-    names = [name for _, _, found in os.walk(root) for name in found]
-    crops = sum(name.endswith(".jpg") for name in names)
-    others = {name for name in names if not name.endswith(".jpg")} - {MANIFEST, STAMP}
-    if crops != manifest["crops"] or others:
-        what = f"also has {min(others)}" if others else f"has {crops} crops"
-        raise UserError(
-            f"{root} {what}, expected the {manifest['crops']} crops that `reid demo-data` "
-            "wrote: delete the folder and run it again"
-        )
-    return manifest

@@ -23,6 +23,7 @@ from reid.config import Demo
 from reid.errors import UserError
 from reid.files import replacing
 from reid.synthetic.captions import Captioned, render_captioned
+from reid.synthetic.marks import WEIGHTS_MARK, demand_tiny_clip
 
 VOCABULARY = 49408
 CONTEXT = 77
@@ -85,20 +86,21 @@ def build(shape: Shape) -> CLIP:
 def pretrain(demo: Demo, backbone: str, out: Path) -> None:
     """Render captioned people, train the CLIP that stands for `backbone`, save it as safetensors.
 
-    Raises UserError for a backbone that has no tiny stand-in.
+    Raises UserError for a backbone that has no tiny stand-in, and when `out` is another file.
     """
     if backbone not in SHAPES:
         raise UserError(f"no tiny CLIP stands for backbone {backbone!r}: use {' or '.join(SHAPES)}")
+    demand_tiny_clip(out)
     shape = SHAPES[backbone]
     workers = len(os.sched_getaffinity(0))
     started = time.monotonic()
     data = render_captioned(demo.captions, shape.image, seed=demo.seed, workers=workers)
     print(f"{backbone}: {demo.captions} captioned crops in {time.monotonic() - started:.0f} s")
     model, _ = train(shape, data, epochs=demo.clip_epochs, seed=demo.seed, name=backbone)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    demand_tiny_clip(out)  # rendering and training take a while: look once more
     with replacing(out) as temporary:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary
-        )
+        save_file(tensors, temporary, metadata=WEIGHTS_MARK)
     print(f"{backbone}: {out}", flush=True)
 
 

@@ -152,33 +152,6 @@ def test_a_render_of_other_settings_is_replaced(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_what_others_made_is_never_touched(tmp_path: Path) -> None:
-    (tmp_path / "data" / "train").mkdir(parents=True)
-    precious = tmp_path / "data" / "train" / "real.jpg"
-    precious.write_text("not ours")
-    with pytest.raises(UserError, match=r"did not make: set dataset\.root"):
-        benchmark.render(DEMO, tmp_path / "data", workers=1)
-    assert precious.read_text() == "not ours"
-
-
-def test_a_file_added_to_a_render_is_not_deleted_with_it(tmp_path: Path) -> None:
-    small = DEMO.model_copy(update={"train_identities": 1, "test_identities": 1, "frames": 1})
-    benchmark.render(small, tmp_path / "data", workers=1)
-    notes = tmp_path / "data" / "train" / "notes.txt"
-    notes.write_text("mine")
-    with pytest.raises(UserError, match=r"also has notes\.txt"):
-        benchmark.render(small.model_copy(update={"frames": 2}), tmp_path / "data", workers=1)
-    assert notes.read_text() == "mine"
-
-
-def test_a_render_with_lost_files_is_reported(tmp_path: Path) -> None:
-    small = DEMO.model_copy(update={"train_identities": 1, "test_identities": 1, "frames": 1})
-    benchmark.render(small, tmp_path / "data", workers=1)
-    next((tmp_path / "data").rglob("*.jpg")).unlink()
-    with pytest.raises(UserError, match="delete the folder"):
-        benchmark.render(small, tmp_path / "data", workers=1)
-
-
 def test_the_contact_sheet_shows_the_people(root: Path, tmp_path: Path) -> None:
     benchmark.contact_sheet(root, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from reid.synthetic.marks import claim_staging
 from tests.workflow.workspace import Workspace
 
 DEMO = """
@@ -45,8 +46,9 @@ def test_rendered_data_is_made_anew_when_its_options_change(tmp_path: Path) -> N
     once = frames(tmp_path / "data")
     assert "Nothing to be done" in workspace.snakemake(*OPTIONS, INDEX)
     configure(workspace, frames=2)
-    left = tmp_path / ".data.rendering-killed"  # what a render that was killed leaves
-    (left / "train").mkdir(parents=True)
+    left = tmp_path / ".data.rendering"
+    claim_staging(left)  # as a render that was killed leaves it
+    (left / "train").mkdir()
     workspace.snakemake(*OPTIONS, INDEX)
     assert frames(tmp_path / "data") == 2 * once > 0
     assert not left.exists()
@@ -58,3 +60,20 @@ def test_rendered_data_is_made_anew_when_its_options_change(tmp_path: Path) -> N
     assert frames(tmp_path / "data") == 2 * once
     workspace.snakemake(*OPTIONS, INDEX)
     assert (tmp_path / INDEX).exists()
+
+
+def test_weights_of_the_user_are_not_deleted_by_the_demo(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    configure(workspace)
+    clip = tmp_path / "resources" / "demo" / "weights" / "mine.safetensors"
+    clip.parent.mkdir(parents=True)
+    clip.write_text("a real CLIP")
+    config = tmp_path / "own.yaml"
+    config.write_text(
+        config.read_text().replace(
+            "open_clip:ViT-B-16-quickgelu:openai", "resources/demo/weights/mine.safetensors"
+        )
+    )
+    printed = workspace.refused(*OPTIONS, "--forceall")
+    assert "mine.safetensors was not made by `reid demo-weights`" in printed
+    assert clip.read_text() == "a real CLIP"

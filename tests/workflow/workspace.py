@@ -17,7 +17,7 @@ STAND_IN = """
 from pathlib import Path
 from reid import cli, config
 from reid.artifacts import Results
-from reid.synthetic.own import MANIFEST
+from reid.synthetic.marks import MANIFEST
 
 arguments = cli.build_parser().parse_args()
 settings = config.load(arguments.configs)

@@ -15,7 +15,7 @@ from reid.artifacts import Results
 from reid.errors import UserError, of_system
 from reid.files import read_yaml, sha256_of_json, write_text
 from reid.holdout import VALIDATION
-from reid.synthetic.own import STAMP
+from reid.synthetic.marks import STAMP
 
 # `python` in a rule is the one that runs Snakemake, also when its environment is not activated.
 os.environ.update(

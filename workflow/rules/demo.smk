@@ -1,7 +1,11 @@
-from reid.synthetic.own import holds_render
+from reid.synthetic.marks import demand_tiny_clip, holds_render
 
+# Before Snakemake deletes any output: are these files ours?
 try:
     holds_render(SETTINGS.dataset.root)
+    for backbone in SETTINGS.backbones.values():
+        if backbone.weights.startswith("resources/demo/weights/"):
+            demand_tiny_clip(Path(backbone.weights))
 except UserError as error:
     raise WorkflowError(error) from None
 except OSError as error:
@@ -26,7 +30,7 @@ rule demo_data:
         fingerprint=fingerprint("demo_data"),
         config=frozen,
     shell:
-        "exec python -m reid demo-data --config {params.config} >> {log} 2>&1"
+        "exec python -m reid demo-data --config {params.config:q} >> {log:q} 2>&1"
 
 
 rule demo_weights:
@@ -47,5 +51,5 @@ rule demo_weights:
         config=frozen,
         backbone=backbone_of_demo_weights,
     shell:
-        "exec python -m reid demo-weights --config {params.config}"
-        " --backbone {params.backbone} >> {log} 2>&1"
+        "exec python -m reid demo-weights --config {params.config:q}"
+        " --backbone {params.backbone:q} >> {log:q} 2>&1"
