@@ -57,7 +57,7 @@ def test_a_foreign_or_changed_file_is_refused_and_nothing_changes(
         with pytest.raises(UserError):
             benchmark.render(OTHER, root, workers=1)
         assert contents(root) == before
-        assert os.listdir(folder) == ["data"]
+        assert [path.name for path in Path(folder).iterdir()] == ["data"]
 
 
 def swap_for_photograph(root: Path) -> None:
@@ -132,7 +132,7 @@ def test_only_our_left_overs_are_removed(rendered: Path, tmp_path: Path, name: s
     assert contents(tmp_path) == before
     (left_over / "train" / "mine.jpg").unlink()
     benchmark.render(DEMO, tmp_path / "data", workers=1)
-    assert os.listdir(tmp_path) == ["data"]
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 @given(content=st.binary(max_size=200))
