@@ -1,13 +1,12 @@
 """CLIP weights from any file they come in, as one plain float32 state dict in OpenAI names.
 
-Four kinds of file are read: safetensors, a plain `torch.save` state dict, the same with OpenAI's
-three metadata entries, and OpenAI's TorchScript archive. Pickled files are read with
-`weights_only=True`: a file can never run code.
+Safetensors, `torch.save` state dicts and OpenAI's TorchScript archives are told apart by their
+content, not by their suffix. None of them can run code: pickles are read with `weights_only=True`,
+and of a TorchScript archive only the tensors (reid.model.torchscript).
 """
 
 import hashlib
 import math
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,18 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from reid.config import OPEN_CLIP_PREFIX
 from reid.errors import UserError
 from reid.files import sha256_of_file
+from reid.model import torchscript
 from reid.model.geometry import Geometry, geometry_of
 
 _METADATA = ("input_resolution", "context_length", "vocab_size")
+"""Entries of OpenAI's state dicts that are no weights."""
+_MASK = "attn_mask"
+"""A constant of OpenAI's text blocks, stored in traced archives like a parameter."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,13 @@ def resize_positions(table: Tensor, rows: int, columns: int, mode: str) -> Tenso
 
 def _read(path: Path, device: str = "cpu") -> Mapping[Any, object]:
     """The mapping a file holds. On the `meta` device shapes only, where the format allows it."""
+    with path.open("rb") as opened:
+        head = opened.read(9)
     try:
-        if path.suffix == ".safetensors":
+        if torchscript.is_archive(path):
+            return torchscript.read_tensors(path, device)
+        if head.endswith(b"{"):  # safetensors: 8 bytes of size, then a JSON object
             return _safetensors(path, device)
-        if _is_torchscript(path):
-            return dict(torch.jit.load(path, map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
         loaded = torch.load(path, map_location=device, weights_only=True)
     except (OSError, MemoryError):
         raise
@@ -131,21 +135,12 @@ def _read(path: Path, device: str = "cpu") -> Mapping[Any, object]:
 
 
 def _safetensors(path: Path, device: str) -> dict[Any, object]:
-    if device != "meta":
-        return dict(load_file(path))
     with safe_open(path, framework="pt") as opened:
-        return {
-            name: torch.empty(opened.get_slice(name).get_shape(), device="meta")
-            for name in opened.keys()  # noqa: SIM118 - not a dict
-        }
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive: a zip with a `constants.pkl` and code."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        names = opened.keys()
+        if device == "meta":
+            shapes = {name: opened.get_slice(name).get_shape() for name in names}
+            return {name: torch.empty(shape, device=device) for name, shape in shapes.items()}
+        return {name: opened.get_tensor(name) for name in names}
 
 
 def _from_open_clip(spec: str) -> Mapping[Any, object]:
@@ -167,13 +162,18 @@ def _from_open_clip(spec: str) -> Mapping[Any, object]:
 
 
 def _plain(loaded: Mapping[Any, object]) -> dict[str, Tensor]:
+    """The tensors of a state dict, float32, without `module.` prefixes and entries of OpenAI's."""
     inner = loaded.get("state_dict")
     named = {
         name.removeprefix("module."): tensor
         for name, tensor in (inner if isinstance(inner, Mapping) else loaded).items()
         if isinstance(name, str) and isinstance(tensor, Tensor)
     }
-    return {name: tensor.float() for name, tensor in named.items() if name not in _METADATA}
+    return {
+        name: tensor.float()
+        for name, tensor in named.items()
+        if name not in _METADATA and name.rpartition(".")[2] != _MASK
+    }
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -2,8 +2,10 @@
 
 import io
 import os
+import pickle
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,8 +38,8 @@ class Nothing(nn.Module):
         return x
 
 
-def archive(tensors: dict[str, Tensor], path: Path) -> None:
-    """A TorchScript archive in half precision, as OpenAI publishes its weights."""
+def openai_module(tensors: dict[str, Tensor]) -> nn.Module:
+    """A module tree in half precision with the names of OpenAI's, attention mask included."""
     root = Nothing()
     for name, tensor in {**tensors, **OPENAI_EXTRAS}.items():
         *parents, leaf = name.split(".")
@@ -48,7 +50,17 @@ def archive(tensors: dict[str, Tensor], path: Path) -> None:
             module = module.get_submodule(parent)
         half = tensor.half() if tensor.is_floating_point() else tensor
         module.register_buffer(leaf, half)
-    torch.jit.script(root).save(str(path))
+    root.get_submodule("transformer.resblocks.0").attn_mask = torch.ones(77, 77)
+    return root
+
+
+def scripted(tensors: dict[str, Tensor], path: Path) -> None:
+    torch.jit.script(openai_module(tensors)).save(str(path))
+
+
+def traced(tensors: dict[str, Tensor], path: Path) -> None:
+    """As OpenAI made its files."""
+    torch.jit.trace(openai_module(tensors), torch.zeros(1)).save(str(path))
 
 
 FORMATS: dict[str, tuple[str, Callable[[dict[str, Tensor], Path], None], float]] = {
@@ -60,7 +72,10 @@ FORMATS: dict[str, tuple[str, Callable[[dict[str, Tensor], Path], None], float]]
         0,
     ),
     "OpenAI dict": (".pt", lambda t, path: torch.save({**t, **OPENAI_EXTRAS}, path), 0),
-    "TorchScript": (".pt", archive, 1e-3),
+    "TorchScript, scripted": (".pt", scripted, 1e-3),
+    "TorchScript, traced": (".pt", traced, 1e-3),
+    "TorchScript, another suffix": (".safetensors", traced, 1e-3),
+    "safetensors, another suffix": (".pt", save_file, 0),
     "state_dict inside": (
         ".pt",
         lambda t, path: torch.save({"epoch": 3, "state_dict": t}, path),
@@ -146,16 +161,6 @@ def test_wrong_geometry_is_one_clear_error(
     assert "\n" not in message
 
 
-class Malicious:
-    """What unpickling would run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> object:
-        return os.mkdir, (str(self.path),)
-
-
 def zip_of(**members: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as opened:
@@ -220,12 +225,110 @@ def test_damaged_file_is_one_clear_error(
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_cannot_run_code(tmp_path: Path) -> None:
-    path, ran = tmp_path / "clip.pt", tmp_path / "ran"
-    torch.save({"visual.proj": Malicious(ran)}, path)
-    with pytest.raises(UserError, match=r"clip\.pt"):
-        weights.load(str(path))
+class RunsOnUnpickling:
+    """A pickle of it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (str(self.path),)
+
+
+class RunsOnLoading(nn.Module):
+    """A TorchScript archive of it writes a file when `torch.jit.load` calls its `__setstate__`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self.training = False
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return (self.path, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.path = state[0]
+        self.training = torch.from_file(state[0], True, 4).numel() > 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def malicious_script(ran: Path) -> bytes:
+    stream = io.BytesIO()
+    torch.jit.save(torch.jit.script(RunsOnLoading(str(ran))), stream)
+    return stream.getvalue()
+
+
+def malicious_pickle_in(member: str, tensors: dict[str, Tensor]) -> Callable[[Path], bytes]:
+    """A real archive of OpenAI's kind with one of its pickles replaced."""
+
+    def make(ran: Path) -> bytes:
+        path = ran.with_name("honest.pt")
+        traced(tensors, path)
+        stream = io.BytesIO()
+        with zipfile.ZipFile(path) as honest, zipfile.ZipFile(stream, "w") as rewritten:
+            for name in honest.namelist():
+                content = honest.read(name)
+                if name.endswith(f"/{member}"):
+                    content = pickle.dumps(RunsOnUnpickling(ran), protocol=2)
+                rewritten.writestr(name, content)
+        return stream.getvalue()
+
+    return make
+
+
+def malicious_save(*, as_zip: bool) -> Callable[[Path], bytes]:
+    def make(ran: Path) -> bytes:
+        stream = io.BytesIO()
+        payload = {"visual.proj": RunsOnUnpickling(ran)}
+        torch.save(payload, stream, _use_new_zipfile_serialization=as_zip)
+        return stream.getvalue()
+
+    return make
+
+
+def malicious_safetensors(ran: Path) -> bytes:
+    """The format holds no code: a pickle in the place of its header."""
+    payload = b"{" + pickle.dumps(RunsOnUnpickling(ran), protocol=2)
+    return len(payload).to_bytes(8, "little") + payload
+
+
+PAYLOADS: dict[str, Callable[[Path], bytes]] = {
+    "TorchScript code": malicious_script,
+    "data.pkl of TorchScript": malicious_pickle_in("data.pkl", state_dict(TINY)),
+    "constants.pkl of TorchScript": malicious_pickle_in("constants.pkl", state_dict(TINY)),
+    "torch.save": malicious_save(as_zip=True),
+    "torch.save, before zip files": malicious_save(as_zip=False),
+    "pickle": lambda ran: pickle.dumps({"visual.proj": RunsOnUnpickling(ran)}, protocol=2),
+    "safetensors": malicious_safetensors,
+}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("kind", PAYLOADS)
+def test_no_file_runs_code(kind: str, suffix: str, tmp_path: Path) -> None:
+    path, ran = tmp_path / f"clip{suffix}", tmp_path / "ran"
+    path.write_bytes(PAYLOADS[kind](ran))
+    if kind == "constants.pkl of TorchScript":  # never looked at, and the rest is honest
+        assert weights.load(str(path)).geometry == weights.read_geometry(str(path)) == TINY
+    else:
+        for read in (weights.load, weights.read_geometry):
+            with pytest.raises(UserError, match=rf"clip\{suffix}"):
+                read(str(path))
+    with suppress(UserError):
+        weights.read_tensors(path)
     assert not ran.exists()
+
+
+def test_the_payloads_would_run(tmp_path: Path) -> None:
+    """Else the test above could not fail."""
+    torch.jit.load(io.BytesIO(malicious_script(tmp_path / "one")))
+    pickle.loads(pickle.dumps(RunsOnUnpickling(tmp_path / "two")))
+    assert (tmp_path / "one").exists()
+    assert (tmp_path / "two").exists()
 
 
 def test_missing_file_and_unknown_tag(tmp_path: Path) -> None:
