@@ -18,9 +18,8 @@ from shutil import which
 import submitit
 
 from cluster import configs, requests
-from cluster.controller import Controller
 from cluster.requests import Request
-from cluster.stage import Stage
+from cluster.work import Controller, Stage
 from reid import config
 from reid.config import Config
 from reid.errors import UserError, of_system

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import chdir
@@ -16,9 +14,9 @@ import pytest
 import submitit
 
 from cluster import requests
-from cluster.controller import STATE, Controller, behind_others, outside
 from cluster.launch import main
-from cluster.stage import Stage
+from cluster.squeue import Job
+from cluster.work import LOCKS, Controller, Stage, outside, waiting_behind_others
 from reid.errors import UserError
 from tests.runs import STAGE1, STAGE2, Lab, make_lab, remains
 
@@ -184,47 +182,47 @@ def test_a_controller_told_of_its_time_limit_goes_on(project: Path) -> None:
     job.result()
     assert (project / "slow.txt").exists()
     assert "Unlocked working directory" in job.stderr() + job.stdout()
-    assert not STATE.exists()
+    assert not LOCKS.exists()
+
+
+def test_a_preempted_controller_releases_its_lock(project: Path) -> None:
+    executor = submitit.LocalExecutor(project / "logs")
+    executor.update_parameters(timeout_min=10)
+    job = executor.submit(Controller(project, ["--cores", "1"], grace=600))
+    until((project / "started").exists, "the job")
+    assert LOCKS.exists()
+    psutil.Process(job._process.pid).children()[0].send_signal(signal.SIGTERM)
+    assert "ended with code -9" in str(job.exception())
+    assert not LOCKS.exists()
+    (project / "go").touch()
+
+
+def test_the_lock_of_another_snakemake_stays(project: Path) -> None:
+    """The controller ends as Snakemake does, and unlocks nothing."""
+    lock = LOCKS / "0.output.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("slow.txt\n")
+    with pytest.raises(UserError, match="Snakemake ended with code 1, see above"):
+        Controller(project, ["--cores", "1"], grace=1.0)()
+    assert lock.exists()
+    assert not (project / "started").exists()
 
 
 def test_a_workflow_that_fails_fails_the_controller(project: Path) -> None:
     (project / "Snakefile").write_text(SNAKEFILE.replace("touch started;", "exit 1;"))
     with pytest.raises(UserError, match="Snakemake ended with code 1, see above"):
         Controller(project, ["--cores", "1"], grace=1.0)()
-    assert not STATE.exists(), "Snakemake has cleaned up after itself"
-
-
-@pytest.mark.parametrize("dead", [False, True])
-def test_one_controller_at_a_time(project: Path, dead: bool) -> None:
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    if dead:
-        other.communicate()
-    STATE.parent.mkdir()
-    host = os.uname().nodename
-    STATE.write_text(json.dumps({"job": None, "host": host, "pid": other.pid}))
-    (project / "go").touch()
-    try:
-        if dead:
-            Controller(project, ["--cores", "1"], grace=1.0)()
-            assert (project / "slow.txt").exists()
-        else:
-            with pytest.raises(UserError, match="a controller is at work here"):
-                Controller(project, ["--cores", "1"], grace=1.0)()
-    finally:
-        other.kill()
-        other.wait()
 
 
 def test_jobs_that_wait_for_others_are_told_from_the_rest(tmp_path: Path) -> None:
-    listed = "\n".join(
-        [
-            f"1|Dependency|rule_stage2_wildcards_demo_x_1|{tmp_path}",
-            f"2|Priority|rule_stage2_wildcards_demo_x_1|{tmp_path}",
-            f"3|Dependency|rule_index_wildcards_demo|{tmp_path}/elsewhere",
-            f"4|Dependency|mine|{tmp_path}",
-        ]
-    )
-    assert behind_others(listed, tmp_path) == ["1"]
+    comment = "rule_stage2_wildcards_demo_x_1"
+    jobs = [
+        Job("1", "PENDING", "Dependency", comment, tmp_path),
+        Job("2", "PENDING", "Priority", comment, tmp_path),
+        Job("3", "PENDING", "Dependency", comment, tmp_path / "elsewhere"),
+        Job("4", "PENDING", "Dependency", "mine", tmp_path),
+    ]
+    assert waiting_behind_others(jobs, tmp_path) == ["1"]
 
 
 def test_the_job_we_are_in_leaves_no_trace_in_others() -> None:

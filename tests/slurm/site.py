@@ -204,6 +204,10 @@ class Site:
         self.started.append(Controller(process, log))
         return self.started[-1]
 
+    def unlock(self) -> None:
+        """What a user types who knows that Snakemake was killed."""
+        self.start("--unlock").succeeds()
+
     def clear_away(self) -> None:
         """End what a test that failed has left running."""
         for controller in self.started:

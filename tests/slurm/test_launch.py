@@ -68,7 +68,7 @@ def test_must_show_8_controller_at_its_own_time_limit(
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "the training went on while no controller was there"
     site.never_two_at_once()
-    assert not (site.path / ".snakemake/controller.json").exists()
+    assert not (site.path / ".snakemake/locks").exists()
     assert slurm("squeue", "--noheader", "--format=%Z").count(str(site.path)) == 0
 
 
@@ -96,10 +96,10 @@ def test_a_stage_at_its_time_limit_goes_on(
 def test_a_second_controller_is_refused_and_an_interrupted_one_cancels_its_jobs(site: Site) -> None:
     site.hold()  # the training lasts until the second has been refused
     mine, log = launch(site, "controller", "--partition", "cpu", "--", RETRIEVAL, step_seconds=2.0)
-    until((site.path / ".snakemake/controller.json").exists, "the first controller")
+    site.trained(1)
     second, other = launch(site, "controller", "--partition", "cpu", "--", RETRIEVAL)
     assert over(second, other) == "FAILED"
-    assert f"a controller is at work here (job {mine}" in other.read_text()
+    assert "Directory cannot be locked" in other.read_text()
     assert job(mine)["JobState"] == "RUNNING", log.read_text()
     site.release()
     site.trained(2)

@@ -120,6 +120,25 @@ class TestFresh:
         assert "dataset.root: data/moved is not a folder" in printed
         assert "config/demo.yaml" in printed
 
+    @pytest.mark.parametrize("options", [(), ("--no-hooks",)])
+    def test_a_locked_folder_is_left_alone_and_the_cure_is_named(
+        self, fresh: Workspace, options: tuple[str, ...]
+    ) -> None:
+        target = "results/detreidx/index/train.parquet"
+        with fresh.appended(".snakemake/locks/0.output.lock", f"{target}\n"):
+            printed = fresh.refused(target, *options)
+            assert "Directory cannot be locked" in printed
+            assert "It can be removed with the --unlock argument." in printed
+            assert (fresh.path / ".snakemake/locks/0.output.lock").exists()
+        assert not (fresh.path / target).exists()
+
+    def test_unlock_needs_nothing_else(self, fresh: Workspace) -> None:
+        lock = fresh.path / ".snakemake/locks/0.output.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+        assert "Unlocked working directory" in fresh.snakemake("--unlock")
+        assert not lock.exists()
+
 
 class TestAgain:
     def test_fault_21_everything_ran_once_and_a_second_run_does_nothing(

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from cluster import history, live, lock, watch
+from cluster import history, live, watch
 from reid import config as options
 from reid import fingerprint as stages
 from reid.artifacts import Results
@@ -21,11 +21,6 @@ from reid.synthetic.marks import STAMP
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
 )
-
-if workflow.is_main_process and lock.clear():
-    logger.warning(
-        "The Snakemake that locked this folder was killed: its lock is removed."
-    )
 
 try:
     for each in map(Path, workflow.configfiles):
