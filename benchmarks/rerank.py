@@ -29,8 +29,8 @@ from benchmarks.measure import (
     ratio,
     typical,
 )
+from reid.features.features import stack
 from reid.retrieval.distances import TILE
-from reid.retrieval.features import stack
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.products import Products
 from reid.retrieval.rerank import k_reciprocal, k_reciprocal_of_matrix

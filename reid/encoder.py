@@ -24,9 +24,9 @@ from reid.data.loading import loader, naming_dead_processes
 from reid.data.names import FrameNames, group
 from reid.data.sampler import sequential_batches
 from reid.errors import UserError
+from reid.features.extract import embed, restore
+from reid.features.features import Floats
 from reid.files import read_json
-from reid.retrieval.extract import embed, restore
-from reid.retrieval.features import Floats
 from reid.retrieval.rerank import Ranking, first_of_blocks
 from reid.retrieval.retrieve import distance_blocks, distances_of
 from reid.train.common import pick_device

@@ -23,7 +23,7 @@ ENTRIES = {
     "index": "reid.data.index",
     "stage1": "reid.train.stage1",
     "stage2": "reid.train.stage2",
-    "extract": "reid.retrieval.extract",
+    "extract": "reid.features.extract",
     "tune": "reid.retrieval.tune",
     "retrieve": "reid.retrieval.retrieve",
     "submission": "reid.retrieval.submission",

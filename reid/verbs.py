@@ -236,7 +236,7 @@ def import_checkpoint(settings: Config, arguments: argparse.Namespace) -> None:
 )
 def extract(settings: Config, arguments: argparse.Namespace) -> None:
     """Extract the features of a protocol's tracklets with a trained model."""
-    from reid.retrieval import extract as extraction
+    from reid.features import extract as extraction
 
     extraction.run(settings, arguments.training, arguments.seed, arguments.protocol)
 

@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import save_file
 
 import reid.data.index
-import reid.retrieval.extract
+import reid.features.extract
 import reid.train.stage1
 import reid.train.stage2  # noqa: F401 - imported before the fork, for speed
 from reid.cli import main

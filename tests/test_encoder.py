@@ -14,8 +14,8 @@ from reid.artifacts import Results
 from reid.config import ReRanking
 from reid.encoder import Encoded
 from reid.errors import UserError
+from reid.features import extract
 from reid.files import write_json
-from reid.retrieval import extract
 from reid.retrieval.rerank import k_reciprocal
 from tests import trained
 from tests.clips import TINY, state_dict

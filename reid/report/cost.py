@@ -15,13 +15,13 @@ from reid.config import Clip, Config, Model
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
+from reid.features.extract import flips
 from reid.fingerprint import stage1_owners
 from reid.holdout import VALIDATION, part
 from reid.model import linear, network
 from reid.model.geometry import Geometry
 from reid.model.weights import read_geometry
 from reid.report.runs import Run, seconds_of
-from reid.retrieval.extract import flips
 from reid.train.common import identities_of
 from reid.train.params import stage_groups
 

@@ -13,10 +13,10 @@ from reid.config import Config, Report, ReRanking
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
+from reid.features import features as feature_files
+from reid.features.features import Floats
 from reid.report.measured import Measurement
 from reid.report.pictures import Album, Picture
-from reid.retrieval import features as feature_files
-from reid.retrieval.features import Floats
 from reid.retrieval.metrics import Metrics, score
 from reid.retrieval.products import device_for
 from reid.retrieval.retrieve import distance_blocks, labels, sides

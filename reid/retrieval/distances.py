@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.retrieval.features import Floats, squared_norms, stack
+from reid.features.features import Floats, squared_norms, stack
 from reid.retrieval.products import Products
 from reid.retrieval.scan import to_distances
 from reid.retrieval.threads import cores, one_thread_per_product, over_rows

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.retrieval.features import Floats
+from reid.features.features import Floats
 from reid.retrieval.neighbors import Neighbors
 from reid.retrieval.sets import (
     average,

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid.errors import UserError
+from reid.features.features import Floats, stack
 from reid.retrieval import neighbors
 from reid.retrieval.counting import grade_blends
 from reid.retrieval.distances import Distances
 from reid.retrieval.encoding import Encoding, expand, weigh
-from reid.retrieval.features import Floats, stack
 from reid.retrieval.jaccard import jaccard_rows
 from reid.retrieval.metrics import group
 from reid.retrieval.pairs import pairs_of_features

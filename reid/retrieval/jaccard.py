@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from reid.features.features import Floats
 from reid.retrieval.encoding import Encoding, Form
-from reid.retrieval.features import Floats
 from reid.retrieval.float16 import round_half
 from reid.retrieval.threads import over_rows
 

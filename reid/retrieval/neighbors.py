@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reid.features.features import Floats
 from reid.retrieval.distances import TILE, Distances
-from reid.retrieval.features import Floats
 from reid.retrieval.scan import SPARE, scan_columns, scan_rows, sort_nearest, spread_copies
 from reid.retrieval.threads import one_thread_per_product, over_pairs, over_rows
 

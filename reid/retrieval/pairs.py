@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from reid.features.features import Floats
 from reid.retrieval.encoding import PairDistances
-from reid.retrieval.features import Floats
 from reid.retrieval.neighbors import Neighbors
 from reid.retrieval.threads import over_rows
 

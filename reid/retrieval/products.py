@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from reid.errors import UserError
-from reid.retrieval.features import Floats
+from reid.features.features import Floats
 
 WORTH_A_GPU = 20_000
 """Rows from which on a GPU, when it may choose itself, is worth importing torch for."""

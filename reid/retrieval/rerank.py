@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid.errors import UserError
+from reid.features.features import Floats, stack
 from reid.retrieval import jaccard, neighbors
 from reid.retrieval.distances import Distances, row_blocks
 from reid.retrieval.encoding import Form, encode
-from reid.retrieval.features import Floats, stack
 from reid.retrieval.pairs import pairs_of_features
 from reid.retrieval.threads import cores
 

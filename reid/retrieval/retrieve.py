@@ -11,12 +11,12 @@ from reid.config import Config, ReRanking, chosen
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
+from reid.features import features as feature_files
+from reid.features.features import Floats
 from reid.files import sha256_of_file, write_json
-from reid.retrieval import features as feature_files
 from reid.retrieval.breakdown import Side, breakdown, quality
 from reid.retrieval.choice import reranking
 from reid.retrieval.distances import cosine_blocks
-from reid.retrieval.features import Floats
 from reid.retrieval.metrics import Metrics, Scores, score
 from reid.retrieval.products import device_for
 from reid.retrieval.rerank import k_reciprocal, k_reciprocal_blocks

@@ -20,8 +20,8 @@ from reid.config import Config, chosen
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
+from reid.features import features as feature_files
 from reid.files import replacing
-from reid.retrieval import features as feature_files
 from reid.retrieval.choice import reranking
 from reid.retrieval.products import device_for
 from reid.retrieval.retrieve import distances_of, sides

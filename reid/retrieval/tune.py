@@ -13,10 +13,10 @@ from reid.config import Config, chosen
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
+from reid.features import features as feature_files
 from reid.files import sha256_of_file, write_json
 from reid.fingerprint import tune_settings
 from reid.holdout import VALIDATION, part
-from reid.retrieval import features as feature_files
 from reid.retrieval.grid import Grid, Triple, search
 from reid.retrieval.metrics import score
 from reid.retrieval.products import device_for

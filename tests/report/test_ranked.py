@@ -9,10 +9,10 @@ import pytest
 from reid.config import Report
 from reid.data.stored import read_split
 from reid.errors import UserError
+from reid.features import features as feature_files
 from reid.report.cells import collect
 from reid.report.measured import Measurement, detailed, measurements, one_a_training
 from reid.report.ranked import by_capture_point, choose, draw_others, ranked_lists
-from reid.retrieval import features as feature_files
 from reid.retrieval.retrieve import distances_of, sides
 from tests.report.home import parsed
 from tests.retrieval.worlds import tracklet

@@ -23,7 +23,7 @@ from reid import config, fingerprint
 from reid.artifacts import Results
 from reid.config import Config, Training
 from reid.data import index
-from reid.retrieval import extract
+from reid.features import extract
 from reid.train import stage1, stage2
 from reid.train.interrupt import Interrupt
 from reid.train.session import Session

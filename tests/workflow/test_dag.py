@@ -228,7 +228,7 @@ class TestAgain:
         [
             ("reid/retrieval/metrics.py", {"retrieve": 27, "table": 1, "report": 1}),
             ("reid/report/table.py", {"table": 1, "report": 1}),
-            ("reid/retrieval/extract.py", {"extract": 18, "retrieve": 27, "table": 1, "report": 1}),
+            ("reid/features/extract.py", {"extract": 18, "retrieve": 27, "table": 1, "report": 1}),
             (
                 "reid/train/stage2.py",
                 {"stage2": 6, "extract": 18, "retrieve": 27, "table": 1, "report": 1},
