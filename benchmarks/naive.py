@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from reid.config import Losses
-from reid.model.geometry import Geometry
 from reid.model.network import Features
 from reid.model.text import TOKENS
+from reid.model.vit import Geometry
 from reid.train.losses import stage2_loss
 
 WIDTH = 256

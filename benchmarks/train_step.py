@@ -18,7 +18,7 @@ import torch
 from benchmarks.measure import describe_machine
 from benchmarks.towers import DTYPES, SHAPES, Pair, head, make_pair, peak, table, take_turns, work
 from reid.config import FineTune, Losses, Stage2
-from reid.model.finetune import trainable_groups
+from reid.model.param_groups import trainable_groups
 from reid.train.losses import stage2_loss
 
 

@@ -7,7 +7,7 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor
 
-from reid.model.geometry import VIT_B16, Geometry
+from reid.model.vit import VIT_B16, Geometry
 from reid.model.weights import Weights
 
 TINY = Geometry(
@@ -32,7 +32,7 @@ def open_clip_model(geometry: Geometry, image_size: int | tuple[int, int] | None
                 context_length=geometry.context,
                 vocab_size=geometry.vocabulary,
                 width=geometry.text_width,
-                heads=geometry.text_heads,
+                heads=geometry.text_width // 64,
                 layers=geometry.text_depth,
             ),
             quick_gelu=True,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reid import cli
-from reid.model.geometry import Geometry
+from reid.model.vit import Geometry
 from tests.clips import state_dict
 from tests.trees import make_tree
 from tests.workflow.workspace import ROOT, Workspace

@@ -13,7 +13,7 @@ from reid.data import index
 from reid.data.index import read_split
 from reid.files import write_json
 from reid.holdout import part
-from reid.model.finetune import trainable_groups
+from reid.model.param_groups import trainable_groups
 from reid.model.weights import load as load_weights
 from reid.train.common import identities_of, save_tensors
 from reid.train.stage2 import build_model, trained_tensors

@@ -15,8 +15,8 @@ from reid.data.stored import count_cameras
 from reid.errors import UserError
 from reid.holdout import VALIDATION, part
 from reid.model import network
-from reid.model.finetune import trainable_groups
 from reid.model.network import VideoReID
+from reid.model.param_groups import trainable_groups
 from reid.model.weights import load as load_weights
 from reid.progress import Progress
 from reid.train.common import (

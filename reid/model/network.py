@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from reid.config import Model
 from reid.errors import UserError
-from reid.model.backbone import FrameFeatures, VisualTower
-from reid.model.geometry import Geometry
-from reid.model.neck import Head
+from reid.model.heads import Head
 from reid.model.pooling import TemporalPool, frame_quality
 from reid.model.prompts import ConditionalPrompts
-from reid.model.reference import load_reference_checkpoint
+from reid.model.released import load_reference_checkpoint
+from reid.model.vit import FrameFeatures, Geometry, VisualTower, resize_positions
 from reid.model.weights import Weights
 
 __all__ = ["Features", "VideoReID", "build", "load_reference_checkpoint"]
@@ -56,7 +55,8 @@ class VideoReID(nn.Module):
             height=height,
             width=width,
             stride=options.stride or geometry.patch,
-            adapters=options.adapters,
+            spatial=options.adapters.width * options.adapters.spatial,
+            temporal=options.adapters.width * options.adapters.temporal,
         )
         self.prompts = (
             ConditionalPrompts(options.prompts, cameras=num_cameras, width=geometry.width)
@@ -161,5 +161,13 @@ def build(
             for name, tensor in weights.tensors.items()
             if name.startswith("visual.")
         }
-        model.visual.load(tower, model_config.positions)
+        tower["positional_embedding"] = resize_positions(
+            tower["positional_embedding"],
+            model.visual.rows,
+            model.visual.columns,
+            model_config.positions,
+        )
+        new, unknown = model.visual.load_state_dict(tower, strict=False)
+        assert not unknown, unknown
+        assert all(".spatial." in name or ".temporal." in name for name in new), new
     return model

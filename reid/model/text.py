@@ -5,10 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from reid.errors import UserError
-from reid.model.block import Transformer
-from reid.model.geometry import Geometry
-from reid.model.weights import Weights
+from reid.model.vit import Geometry, Transformer
 
 # "P P P P P P P P X X X X P P P P P P P P ." as CLIP's tokenizer writes it; the context is
 # padded with zeros to 77, but attention is causal, so nothing after the end token is read.
@@ -62,19 +59,11 @@ class IdentityContexts(nn.Module):
         return torch.cat([start, prefix, self.identity[labels], suffix, end], dim=1)
 
 
-def build(weights: Weights, *, classes: int) -> tuple[TextTower, IdentityContexts]:
-    """The frozen text tower of these weights, and fresh contexts for `classes` identities."""
-    if weights.geometry.vocabulary <= max(TOKENS):
-        raise UserError(
-            f"{weights.source}: vocabulary of {weights.geometry.vocabulary} tokens: "
-            f"expected CLIP's 49408"
-        )
-    tower = TextTower(weights.geometry)
-    tower.load_state_dict(_text_tensors(weights.tensors))
+def build(
+    tensors: Mapping[str, Tensor], geometry: Geometry, *, classes: int
+) -> tuple[TextTower, IdentityContexts]:
+    """The frozen text tower of CLIP weights, and fresh contexts for `classes` identities."""
+    tower = TextTower(geometry)
+    tower.load_state_dict({name: tensors[name] for name in tower.state_dict()})
     tower.requires_grad_(False)
-    return tower, IdentityContexts(classes, weights.tensors["token_embedding.weight"])
-
-
-def _text_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    outside = ("visual.", "token_embedding.", "logit_scale")
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(outside)}
+    return tower, IdentityContexts(classes, tensors["token_embedding.weight"])

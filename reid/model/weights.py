@@ -7,6 +7,7 @@ and of a TorchScript archive only the tensors (reid.model.torchscript).
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from reid.config import OPEN_CLIP_PREFIX
 from reid.errors import UserError
 from reid.files import sha256_of_file
 from reid.model import torchscript
-from reid.model.geometry import Geometry, geometry_of
+from reid.model.text import TOKENS, TextTower
+from reid.model.vit import Geometry, VisualTower
 
 _METADATA = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's state dicts that are no weights."""
+_UNUSED = ("logit_scale",)
+"""Tensors that may be there or not: nothing here reads them."""
 _MASK = "attn_mask"
 """A constant of OpenAI's text blocks, stored in traced archives like a parameter."""
 
@@ -93,21 +97,6 @@ def _demand_file(path: Path, hint: str) -> None:
         raise UserError(f"weights {path} do not exist: {hint}") from None
     except OSError as error:
         raise UserError(f"weights {path} cannot be read ({error.strerror}): {hint}") from None
-
-
-def resize_positions(table: Tensor, rows: int, columns: int, mode: str) -> Tensor:
-    """Resize a position table (1 + g*g, d) to (1 + rows*columns, d); the class row is kept.
-
-    `bilinear` without antialiasing is the released code's, see MODEL section 4.1.
-    """
-    grid = math.isqrt(table.shape[0] - 1)
-    if (rows, columns) == (grid, grid):
-        return table
-    square = table[1:].T.reshape(1, -1, grid, grid)
-    resized = torch.nn.functional.interpolate(
-        square, size=(rows, columns), mode=mode, align_corners=False
-    )
-    return torch.cat([table[:1], resized.flatten(2)[0].T])
 
 
 def _read(path: Path, device: str = "cpu") -> Mapping[Any, object]:
@@ -182,3 +171,77 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensors[name].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def geometry_of(tensors: Mapping[str, Tensor], source: str) -> Geometry:
+    """Read the sizes of both towers from the shapes of their tensors (OpenAI names).
+
+    Raises UserError naming a tensor that is missing, unknown, or at odds with the others.
+    """
+
+    def shape(name: str, dimensions: int) -> torch.Size:
+        if name not in tensors:
+            raise UserError(f"{source}: no tensor {name!r}: expected CLIP ViT weights")
+        if tensors[name].dim() != dimensions:
+            raise UserError(
+                f"{source}: {name} has shape {tuple(tensors[name].shape)}: "
+                f"expected {dimensions} dimensions as in CLIP"
+            )
+        return tensors[name].shape
+
+    width, _, patch, _ = shape("visual.conv1.weight", 4)
+    positions = shape("visual.positional_embedding", 2)[0] - 1
+    context, text_width = shape("positional_embedding", 2)
+    geometry = Geometry(
+        width=width,
+        depth=_depth(tensors, "visual.", source),
+        patch=patch,
+        grid=math.isqrt(positions),
+        embed=shape("visual.proj", 2)[1],
+        text_width=text_width,
+        text_depth=_depth(tensors, "", source),
+        context=context,
+        vocabulary=shape("token_embedding.weight", 2)[0],
+    )
+    if geometry.grid**2 != positions:
+        raise UserError(f"{source}: {positions} visual positions are no square grid")
+    if width % 64 or text_width % 64:
+        raise UserError(
+            f"{source}: widths {width} (visual) and {text_width} (text) "
+            "must be multiples of 64, the width of a CLIP attention head"
+        )
+    if geometry.vocabulary <= max(TOKENS):
+        raise UserError(
+            f"{source}: vocabulary of {geometry.vocabulary} tokens: expected CLIP's 49408"
+        )
+    expected = _expected_shapes(geometry)
+    given = {name: tensor.shape for name, tensor in tensors.items() if name not in _UNUSED}
+    for problem, names in (
+        ("lack", expected.keys() - given.keys()),
+        ("have unknown", given.keys() - expected.keys()),
+        ("have misshapen", {n for n in expected.keys() & given.keys() if expected[n] != given[n]}),
+    ):
+        if names:
+            raise UserError(f"{source}: weights {problem} tensors: {', '.join(sorted(names)[:3])}")
+    return geometry
+
+
+def _depth(tensors: Mapping[str, Tensor], tower: str, source: str) -> int:
+    pattern = re.compile(rf"{tower}transformer\.resblocks\.(\d+)\.")
+    blocks = {match[1] for name in tensors if (match := pattern.match(name))}
+    if not blocks:
+        raise UserError(f"{source}: no tensors {tower}transformer.resblocks.*: expected CLIP's")
+    return len(blocks)
+
+
+def _expected_shapes(geometry: Geometry) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of every tensor of a CLIP with a ViT, as OpenAI publishes it."""
+    side = geometry.grid * geometry.patch
+    with torch.device("meta"):
+        visual = VisualTower(geometry, height=side, width=side, stride=geometry.patch)
+        text = TextTower(geometry)
+    return {
+        **{f"visual.{name}": tensor.shape for name, tensor in visual.state_dict().items()},
+        **{name: tensor.shape for name, tensor in text.state_dict().items()},
+        "token_embedding.weight": (geometry.vocabulary, geometry.text_width),
+    }

@@ -18,8 +18,8 @@ from reid.errors import UserError
 from reid.features.extract import flips
 from reid.fingerprint import stage1_owners
 from reid.holdout import VALIDATION, part
-from reid.model import linear, network
-from reid.model.geometry import Geometry
+from reid.model import network
+from reid.model.vit import Geometry
 from reid.model.weights import read_geometry
 from reid.report.runs import Run, seconds_of
 from reid.train.common import identities_of
@@ -119,7 +119,7 @@ def macs_per_frame(model: Model, clip: Clip, geometry: Geometry) -> float:
             torch.empty(1, 3),
             torch.ones(1, clip.frames),
         )
-        with FlopCounterMode(display=False, custom_mapping=linear.OPERATIONS) as counter:
+        with FlopCounterMode(display=False) as counter:
             built.embed(*inputs)
     operations: int = counter.get_total_flops()
     return operations / 2 / clip.frames

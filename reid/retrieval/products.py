@@ -1,12 +1,9 @@
 """Inner products of feature rows in blocks: by NumPy, or by torch where it is loaded anyway."""
 
-import sys
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from reid.errors import UserError
 from reid.features.features import Floats
@@ -22,17 +19,11 @@ class Products:
     """Products of rows of one (N, D) float32 array with rows of it."""
 
     def __init__(self, features: Floats, device: str | None = None) -> None:
-        """device: a torch device such as `cuda`; None multiplies on the CPU.
-
-        There NumPy is as good as torch, unless its OpenBLAS does not know the processor or was told
-        of another one (OPENBLAS_CORETYPE). So torch is used if it is loaded, not loaded for this.
-        """
+        """device: a torch device such as `cuda`; None multiplies on the CPU by NumPy."""
         self.features = features
         self._by_torch: TorchProduct | None = None
         if device is not None:
             self._by_torch = _on_device(features, device)
-        elif "torch" in sys.modules:
-            self._by_torch = _by_onednn(features)
 
     def __call__(self, rows: slice, columns: slice) -> Floats:
         """features[rows] @ features[columns].T, float32, in an array of its own."""
@@ -52,28 +43,6 @@ def _on_device(features: Floats, device: str) -> TorchProduct:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {device!r} cannot hold the features: {reason}") from None
     return lambda rows, columns: tensor[rows] @ tensor[columns].T
-
-
-def _by_onednn(features: Floats) -> TorchProduct | None:
-    import torch
-
-    from reid.model import linear
-
-    if not linear.AVAILABLE:
-        return None
-    tensor = torch.from_numpy(features)
-
-    def product(rows: slice, columns: slice) -> torch.Tensor:
-        with _openmp().limit(limits=1):  # of the calling thread only
-            return linear.product(tensor[rows], tensor[columns])
-
-    return product
-
-
-@cache
-def _openmp() -> ThreadpoolController:
-    """The threads of torch, which must be loaded."""
-    return ThreadpoolController().select(user_api="openmp")
 
 
 def device_for(choice: str, rows: int) -> str | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from reid.config import Runtime, Schedule
 from reid.errors import Stopped, UserError
 from reid.files import append_json_line
-from reid.model.finetune import Group
+from reid.model.param_groups import Group
 from reid.progress import Progress
 from reid.train.board import Board
 from reid.train.checkpoint import Checkpoints, Position

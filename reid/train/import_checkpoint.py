@@ -16,8 +16,8 @@ from reid.errors import UserError
 from reid.files import sha256_of_file
 from reid.holdout import part
 from reid.model import network
-from reid.model.finetune import trainable_groups
 from reid.model.network import VideoReID
+from reid.model.param_groups import trainable_groups
 from reid.model.weights import load as load_weights
 from reid.model.weights import read_tensors
 from reid.train.common import identities_of, save_tensors

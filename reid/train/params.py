@@ -9,9 +9,9 @@ from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.holdout import part
 from reid.model import network
-from reid.model.finetune import Group, describe, frozen_groups, trainable_groups
-from reid.model.geometry import VIT_B16, VIT_L14, Geometry
+from reid.model.param_groups import Group, describe, frozen_groups, trainable_groups
 from reid.model.text import IdentityContexts, TextTower
+from reid.model.vit import VIT_B16, VIT_L14, Geometry
 from reid.model.weights import read_geometry
 from reid.train.common import identities_of
 

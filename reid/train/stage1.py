@@ -17,7 +17,7 @@ from reid.errors import UserError
 from reid.files import sha256_of_file
 from reid.holdout import part
 from reid.model import network, text
-from reid.model.finetune import Group
+from reid.model.param_groups import Group
 from reid.model.text import IdentityContexts, TextTower
 from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
@@ -64,7 +64,9 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     )
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "stage 1"))
-        tower, contexts = text.build(weights, classes=len(set(dataset.labels)))
+        tower, contexts = text.build(
+            weights.tensors, weights.geometry, classes=len(set(dataset.labels))
+        )
     tower, contexts = tower.to(engine.device), contexts.to(engine.device)
     if training.stage1.epochs:
         images, labels = cache_images(

@@ -19,8 +19,8 @@ from reid.data.stored import count_cameras
 from reid.files import sha256_of_file
 from reid.holdout import part
 from reid.model import network
-from reid.model.finetune import Group, describe, trainable_groups
 from reid.model.network import Features, VideoReID
+from reid.model.param_groups import Group, describe, trainable_groups
 from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
 from reid.train import memory

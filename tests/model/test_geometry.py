@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from reid.config import FineTune, Model, Pooling, Prompts, Stage2
 from reid.model import network, text
-from reid.model.finetune import trainable_groups
-from reid.model.geometry import VIT_B16, VIT_L14, Geometry
 from reid.model.network import VideoReID
+from reid.model.param_groups import trainable_groups
 from reid.model.text import IdentityContexts, TextTower
+from reid.model.vit import VIT_B16, VIT_L14, Geometry
 from reid.train.losses import stage2_loss
 from tests.clips import random_weights
 
@@ -134,7 +134,7 @@ def built(request: pytest.FixtureRequest) -> tuple[Sizes, VideoReID, Tensor]:
     torch.manual_seed(0)
     options = Model(prompts=Prompts(length=4), pooling=Pooling(kind="attention", quality=True))
     model = network.build(options, num_classes=3, num_cameras=3, weights=weights)
-    tower, contexts = text.build(weights, classes=3)
+    tower, contexts = text.build(weights.tensors, weights.geometry, classes=3)
     with torch.no_grad():
         bank = tower(contexts(torch.arange(3)))
     return sizes, model, bank

@@ -6,8 +6,7 @@ import torch
 
 from reid.config import Adapters, Model, Prompts
 from reid.model import network, text
-from reid.model.geometry import VIT_B16, VIT_L14, Geometry
-from reid.model.weights import resize_positions
+from reid.model.vit import VIT_B16, VIT_L14, Geometry, resize_positions
 from tests.clips import TINY, open_clip_model, random_weights, state_dict
 
 PLAIN = Model(prompts=Prompts(length=0), adapters=Adapters(spatial=False, temporal=False))
@@ -45,7 +44,7 @@ def test_visual_tower_equals_open_clip(geometry: Geometry, size: tuple[int, int]
 @pytest.mark.parametrize("geometry", [TINY, VIT_B16, VIT_L14], ids=["tiny", "B/16", "L/14"])
 def test_text_tower_equals_open_clip(geometry: Geometry) -> None:
     weights = random_weights(geometry)
-    tower, contexts = text.build(weights, classes=5)
+    tower, contexts = text.build(weights.tensors, weights.geometry, classes=5)
     labels = torch.tensor([4, 0])
     embeddings = contexts(labels)
     theirs = open_clip_model(geometry)

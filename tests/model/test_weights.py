@@ -17,6 +17,7 @@ from reid.config import Model, Prompts
 from reid.errors import UserError
 from reid.files import sha256_of_file
 from reid.model import network, weights
+from reid.model.vit import resize_positions
 from tests.clips import TINY, random_weights, state_dict
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -358,7 +359,7 @@ def test_loaded_tower_has_the_tensors_of_the_file() -> None:
 def test_positions_are_resized_by_hand() -> None:
     """A 2 x 2 grid to 1 x 4: bilinear weights by hand, the class row kept (MODEL 4.1)."""
     table = torch.tensor([[9.0], [0.0], [8.0], [4.0], [12.0]])
-    resized = weights.resize_positions(table, 1, 4, "bilinear")
+    resized = resize_positions(table, 1, 4, "bilinear")
     # One row: the mean of both rows, 2 and 10. Columns at 1/4 steps: clamped, 1/4, 3/4, clamped.
     assert resized[:, 0].tolist() == [9.0, 2.0, 4.0, 8.0, 10.0]
-    assert torch.equal(weights.resize_positions(table, 2, 2, "bilinear"), table)
+    assert torch.equal(resize_positions(table, 2, 2, "bilinear"), table)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reid.config import Adapters, Clip, Model, Pooling, Prompts
-from reid.model.geometry import VIT_B16
+from reid.model.vit import VIT_B16
 from reid.report import runs
 from reid.report.cells import collect
 from reid.report.cost import costs, macs_per_frame, stage_hours

@@ -11,9 +11,9 @@ from reid import config
 from reid.config import FineTune, Stage2, Training
 from reid.errors import UserError
 from reid.model import network, text
-from reid.model.finetune import frozen_groups, trainable_groups
-from reid.model.geometry import VIT_B16, VIT_L14, Geometry
 from reid.model.network import VideoReID
+from reid.model.param_groups import frozen_groups, trainable_groups
+from reid.model.vit import VIT_B16, VIT_L14, Geometry
 from reid.train.losses import contrastive, stage2_loss
 from reid.train.params import stage_groups
 from tests.clips import TINY, random_weights
@@ -174,7 +174,8 @@ def test_more_blocks_than_there_are_is_an_error() -> None:
 
 
 def test_stage_1_moves_the_contexts_only() -> None:
-    tower, contexts = text.build(random_weights(TINY), classes=5)
+    weights = random_weights(TINY)
+    tower, contexts = text.build(weights.tensors, weights.geometry, classes=5)
     labels = torch.tensor([0, 0, 4, 4])
     images = torch.randn(4, TINY.embed, generator=torch.Generator().manual_seed(1))
     texts = tower(contexts(labels))

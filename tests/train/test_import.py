@@ -16,7 +16,7 @@ from reid.config import Clip
 from reid.data.dataset import TrackletDataset
 from reid.data.normalize import normalize
 from reid.data.stored import read_split
-from reid.model.weights import resize_positions
+from reid.model.vit import resize_positions
 from tests.clips import TINY, state_dict
 from tests.trees import make_tree
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from reid.config import Adapters, Clip, ColorJitter, Model, Pooling, Prompts, Runtime, Training
 from reid.data.dataset import Batch
 from reid.errors import UserError
-from reid.model.finetune import trainable_groups
-from reid.model.geometry import VIT_L14, Geometry
 from reid.model.network import VideoReID
+from reid.model.param_groups import trainable_groups
+from reid.model.vit import VIT_L14, Geometry
 from reid.train import memory
 from reid.train.distributed import World, join, leave
 from reid.train.engine import Engine
@@ -125,13 +125,11 @@ def test_micro_batches_give_the_loss_and_gradient_of_the_whole(
 def test_activation_checkpointing_gives_the_same(
     whole: tuple[dict[str, float], dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import reid.model.backbone as backbone
+    from reid.model import vit
 
     used = []
-    original = backbone.checkpoint
-    monkeypatch.setattr(
-        backbone, "checkpoint", lambda *a, **k: (used.append(1), original(*a, **k))[1]
-    )
+    original = vit.checkpoint
+    monkeypatch.setattr(vit, "checkpoint", lambda *a, **k: (used.append(1), original(*a, **k))[1])
     terms, gradients = step(a_model(Runtime(device="cpu", activation_checkpointing=True)))
     assert len(used) == TINY.depth - 1
     assert_equal(terms, whole[0], 1e-6)

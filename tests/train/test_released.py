@@ -8,7 +8,7 @@ import torch
 from reid import config
 from reid.config import Config
 from reid.model import network
-from reid.model.finetune import trainable_groups
+from reid.model.param_groups import trainable_groups
 from reid.train.schedule import learning_rate
 from reid.train.stage2 import trained_tensors
 from tests.clips import TINY, random_weights

@@ -1,6 +1,6 @@
 """BNNeck: batch norm between a feature and its identity classifier (MODEL 4.3, 6)."""
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reid.config import Neck
@@ -19,12 +19,7 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, width) -> logits (B, C)."""
-        if self.instance_norm:
-            features = standardize(features)
+        if self.instance_norm:  # (u - mean) / sqrt(var + 1e-5) over the channels of each sample
+            features = F.layer_norm(features, features.shape[-1:], eps=1e-5)
         logits: Tensor = self.classifier(self.norm(features))
         return logits
-
-
-def standardize(features: Tensor) -> Tensor:
-    """(u - mean) / sqrt(var + 1e-5) over the channels of each sample. (B, C) -> (B, C)."""
-    return torch.nn.functional.layer_norm(features, features.shape[-1:], eps=1e-5)
