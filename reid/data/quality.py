@@ -8,10 +8,8 @@ check/histograms.png the same to look at
 """
 
 import csv
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -30,6 +28,7 @@ from reid.data.layout import Tracklet
 from reid.data.stored import check_fresh, read_split
 from reid.errors import UserError
 from reid.files import replacing
+from reid.processes import worker_pool
 from reid.progress import Progress
 
 HEIGHTS = (0, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 65536)
@@ -169,7 +168,7 @@ def _each(look: "partial[Seen]", tracklets: Sequence[Tracklet], workers: int) ->
     if not workers:
         yield from map(look, tracklets)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(look, tracklets, chunksize=8)
 
 

@@ -1,0 +1,67 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from reid.processes import worker_pool
+
+PARENT = """
+import os, sys, time
+from reid.processes import worker_pool
+
+def busy(seconds):
+    print(os.getpid(), flush=True)
+    end = time.monotonic() + seconds
+    while seconds and time.monotonic() < end:
+        pass
+    time.sleep(0.5)  # so that the next task goes to another worker
+
+if __name__ == "__main__":
+    with worker_pool(2) as pool:
+        list(pool.map(busy, [float(sys.argv[1])] * 2))
+        print("idle", flush=True)
+        time.sleep(600)
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("seconds", [0, 600], ids=["idle", "busy"])
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM], ids=lambda kill: kill.name)
+def test_workers_end_when_their_parent_is_killed(
+    tmp_path: Path, seconds: int, kill: signal.Signals
+) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen(
+        [sys.executable, str(script), str(seconds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    ) as parent:
+        assert parent.stdout is not None
+        workers = {int(parent.stdout.readline()) for _ in range(2)}
+        if not seconds:
+            assert parent.stdout.readline() == "idle\n"
+        assert len(workers) == 2
+        assert all(map(is_running, workers))
+        parent.send_signal(kill)
+        parent.wait(60)
+        deadline = time.monotonic() + 30
+        while any(map(is_running, workers)):
+            assert time.monotonic() < deadline, f"{workers} outlive their parent"
+            time.sleep(0.05)
+
+
+def test_results_come_back() -> None:
+    with worker_pool(1) as pool:
+        assert list(pool.map(abs, [-1, 2])) == [1, 2]
