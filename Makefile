@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slurm testbed testbed-down docs lint help
+.PHONY: demo test golden test-slurm testbed testbed-down docs lint help
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -25,6 +25,9 @@ test: $(INSTALLED) ## run all tests but those on a real Slurm
 test-slurm: $(INSTALLED) ## run the tests on a real Slurm: the testbed, which is started and stopped
 	@echo "==> pytest tests/slurm: several at a time, they mostly wait"
 	OMP_NUM_THREADS=1 $(BIN)/python -m cluster.testbed run $(BIN)/python -m pytest tests/slurm -n 6 --dist loadgroup $(ONLY)
+
+golden: $(INSTALLED) ## renew the recorded numbers of the smallest experiment, after a change on purpose
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.golden
 
 testbed: $(INSTALLED) ## start a real Slurm on this machine to test on (root, Debian's slurm-wlm and munge)
 	$(BIN)/python -m cluster.testbed up
