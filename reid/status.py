@@ -22,7 +22,7 @@ from reid.holdout import VALIDATION
 from reid.progress import duration
 from reid.retrieval.choice import outdated
 from reid.synthetic.marks import MANIFEST
-from reid.train.lease import holder
+from reid.train.lease import owner_of
 
 State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]
 """`unfinished`: was begun and has no result; whether it still runs only its log can tell.
@@ -188,14 +188,11 @@ def _of_training(job: Job, folder: Path) -> Status:
     if last["event"] != "start":
         state: State = "stopped" if last["event"] == "stopped" else "failed"
         return Status(job, state, ", ".join([*words, f"{last['time']}: {last['reason']}"]))
-    at_work = holder(folder)
-    if at_work is None:
+    owner = owner_of(folder)
+    if owner is None:
         return Status(job, "failed", ", ".join([*words, "killed: it left no word"]))
-    by = f"process {at_work.pid} on {at_work.host}"
-    if at_work.job:
-        by += f", Slurm job {at_work.job}"
-    life = f"last sign of life {duration(at_work.silence)} ago"
-    return Status(job, "running", ", ".join([*words, by, life]))
+    heartbeat = f"last heartbeat {duration(owner.silence)} ago"
+    return Status(job, "running", ", ".join([*words, str(owner), heartbeat]))
 
 
 def _position(journal: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Lab:
 
     def configure(self, training: Mapping[str, Any] = TRAINING, **runtime: Any) -> None:
         """Write the configuration."""
-        defaults = {"workers": 0, "device": "cpu", "tensorboard": False}
+        defaults = {"device": "cpu", "tensorboard": False}
         content = {
             "dataset": {"name": "tiny", "root": "data"},
             "backbones": {"tiny": {"weights": "tiny.safetensors"}},
@@ -66,15 +67,19 @@ class Lab:
         environment: Mapping[str, str] | None = None,
         before: Callable[[], None] | None = None,
     ) -> int:
-        """Fork a process that runs `reid VERB...` here; returns its process id.
+        """Fork a process that runs `reid VERB...` here, in a process group of its own.
 
-        `before` runs in it first: the place to inject a fault. Its output goes to `log`.
+        Returns its process id. `before` runs in it first: the place to inject a fault. Its output
+        goes to `log`.
         """
         pid = os.fork()
         if pid:
+            with suppress(PermissionError):  # has done it itself and runs something else by now
+                os.setpgid(pid, pid)
             return pid
         code = 99
         try:
+            os.setpgid(0, 0)
             os.chdir(self.folder)
             log = os.open("log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
             os.dup2(log, 1)
@@ -122,6 +127,14 @@ def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Poll until the condition holds; fails after some time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def slow_steps() -> None:
     """A `before` of `Lab.start`: time to do something between two steps."""
     original = torch.optim.Adam.step
@@ -133,15 +146,15 @@ def slow_steps() -> None:
     torch.optim.Adam.step = step  # type: ignore[method-assign]
 
 
-def kill_after(pid: int, seconds: float, number: int = signal.SIGKILL) -> int:
-    """Send a signal after some time, unless the process ends before; returns its exit code."""
+def kill_after(pid: int, seconds: float, *, group: bool = False) -> int:
+    """SIGKILL a process, or its group, after some time unless it ends before; its exit code."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
-    os.kill(pid, number)
+    (os.killpg if group else os.kill)(pid, signal.SIGKILL)
     return wait(pid)
 
 
@@ -151,7 +164,7 @@ def remains(run: Path, stage: str = "stage2") -> dict[str, Any]:
     files = {path.name: path.read_bytes() for path in sorted(run.glob(f"{stage}.*"))}
     files.pop(f"{stage}.speed.jsonl")  # times differ
     state = torch.load(last, weights_only=True)
-    del state["random"]  # of the process; training draws nothing from it
+    del state["state"]["random"]  # of the process; training draws nothing from it
     return {**files, last.name: _plain(state)}
 
 

@@ -7,6 +7,7 @@ however long the consumer keeps it; when none is free, the batch travels by itse
 """
 
 import mmap
+import signal
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,7 @@ def _from_processes(
         num_workers=workers,
         prefetch_factor=_PREFETCH,
         collate_fn=_as_it_is,
+        worker_init_fn=_ignore_signals,
         multiprocessing_context="fork",  # the slots are inherited
         # Else the loader draws its base seed from the global generator.
         generator=torch.Generator().manual_seed(0),
@@ -63,6 +65,13 @@ def _from_processes(
             if isinstance(done, UserError):
                 raise done
             yield ring.batch(done)
+
+
+def _ignore_signals(_: int) -> None:
+    """Leave SIGTERM and Ctrl-C to the trainer: Slurm and terminals send them to its processes too,
+    and it still needs batches to finish its step and save. It ends its processes itself."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -1,23 +1,30 @@
-"""Checkpoints that are whole or not there (FAULTS 1-7).
+"""Checkpoints that are whole or absent (FAULTS 1-7).
 
-A checkpoint is a file of tensors and a marker. The file is written under a temporary name,
-synced and renamed; the marker, with the file's hash, follows only then. A reader trusts only
-markers, checks the hash, and falls back to the one before.
+A checkpoint is one file, `EEEEE-SSSSSSS.pt`, named by the next epoch and step: what `torch.save`
+writes, its SHA-256 and a mark. It is written under a temporary name, synced and renamed, so a
+killed process leaves the whole file or none. Files without the mark are never changed or deleted.
 """
 
 import hashlib
 import io
 import json
-import threading
+import os
+import re
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from reid.errors import Unresumable, UserError
-from reid.files import replacing, write_json
+from reid.claim import is_temporary
+from reid.errors import Unresumable
+from reid.files import replacing
+
+MARK = b"xfd-reid checkpoint\n"
+_NAME = re.compile(r"\d{5}-\d{7}\.pt")
+_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -28,140 +35,131 @@ class Position:
     step: int = 0
 
 
-@dataclass(frozen=True)
-class Restored:
-    """A checkpoint as read back."""
-
-    position: Position
-    state: dict[str, Any]
-
-
 class Checkpoints:
-    """The checkpoints of one stage in one folder; written by a thread while training goes on."""
+    """The checkpoints of one stage in one folder, written by a thread while training goes on."""
 
     def __init__(self, folder: Path, *, keep: int, facts: Mapping[str, Any]) -> None:
         """`facts`: what a run must share with the one that it resumes; JSON-able."""
-        self.folder, self.keep = folder, keep
-        # As they will be read back: JSON knows no tuples.
-        self.facts = json.loads(json.dumps(facts))
-        self._writer: threading.Thread | None = None
-        self._failure: OSError | None = None
+        self.folder, self.keep, self.facts = folder, keep, dict(facts)
+        self._writer = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
 
-    def save(self, position: Position, state: Mapping[str, Any], *, complete: bool = False) -> None:
+    def save(self, position: Position, state: Mapping[str, Any], *, complete: bool) -> None:
         """Start to write a checkpoint. `state` may change as soon as this returns.
 
-        Raises UserError if writing this one or the one before failed; those before that stay.
+        Raises OSError if the previous one could not be written; those before it are kept.
         """
         self.wait()
-        content = io.BytesIO()
-        torch.save(dict(state), content)
-        marker = {
+        whole = {
             "epoch": position.epoch,
             "step": position.step,
             "complete": complete,
             "facts": self.facts,
+            "state": dict(state),
         }
-        self._writer = threading.Thread(
-            target=self._write, args=(position, content.getbuffer(), marker)
-        )
-        self._writer.start()
+        content = io.BytesIO()
+        torch.save(whole, content)
+        content.write(hashlib.sha256(content.getbuffer()).digest() + MARK)
+        path = self.folder / f"{position.epoch:05}-{position.step:07}.pt"
+        self._pending = self._writer.submit(self._write, path, content.getbuffer())
 
     def wait(self) -> None:
-        """Wait until the last `save` is on disk. Raises UserError if it failed."""
-        if self._writer is not None:
-            self._writer.join()
-            self._writer = None
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise UserError(
-                f"checkpoint in {self.folder} could not be written ({failure}): free space, then "
-                "run the same command again; the checkpoints before it are intact"
-            )
+        """Wait until the last `save` is on disk. Raises OSError if it failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
-    def restore(self) -> Restored | None:
-        """The newest checkpoint that is whole, or None if there never was one.
+    def restore(self) -> tuple[Position, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, or None if there is none.
 
-        Raises Unresumable when the run was made with other facts, or when all checkpoints are
-        damaged: it never starts from zero where work was done. A finished run of other facts is
-        no obstacle: nothing of it is left to resume.
+        None as well when the newest belongs to a finished run of other facts.
+
+        Raises:
+            Unresumable: when the newest belongs to an unfinished run of other facts, or when there
+                are checkpoints but all are damaged: training never starts again unasked.
         """
-        self._sweep()
-        markers = sorted(self.folder.glob("*.json"), reverse=True)
-        for marker in markers:
+        paths = sorted(self._named(), reverse=True)
+        for path in paths:
             try:
-                recorded = json.loads(marker.read_text(encoding="utf-8"))
-                content = marker.with_suffix(".pt").read_bytes()
-                if hashlib.sha256(content).hexdigest() != recorded["sha256"]:
-                    raise ValueError("its hash is wrong")
-            except (OSError, ValueError, KeyError) as error:
-                print(f"warning: checkpoint {marker.stem} is damaged ({error}); trying the one "
-                      "before", flush=True)  # fmt: skip
-                continue
-            if recorded["facts"] != self.facts:
-                if recorded["complete"]:
-                    print(f"{self.folder}: a finished run of other settings; starting anew",
-                          flush=True)  # fmt: skip
-                    self.clear()
-                    return None
-                raise Unresumable(
-                    f"{self.folder} holds an unfinished run of other settings: "
-                    f"{difference(recorded['facts'], self.facts)}. Change them back to resume, "
-                    "or throw its progress away: delete that folder and start as you did"
+                found = _read(path)
+            except (OSError, ValueError) as error:
+                print(
+                    f"warning: checkpoint {path.stem} is damaged ({error}); trying the one before",
+                    flush=True,
                 )
-            state = torch.load(io.BytesIO(content), weights_only=True)
-            return Restored(Position(recorded["epoch"], recorded["step"]), state)
-        if markers:
+                continue
+            if found["facts"] == self.facts:
+                return Position(found["epoch"], found["step"]), found["state"]
+            if found["complete"]:
+                print(f"{self.folder}: a finished run of other settings; starting anew", flush=True)
+                return None
             raise Unresumable(
-                f"all {len(markers)} checkpoints in {self.folder} are damaged: restore them from "
+                f"{self.folder} holds an unfinished run of other settings: "
+                f"{difference(found['facts'], self.facts)}. Change them back to resume, or throw "
+                "its progress away: delete that folder and start as you did"
+            )
+        if paths:
+            raise Unresumable(
+                f"all {len(paths)} checkpoints in {self.folder} are damaged: restore them from "
                 "a backup, or begin again: delete that folder and start as you did"
             )
         return None
 
     def clear(self) -> None:
         """Delete all checkpoints."""
-        for path in (*self.folder.glob("*.json"), *self.folder.glob("*.pt")):
-            path.unlink(missing_ok=True)
+        for path in self._named():
+            if _is_marked(path):
+                path.unlink()
 
-    def _write(self, position: Position, content: memoryview, marker: dict[str, Any]) -> None:
-        path = self.folder / f"{position.epoch:05}-{position.step:07}.pt"
-        try:
-            with replacing(path) as temporary:
-                temporary.write_bytes(content)
-            digest = hashlib.sha256(content).hexdigest()
-            write_json(path.with_suffix(".json"), {"sha256": digest, **marker})
-            self._trim(path.with_suffix(".json"))
-        except OSError as error:
-            self._failure = error
+    def _named(self) -> list[Path]:
+        return [p for p in self.folder.glob("*.pt") if _NAME.fullmatch(p.name) and p.is_file()]
+
+    def _write(self, path: Path, content: memoryview) -> None:
+        for leftover in self.folder.glob(".*.tmp"):
+            if is_temporary(leftover.name, lambda name: _NAME.fullmatch(name) is not None):
+                leftover.unlink()
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+        self._trim(path)
 
     def _trim(self, newest: Path) -> None:
-        """Keep the newest `keep`, and none that is ahead of the newest (of an older run)."""
-        markers = sorted(self.folder.glob("*.json"))
-        place = markers.index(newest)
-        for old in markers[: max(0, place + 1 - self.keep)] + markers[place + 1 :]:
-            old.unlink()
-            old.with_suffix(".pt").unlink(missing_ok=True)
+        """Keep the newest `keep`, and none ahead of the newest: that is of an abandoned run."""
+        paths = sorted(path for path in self._named() if _is_marked(path))
+        place = paths.index(newest)
+        for path in paths[: max(0, place + 1 - self.keep)] + paths[place + 1 :]:
+            path.unlink()
 
-    def _sweep(self) -> None:
-        """Remove what a killed writer left: temporary files, and files without a marker."""
-        for left in self.folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
-        for path in self.folder.glob("*.pt"):
-            if not path.with_suffix(".json").exists():
-                path.unlink(missing_ok=True)
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint. Raises OSError, and ValueError when it is damaged."""
+    content = path.read_bytes()
+    end = len(content) - _DIGEST - len(MARK)
+    if content[max(0, end) :] != hashlib.sha256(content[: max(0, end)]).digest() + MARK:
+        raise ValueError("its hash is wrong")
+    found: dict[str, Any] = torch.load(io.BytesIO(content[:end]), weights_only=True)
+    return found
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a file ends with the mark, and so is a checkpoint of ours, maybe a damaged one."""
+    with path.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(0, length - len(MARK)))
+        return file.read() == MARK
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
     """What differs between two nested mappings, as `key: old -> new`, comma-separated."""
-    found = []
+    changes = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
         if before == after:
             continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found.append(difference(before, after, f"{prefix}{key}."))
+            changes.append(difference(before, after, f"{prefix}{key}."))
         else:
-            found.append(f"{prefix}{key}: {_brief(before)} -> {_brief(after)}")
-    return ", ".join(found)
+            changes.append(f"{prefix}{key}: {_brief(before)} -> {_brief(after)}")
+    return ", ".join(changes)
 
 
 def _brief(value: object) -> str:

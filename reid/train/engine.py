@@ -203,7 +203,7 @@ class _Fit(Generic[Key, Inputs]):
                 progress.advance(note=f"epoch {epoch + 1}/{self.plan.epochs}, loss {loss:.3f}")
             self._stop_if_due()
             if last_of_epoch or now - last_save > self.engine.checkpoint_seconds:
-                self._save(complete=last_of_epoch and epoch + 1 == self.plan.epochs)
+                self._save()
                 last_save = time.monotonic()
         self._log_speed(epoch, len(keys) - start, time.monotonic() - entered)
 
@@ -214,7 +214,8 @@ class _Fit(Generic[Key, Inputs]):
         figures = torch.stack([total, *outcome.terms.values(), *outcome.watched.values()])
         values: dict[str, float] = dict(zip(names, figures.tolist(), strict=True))
         if not math.isfinite(values["loss"]):
-            self._refuse(f"the loss is {values['loss']} (terms {values})", epoch, step, key)
+            where = f"at epoch {epoch + 1}, step {step + 1}, batch {self.plan.describe(key)}"
+            self._refuse(f"the loss is {values['loss']} (terms {values}) {where}")
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self.scaler.scale(total))
         if outcome.after_backward is not None:
@@ -222,7 +223,8 @@ class _Fit(Generic[Key, Inputs]):
         self.scaler.unscale_(self.optimizer)
         norms = self._gradient_norms()
         if not self.scaler.is_enabled() and not all(map(math.isfinite, norms.values())):
-            self._refuse(f"a gradient is not finite (norms {norms})", epoch, step, key)
+            where = f"at epoch {epoch + 1}, step {step + 1}, batch {self.plan.describe(key)}"
+            self._refuse(f"a gradient is not finite (norms {norms}) {where}")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         record = {"epoch": epoch + 1, "step": step + 1, **values, "gradient_norm": norms}
@@ -268,12 +270,11 @@ class _Fit(Generic[Key, Inputs]):
         if self.board:
             self.board.draw(epoch * self.steps, {"speed": record})
 
-    def _refuse(self, problem: str, epoch: int, step: int, key: Key) -> None:
-        kept = self.saved
+    def _refuse(self, problem: str) -> None:
         raise UserError(
-            f"{self.plan.label}: {problem} at epoch {epoch + 1}, step {step + 1}, batch "
-            f"{self.plan.describe(key)}. The last good checkpoint, before epoch {kept.epoch + 1}, "
-            f"step {kept.step + 1}, is kept: lower the learning rate or check these tracklets"
+            f"{self.plan.label}: {problem}. The last good checkpoint, before epoch "
+            f"{self.saved.epoch + 1}, step {self.saved.step + 1}, is kept: lower the learning "
+            "rate or check these tracklets"
         )
 
     def _stop_if_due(self) -> None:
@@ -281,16 +282,26 @@ class _Fit(Generic[Key, Inputs]):
         reason = self.engine.interrupt.due(needed)
         if not self.engine.world.any(reason is not None, self.engine.device):
             return
-        if self.engine.interrupt.keep:
-            self._save()
-        self.checkpoints.wait()
-        raise Stopped(
+        stopped = (
             f"{self.plan.label} stopped before epoch {self.position.epoch + 1}, step "
             f"{self.position.step + 1}: {reason or 'another process was asked to stop'}. "
             "Run the same command again to resume"
         )
+        if self.engine.interrupt.may_save:
+            try:
+                self._save()
+                self.checkpoints.wait()
+            except OSError as error:
+                raise Stopped(f"{stopped}; this step could not be saved ({error})") from error
+        raise Stopped(stopped)
 
-    def _save(self, *, complete: bool = False) -> None:
+    def _save(self) -> None:
+        finite = torch.stack([tensor.isfinite().all() for tensor in self.plan.tensors.values()])
+        if not finite.all():
+            pairs = zip(self.plan.tensors, finite.tolist(), strict=True)
+            names = [name for name, good in pairs if not good]
+            where = f"before epoch {self.position.epoch + 1}, step {self.position.step + 1}"
+            self._refuse(f"{len(names)} weights are not finite ({names[0]}, ...) {where}")
         if self.journal is None:
             return
         began = time.monotonic()
@@ -301,6 +312,7 @@ class _Fit(Generic[Key, Inputs]):
             "random": random_state(),
             "journal": self.journal.sync(),
         }
+        complete = self.position.epoch >= self.plan.epochs
         self.checkpoints.save(self.position, state, complete=complete)
         self.saved = self.position
         self.save_seconds = time.monotonic() - began
@@ -311,17 +323,17 @@ class _Fit(Generic[Key, Inputs]):
         if self.engine.restart and leads:
             self.checkpoints.clear()
         self.engine.world.wait()
-        restored = self.checkpoints.restore()
+        restored = None if self.engine.restart else self.checkpoints.restore()
         if restored is None:
             return 0
-        state = restored.state
+        position, state = restored
         with torch.no_grad():
             for name, tensor in self.plan.tensors.items():
                 tensor.copy_(state["tensors"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         set_random_state(state["random"])
-        self.position = self.saved = restored.position
+        self.position = self.saved = position
         if leads:
             print(
                 f"{self.plan.label}: resuming before epoch {self.position.epoch + 1}, step "
@@ -334,5 +346,5 @@ class _Fit(Generic[Key, Inputs]):
     def _finish_quietly(self) -> None:
         try:
             self.checkpoints.wait()
-        except UserError as error:
+        except OSError as error:
             print(f"warning: {error}", flush=True)

@@ -1,5 +1,6 @@
-"""Stopping in time: signals and the wall clock raise a flag that long work looks at."""
+"""Graceful shutdown: a signal, the time limit or a lost lease asks the training loop to stop."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -9,39 +10,43 @@ from reid.errors import Stopped
 
 
 class Interrupt:
-    """Why work should stop, if it should. SIGTERM, a time limit or any thread may say so."""
+    """Whether work should stop, and why. The training loop asks after every step."""
 
     def __init__(
         self, *, time_limit: float | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """`time_limit`: seconds from now until this process will be killed."""
         self.reason: str | None = None
-        self.keep = True
-        """Whether what was done may be saved: not after another process has taken over."""
+        self.may_save = True
+        """False once another process may be writing to the run folder."""
+        self.check_lease: Callable[[], None] = lambda: None
+        """Called before every answer of `due`; may call `request` or `abandon`."""
         self._clock = clock
         self._started = clock()
         self._limit = time_limit
 
     def listen(self) -> None:
-        """Take SIGTERM as a wish to stop. Another one while stopping changes nothing."""
+        """Treat SIGTERM and Ctrl-C as requests to stop; a second Ctrl-C stops at once."""
         signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
 
     def request(self, reason: str) -> None:
-        """Ask for a stop; the first reason stays."""
+        """Ask for a stop; the first reason is kept."""
         self.reason = self.reason or reason
 
     def abandon(self, reason: str) -> None:
-        """Ask for a stop without a trace: the folder belongs to somebody else now."""
-        self.keep = False
+        """Ask for a stop without saving: the run folder may belong to another process now."""
+        self.may_save = False
         self.request(reason)
 
     def due(self, needed: float = 0.0) -> str | None:
-        """The reason to stop now, if any; `needed` seconds are kept for the next unit of work."""
+        """The reason to stop now, if any; `needed` seconds are reserved for the next step."""
+        self.check_lease()
         if self._limit is not None:
             # Slurm counts from before Python started, so a tenth of the time, at most 30 s,
-            # is kept back in any case.
-            spare = min(30.0, 0.1 * self._limit) + needed
-            if self._clock() - self._started > self._limit - spare:
+            # is reserved in any case.
+            reserve = min(30.0, 0.1 * self._limit) + needed
+            if self._clock() - self._started > self._limit - reserve:
                 self.request(f"the time limit of {self._limit:.0f} s is near")
         return self.reason
 
@@ -52,3 +57,6 @@ class Interrupt:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self.request(f"received {signal.Signals(number).name}")
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.write(2, b"stopping after this step; press Ctrl-C again to stop without saving\n")

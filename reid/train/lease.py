@@ -1,205 +1,232 @@
-"""One writer per run folder: a lease file with a heartbeat.
+"""One trainer per run folder: a lease file with a heartbeat.
 
-Slurm may start a job again while its first copy still runs, and a restarted controller submits
-jobs it has forgotten. Whoever comes second must not touch the run.
+Slurm may start a job again while its first start still runs, and a restarted Snakemake submits
+jobs that it has forgotten. The second trainer must leave the run folder alone.
 """
 
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from reid.errors import LeaseHeld
-from reid.files import write_json
+from reid.train.interrupt import Interrupt
 
 BEAT_SECONDS = 10.0
-"""Time between heartbeats."""
-SILENT_SECONDS = 3 * BEAT_SECONDS
-"""After this long without one, an earlier start of the same job is over."""
-DEAD_SECONDS = 90.0
-"""A lease whose last heartbeat is older has no living holder."""
+"""Time between heartbeats, which are the modification times of the lease file."""
+SILENT_SECONDS = 60.0
+"""A trainer that could not beat for so long stops."""
+STALE_SECONDS = 90.0
+"""A lease without a heartbeat for so long may be taken over by a trainer of another host."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a lease."""
+
+    host: str
+    namespace: str
+    """Of process ids: a container on the same host may have its own."""
+    pid: int
+    started: int | None
+    """Start time of the process, in clock ticks since boot; None where there is no /proc."""
+    job: str | None
+    """Slurm job id."""
+    silence: float = field(default=0.0, compare=False)
+    """Seconds since the last heartbeat."""
+
+    def __str__(self) -> str:
+        if self == DAMAGED:
+            return "an unknown process (its lease file is damaged)"
+        return f"process {self.pid} on {self.host} (job {self.job or 'none'})"
+
+
+DAMAGED = Owner(host="", namespace="", pid=0, started=None, job=None)
+"""Stands for the owner of a lease file that cannot be parsed: only its heartbeat tells."""
 
 
 @contextmanager
 def held(
-    folder: Path,
-    *,
-    job: str | None,
-    lost: Callable[[str], None],
-    beat: float = BEAT_SECONDS,
-    patience: float = 0.0,
-    check: Callable[[], None] = lambda: None,
+    folder: Path, *, job: str | None, interrupt: Interrupt, patience: float = 0.0
 ) -> Iterator[None]:
-    """Hold the lease of a run folder; `job` names the scheduler's job, if there is one.
+    """Hold the lease of a run folder, whose heartbeat a thread renews.
 
-    A dead holder's lease is taken over: its process is gone from this host, its heartbeat is
-    older than DEAD_SECONDS, or, if it was an earlier start of the same job on another host, than
-    three beats, which are waited for: that host may only have lost touch with the scheduler, and
-    its trainer stops when it notices. A living one is waited for
-    `patience` seconds, while `check` may raise; then raises LeaseHeld naming the holder. `lost`
-    is called, with a reason, if somebody else takes this lease.
+    The lease of a dead process is taken over: on the same host the process table decides, for
+    other hosts a heartbeat older than STALE_SECONDS. For a living owner it waits `patience`
+    seconds. `interrupt` is asked to stop when another process takes the lease, or when the
+    heartbeat could not be written for SILENT_SECONDS.
+
+    Raises:
+        LeaseHeld: naming the owner, when it still holds the lease after `patience` seconds.
+        Stopped: when a stop is due while waiting.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "lease.json"
-    token = uuid.uuid4().hex
-    mine = {"token": token, "job": job, "host": socket.gethostname(), "pid": os.getpid()}
-    _acquire(path, mine, patience, check)
-    stop = threading.Event()
-    thread = threading.Thread(target=_beat, args=(path, token, stop, lost, beat), daemon=True)
+    lease = _Lease(folder / "lease.json", _this_process(job), interrupt)
+    lease.acquire(patience)
+    done = threading.Event()
+    thread = threading.Thread(target=lease.keep_beating, args=(done,), daemon=True)
     thread.start()
+    interrupt.check_lease = lease.check
     try:
         yield
     finally:
-        stop.set()
+        interrupt.check_lease = lambda: None
+        done.set()
         thread.join()
-        if _token(path) == token:
-            path.unlink(missing_ok=True)
+        lease.release()
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who is at work in a run folder."""
-
-    job: str | None
-    host: str
-    pid: int
-    silence: float
-    """Seconds since the last sign of life."""
-
-
-def holder(folder: Path) -> Holder | None:
-    """Who holds the lease of a run folder and is alive, as far as this host's clock can tell.
-
-    Only reads, so that anybody may ask.
-    """
-    path = folder / "lease.json"
-    content = _read(path)
-    if not content:
-        return None
+def owner_of(folder: Path) -> Owner | None:
+    """The living process that holds the lease of a run folder, by this host's clock; read-only."""
     try:
-        silence = max(0.0, time.time() - path.stat().st_mtime)
+        owner = _read(folder / "lease.json", time.time())
     except FileNotFoundError:
         return None
-    if _dead(content, silence, job=None):
-        return None
-    return Holder(content.get("job"), str(content.get("host")), int(content["pid"]), silence)
+    return None if _is_dead(owner) else owner
 
 
-def _acquire(path: Path, mine: dict[str, Any], patience: float, check: Callable[[], None]) -> None:
-    end = time.monotonic() + patience
-    told = False
-    while not _create(path, mine):
-        holder = _read(path)
-        if holder is None:
-            continue  # released just now
-        age = _age(path)
-        if not _dead(holder, age, mine["job"]):
-            in_use = (
-                f"{path.parent} is in use by process {holder.get('pid')} on {holder.get('host')}"
-                f" (job {holder.get('job') or 'none'}, last sign of life {age:.0f} s ago)"
-            )
-            if time.monotonic() >= end and not _restarted(holder, mine["job"]):
+class _Lease:
+    def __init__(self, path: Path, process: Owner, interrupt: Interrupt) -> None:
+        self._path, self._process, self._interrupt = path, process, interrupt
+        self._last_beat = time.monotonic()
+
+    def acquire(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        folder, waiting = self._path.parent, False
+        while not _create(self._path, self._process):
+            try:
+                owner = _read(self._path, _file_system_time(folder))
+            except FileNotFoundError:
+                continue  # released just now
+            if _is_dead(owner):
+                _remove_stale(self._path)
+                continue
+            in_use = f"{folder} is in use by {owner}, last heartbeat {owner.silence:.0f} s ago"
+            if time.monotonic() >= deadline:
                 raise LeaseHeld(f"{in_use}: wait for it, or stop it and run this again")
-            if not told:
+            if not waiting:
                 print(f"{in_use}: waiting for it", flush=True)
-                told = True
-            check()
+                waiting = True
+            self._interrupt.check(f"waiting for {folder}")
             time.sleep(1.0)
-            continue
-        # Only one of several rivals can move this very file away: its new name is the holder's.
-        grave = path.with_name(f"lease.{holder.get('token')}.dead")
+        self._last_beat = time.monotonic()
+
+    def keep_beating(self, done: threading.Event) -> None:
+        while not done.wait(BEAT_SECONDS):
+            self._beat()
+
+    def check(self) -> None:
+        """Beat now if the thread could not: it hangs, or this process was suspended."""
+        if time.monotonic() - self._last_beat > SILENT_SECONDS:
+            self._beat()
+
+    def release(self) -> None:
         try:
-            path.rename(grave)
+            if self._is_ours():
+                self._path.unlink()
+        except OSError as error:
+            print(f"warning: {self._path} could not be removed ({error.strerror})", flush=True)
+
+    def _is_ours(self) -> bool:
+        return _read(self._path, 0.0) in (self._process, DAMAGED)
+
+    def _beat(self) -> None:
+        try:
+            if self._is_ours():
+                os.utime(self._path)
+                self._last_beat = time.monotonic()
+            else:
+                self._interrupt.abandon(f"{self._path} was taken by another process")
         except FileNotFoundError:
-            continue
-        moved = _read(grave)
-        if moved is not None and moved.get("token") != holder.get("token"):
-            # A rival was quicker and this is its fresh lease: give it back untouched. If a third
-            # has come in between, the rival's next heartbeat sees it and the rival stops.
-            with suppress(FileExistsError):
-                os.link(grave, path)
-        grave.unlink(missing_ok=True)
+            self._interrupt.abandon(f"{self._path} was removed")
+        except OSError as error:
+            silence = time.monotonic() - self._last_beat
+            reason = f"{self._path} could not be renewed for {silence:.0f} s ({error.strerror})"
+            if silence > STALE_SECONDS:
+                self._interrupt.abandon(reason)
+            elif silence > SILENT_SECONDS:
+                self._interrupt.request(reason)
 
 
-def _create(path: Path, mine: dict[str, Any]) -> bool:
-    """Write the whole lease beside its place, then link it there: never seen half-written."""
-    own = path.with_name(f"lease.{mine['token']}")
-    write_json(own, mine)
+def _this_process(job: str | None) -> Owner:
+    pid = os.getpid()
+    return Owner(socket.gethostname(), _pid_namespace(), pid, _start_time(pid), job)
+
+
+def _pid_namespace() -> str:
+    link = Path("/proc/self/ns/pid")
+    return str(link.readlink()) if link.is_symlink() else ""
+
+
+def _start_time(pid: int) -> int | None:
+    """Clock ticks between boot and the start of a process; None if it has ended."""
     try:
-        os.link(own, path)
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *numbers = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else int(numbers[18])
+
+
+def _is_dead(owner: Owner) -> bool:
+    here = owner.host == socket.gethostname() and owner.namespace == _pid_namespace()
+    if here and owner.started is not None:
+        return _start_time(owner.pid) != owner.started
+    return owner.silence > STALE_SECONDS
+
+
+def _create(path: Path, owner: Owner) -> bool:
+    """Write the lease file unless there is one. A rival may read it before it is complete."""
+    try:
+        file = path.open("x", encoding="utf-8")
     except FileExistsError:
         return False
-    finally:
-        own.unlink(missing_ok=True)
+    with file:
+        values = asdict(owner)
+        del values["silence"]
+        json.dump(values, file)
     return True
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Who holds the lease: None if nobody does, an empty mapping if the file is unreadable."""
+def _read(path: Path, now: float) -> Owner:
+    """The owner that a lease file names, DAMAGED if it names none. Raises OSError."""
+    with path.open("rb") as file:
+        content, last_beat = file.read(4096), os.fstat(file.fileno()).st_mtime
+    silence = max(0.0, now - last_beat)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except json.JSONDecodeError:
-        return {}
-    return content if isinstance(content, dict) else {}
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        values = None
+    names = {each.name for each in fields(Owner)} - {"silence"}
+    if not isinstance(values, dict) or values.keys() != names or type(values["pid"]) is not int:
+        values = {name: getattr(DAMAGED, name) for name in names}
+    return Owner(**values, silence=silence)
 
 
-def _token(path: Path) -> str | None:
-    holder = _read(path)
-    return None if holder is None else holder.get("token")
-
-
-def _age(path: Path) -> float:
-    """Seconds since the last heartbeat by the file system's own clock: hosts may disagree."""
-    probe = path.with_name(f"lease.{uuid.uuid4().hex}.now")
-    probe.touch()
+def _remove_stale(path: Path) -> None:
+    """Remove the lease of a dead process: one rival at a time, or it could be a rival's new one."""
+    guard = path.with_name("lease.takeover")
     try:
-        return max(0.0, probe.stat().st_mtime - path.stat().st_mtime)
-    except FileNotFoundError:
-        return 0.0
-    finally:
-        probe.unlink(missing_ok=True)
+        guard.open("x").close()
+    except FileExistsError:
+        with suppress(FileNotFoundError):
+            if _file_system_time(path.parent) - guard.stat().st_mtime > STALE_SECONDS:
+                guard.unlink()  # of a rival that was killed meanwhile
+        time.sleep(0.1)
+        return
+    with suppress(FileNotFoundError):
+        if _is_dead(_read(path, guard.stat().st_mtime)):
+            path.unlink()
+    guard.unlink(missing_ok=True)
 
 
-def _dead(holder: dict[str, Any], age: float, job: str | None) -> bool:
-    if age > DEAD_SECONDS:
-        return True
-    if _restarted(holder, job):
-        return age > SILENT_SECONDS
-    if _elsewhere(holder):
-        return False
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, KeyError, ValueError):
-        return False
-    return False
-
-
-def _restarted(holder: dict[str, Any], job: str | None) -> bool:
-    """Whether this is a later start, elsewhere, of the holder's job: it will not come back."""
-    return job is not None and holder.get("job") == job and _elsewhere(holder)
-
-
-def _elsewhere(holder: dict[str, Any]) -> bool:
-    return bool(holder.get("host") != socket.gethostname())
-
-
-def _beat(
-    path: Path, token: str, stop: threading.Event, lost: Callable[[str], None], beat: float
-) -> None:
-    while not stop.wait(beat):
-        holder = _token(path)
-        if holder != token:
-            lost(f"{path} was taken by another process")
-            return
-        path.touch()
+def _file_system_time(folder: Path) -> float:
+    """The time by the clock that dates the files in `folder`: hosts may disagree about it."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".lease.", suffix=".tmp") as probe:
+        return os.fstat(probe.fileno()).st_mtime

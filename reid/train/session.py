@@ -50,9 +50,8 @@ class Session:
                     lease.held(
                         folder,
                         job=self.job,
-                        lost=self.interrupt.abandon,
+                        interrupt=self.interrupt,
                         patience=self.patience,
-                        check=lambda: self.interrupt.check(f"waiting for {folder}"),
                     )
                 )
                 stack.enter_context(_recorded(folder / "attempts.jsonl", stage, self.job))

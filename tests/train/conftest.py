@@ -1,13 +1,23 @@
 """One uninterrupted run, which every killed one must equal."""
 
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.runs import STAGE1, STAGE2, Lab, make_lab, remains
+from reid.train.checkpoint import Checkpoints
+from tests.runs import STAGE1, STAGE2, TRAINING, Lab, make_lab, remains
+
+STEPS = 4 * 6 // TRAINING["stage2"]["batch_size"]
+"""Of an epoch of stage 2: four identities of six tracklets."""
+
+Fault = Callable[..., Callable[[], None]]
+"""Makes a `before` of `Lab.start`."""
 
 
 @pytest.fixture(scope="session")
@@ -27,37 +37,32 @@ def expected(finished: Lab) -> dict[str, Any]:
 
 @pytest.fixture
 def lab(finished: Lab, tmp_path: Path) -> Lab:
-    """A lab of its own, with stage 1 done and stage 2 to do."""
-    return copy_lab(finished, tmp_path / "lab")
-
-
-def copy_lab(finished: Lab, folder: Path) -> Lab:
-    """Copy a lab, without what stage 2 left. Folder times are kept: the index stays fresh."""
-    shutil.copytree(finished.folder, folder)
-    copied = Lab(folder)
-    shutil.rmtree(copied.run / "checkpoints" / "stage2")
-    for path in (*copied.run.glob("stage2.*"), folder / "log"):
+    """A copy of that lab, with stage 1 done and stage 2 to do. The index stays fresh."""
+    shutil.copytree(finished.folder, tmp_path / "lab")
+    lab = Lab(tmp_path / "lab")
+    shutil.rmtree(checkpoints_of(lab))
+    for path in (*lab.run.glob("stage2.*"), lab.folder / "log"):
         path.unlink()
-    return copied
+    return lab
+
+
+def checkpoints_of(lab: Lab, stage: str = "stage2") -> Path:
+    return lab.run / "checkpoints" / stage
 
 
 @pytest.fixture
-def kill_at() -> Callable[..., Callable[[], None]]:
+def kill_at() -> Fault:
     """Make a fault: the process kills itself at the n-th call of a function."""
 
     def make(owner: Any, name: str, call: int, *, where: Callable[..., bool] | None = None) -> Any:
         def install() -> None:
-            import os
-            import signal
-
-            original, seen = getattr(owner, name), 0
+            original, calls = getattr(owner, name), 0
 
             def fault(*arguments: Any, **options: Any) -> Any:
-                nonlocal seen
-                if where is None or where(*arguments):
-                    seen += 1
-                    if seen == call:
-                        os.kill(os.getpid(), signal.SIGKILL)
+                nonlocal calls
+                calls += where is None or where(*arguments)
+                if calls == call:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 return original(*arguments, **options)
 
             setattr(owner, name, fault)
@@ -65,3 +70,23 @@ def kill_at() -> Callable[..., Callable[[], None]]:
         return install
 
     return make
+
+
+@pytest.fixture
+def two_epochs(lab: Lab, kill_at: Fault) -> Lab:
+    """The lab after a stage 2 that was killed in its third epoch: two checkpoints are there."""
+    kill = kill_at(torch.optim.Adam, "step", 2 * STEPS + 2)
+
+    def fault() -> None:
+        save = Checkpoints.save  # on a busy machine the writing thread may be two steps late
+
+        def save_now(self: Checkpoints, *arguments: Any, **options: Any) -> None:
+            save(self, *arguments, **options)
+            self.wait()
+
+        Checkpoints.save = save_now  # type: ignore[method-assign]
+        kill()
+
+    assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
+    assert len(list(checkpoints_of(lab).iterdir())) == 2
+    return lab

@@ -1,6 +1,6 @@
 # A training stops and saves before its time is up, which only a job of Slurm has: on SIGTERM, sent
 # two or three minutes before, or by its own clock. If another one holds its folder, it waits: a
-# dead one gives no sign of life after 90 seconds.
+# stale lease has had no heartbeat for 90 seconds.
 # Snakemake deletes the log of an earlier attempt. It stays under a second name, beside the
 # checkpoints, and is appended to under both.
 rule stage1:

@@ -1,0 +1,314 @@
+"""FAULTS 11 and 18: one trainer per run folder, whatever happens to its lease."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reid.errors import LeaseHeld, Stopped
+from reid.train import lease
+from reid.train.interrupt import Interrupt
+from tests.runs import STAGE2, Lab, remains, slow_steps, wait, wait_for
+from tests.train.conftest import checkpoints_of
+
+ELSEWHERE = {"host": "elsewhere", "namespace": "", "pid": 1, "started": 5, "job": "7"}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
+
+
+@pytest.fixture
+def silent_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    def set_limits(silent: float, stale: float) -> None:
+        monkeypatch.setattr(lease, "SILENT_SECONDS", silent)
+        monkeypatch.setattr(lease, "STALE_SECONDS", stale)
+
+    return set_limits
+
+
+def leave(folder: Path, silence: float = 0.0, **fields: Any) -> Path:
+    """A lease file as another process would have left it."""
+    path = folder / "lease.json"
+    path.write_text(json.dumps({**ELSEWHERE, **fields}))
+    os.utime(path, (time.time() - silence,) * 2)
+    return path
+
+
+def take(folder: Path, patience: float = 0.0) -> None:
+    with lease.held(folder, job=None, interrupt=Interrupt(), patience=patience):
+        assert json.loads((folder / "lease.json").read_text())["pid"] == os.getpid()
+        owner = lease.owner_of(folder)
+        assert owner is not None
+        assert owner.pid == os.getpid()
+    assert not list(folder.iterdir())
+
+
+def here(pid: int) -> dict[str, Any]:
+    """Fields of a lease of a process of this host."""
+    return {
+        "host": socket.gethostname(),
+        "namespace": lease._pid_namespace(),
+        "pid": pid,
+        "started": lease._start_time(pid),
+    }
+
+
+@pytest.fixture
+def sleeper() -> Iterator[int]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_on_the_same_host_the_process_table_decides(tmp_path: Path, sleeper: int) -> None:
+    path = leave(tmp_path, silence=600, **here(sleeper))  # alive, but suspended
+    with pytest.raises(LeaseHeld, match=f"in use by process {sleeper} on .* 600 s ago"):
+        take(tmp_path)
+    owner = lease.owner_of(tmp_path)
+    assert owner is not None
+    assert owner.pid == sleeper
+    # The same number, given to another process since.
+    leave(tmp_path, **{**here(sleeper), "started": here(sleeper)["started"] - 1})
+    assert lease.owner_of(tmp_path) is None
+    take(tmp_path)
+    # In another container the number means another process.
+    leave(tmp_path, **{**here(2**22 - 1), "namespace": "pid:[1]", "started": 5})
+    with pytest.raises(LeaseHeld):
+        take(tmp_path)
+    path.unlink()
+
+
+def test_a_killed_process_that_its_parent_has_not_waited_for_is_dead(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        fields = here(process.pid)
+        process.kill()
+        wait_for(lambda: lease._start_time(process.pid) is None)
+        leave(tmp_path, **fields)
+        take(tmp_path)
+
+
+@pytest.mark.parametrize(("silence", "dead"), [(80, False), (100, True)])
+def test_on_another_host_the_heartbeat_decides(tmp_path: Path, silence: float, dead: bool) -> None:
+    leave(tmp_path, silence)
+    assert (lease.owner_of(tmp_path) is None) == dead
+    if dead:
+        take(tmp_path)
+    else:
+        with pytest.raises(LeaseHeld, match=r"in use by process 1 on elsewhere \(job 7\)"):
+            take(tmp_path)
+        assert json.loads((tmp_path / "lease.json").read_text()) == ELSEWHERE
+
+
+TYPES = json.dumps({**ELSEWHERE, "pid": "one"}).encode()
+
+
+@given(st.binary(max_size=50) | st.sampled_from([b"null", b"[]", b"{}", b"[" * 4000, TYPES]))
+def test_a_damaged_lease_counts_until_it_is_silent(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    folder = tmp_path_factory.mktemp("lease")
+    path = folder / "lease.json"
+    path.write_bytes(content)
+    with pytest.raises(LeaseHeld, match="an unknown process"):
+        take(folder)
+    assert path.read_bytes() == content
+    os.utime(path, (time.time() - 100,) * 2)
+    assert lease.owner_of(folder) is None
+    take(folder)
+
+
+def test_many_rivals_for_a_stale_lease_and_one_at_a_time(tmp_path: Path) -> None:
+    at_work, most, refused = 0, 0, 0
+    lock = threading.Lock()
+
+    def rival(number: int) -> None:
+        nonlocal at_work, most, refused
+        process = lease.Owner(f"host{number}", "", number, None, None)
+        mine = lease._Lease(tmp_path / "lease.json", process, Interrupt())
+        try:
+            mine.acquire(patience=0)
+        except LeaseHeld:
+            refused += 1
+            return
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.05)
+        with lock:
+            at_work -= 1
+        mine.release()
+
+    for _ in range(10):
+        leave(tmp_path, silence=600)
+        threads = [threading.Thread(target=rival, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most == 1
+    assert refused > 0
+
+
+FAILING = {"read": "_read", "touch": "utime"}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+@pytest.mark.parametrize("what", FAILING)
+def test_the_heartbeat_survives_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str
+) -> None:
+    interrupt = Interrupt()
+    with lease.held(tmp_path, job=None, interrupt=interrupt):
+        fail(monkeypatch, what, number)
+        time.sleep(0.1)
+        monkeypatch.undo()
+        path = tmp_path / "lease.json"
+        os.utime(path, (0, 0))
+        wait_for(lambda: path.stat().st_mtime > 0)
+        assert interrupt.due() is None
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, what: str, number: int) -> None:
+    def error(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lease if what == "read" else lease.os, FAILING[what], error)
+
+
+@pytest.mark.parametrize("what", FAILING)
+def test_a_trainer_that_cannot_beat_stops_and_may_save_while_the_lease_is_not_stale(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    silent_after: Callable[[float, float], None],
+    what: str,
+) -> None:
+    silent_after(0.2, 0.6)
+    interrupt = Interrupt()
+    with lease.held(tmp_path, job=None, interrupt=interrupt):
+        fail(monkeypatch, what, errno.EIO)
+        assert interrupt.due() is None
+        wait_for(lambda: interrupt.due() is not None)
+        assert interrupt.may_save
+        assert "could not be renewed for" in str(interrupt.due())
+        assert "Input/output error" in str(interrupt.due())
+        wait_for(lambda: not interrupt.may_save)
+
+
+def test_a_trainer_whose_heartbeat_hangs_notices_it_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_after: Callable[[float, float], None]
+) -> None:
+    """As one that was suspended: no thread has run since, but the training loop asks."""
+    silent_after(0.05, 60)
+    monkeypatch.setattr(lease._Lease, "keep_beating", lambda _, done: done.wait())
+    interrupt = Interrupt()
+    with lease.held(tmp_path, job=None, interrupt=interrupt):
+        time.sleep(0.1)
+        assert interrupt.due() is None, "the lease is still there and was renewed"
+        leave(tmp_path)
+        time.sleep(0.1)
+        assert "was taken by another process" in str(interrupt.due())
+        assert not interrupt.may_save
+    assert json.loads((tmp_path / "lease.json").read_text()) == ELSEWHERE
+
+
+def test_a_damaged_lease_is_still_renewed_by_its_owner(tmp_path: Path) -> None:
+    interrupt, path = Interrupt(), tmp_path / "lease.json"
+    with lease.held(tmp_path, job=None, interrupt=interrupt):
+        path.write_bytes(b"\0" * 80)
+        os.utime(path, (0, 0))
+        wait_for(lambda: path.stat().st_mtime > 0)
+        assert interrupt.due() is None
+    assert not path.exists()
+
+
+def test_who_waits_can_be_stopped(tmp_path: Path) -> None:
+    path, interrupt = leave(tmp_path), Interrupt()
+    threading.Timer(0.1, interrupt.request, ("received SIGTERM",)).start()
+    with (
+        pytest.raises(Stopped, match="received SIGTERM"),
+        lease.held(tmp_path, job=None, interrupt=interrupt, patience=60),
+    ):
+        pass
+    assert json.loads(path.read_text()) == ELSEWHERE
+
+
+def test_fault_11_second_trainer_exits_76(lab: Lab, expected: dict[str, Any]) -> None:
+    first = lab.start(*STAGE2, before=slow_steps, environment={"SLURM_JOB_ID": "7"})
+    wait_for((lab.run / "lease.json").exists)
+    assert lab.finish(*STAGE2, environment={"SLURM_JOB_ID": "8"}) == 76
+    assert f"in use by process {first} on {socket.gethostname()} (job 7)" in lab.log()
+    assert wait(first) == 0
+    assert not (lab.run / "lease.json").exists()
+    assert remains(lab.run) == expected
+
+
+def test_fault_18_a_trainer_waits_for_its_predecessor(lab: Lab, expected: dict[str, Any]) -> None:
+    first = lab.start(*STAGE2, before=slow_steps)
+    wait_for((lab.run / "lease.json").exists)
+    second = lab.start(*STAGE2, "--wait", "5")
+    wait_for(lambda: (lab.folder / "log").exists() and "waiting for it" in lab.log())
+    assert wait(first) == 0
+    assert wait(second) == 0, lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_fault_18_who_waits_can_be_stopped(lab: Lab) -> None:
+    path = leave(lab.run)
+    waiting = lab.start(*STAGE2, "--wait", "5")
+    wait_for(lambda: (lab.folder / "log").exists() and "waiting for it" in lab.log())
+    os.killpg(waiting, signal.SIGTERM)
+    assert wait(waiting) == 75
+    assert json.loads(path.read_text()) == ELSEWHERE
+
+
+def test_fault_11_who_lost_the_lease_leaves_the_folder_alone(
+    lab: Lab, expected: dict[str, Any]
+) -> None:
+    """Suspended for so long that another took over, it wakes up: no checkpoint, no more steps."""
+
+    def suspended() -> None:
+        lease.BEAT_SECONDS = 0.02
+        slow_steps()
+
+    first = lab.start(*STAGE2, before=suspended)
+    wait_for((lab.run / "lease.json").exists)
+    leave(lab.run)
+    assert wait(first) == 75
+    assert "lease.json was taken by another process" in lab.log()
+    assert json.loads((lab.run / "lease.json").read_text()) == ELSEWHERE
+    assert not list(checkpoints_of(lab).glob("*"))
+    (lab.run / "lease.json").unlink()
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert remains(lab.run) == expected
+
+
+def test_an_unwritable_lease_saves_and_exits_75(lab: Lab, expected: dict[str, Any]) -> None:
+    def broken() -> None:
+        slow_steps()
+        lease.BEAT_SECONDS, lease.SILENT_SECONDS = 0.02, 0.4
+
+        def error(*_: Any) -> None:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+        lease.os.utime = error  # type: ignore[assignment]
+
+    assert lab.finish(*STAGE2, before=broken) == 75
+    assert "could not be renewed for" in lab.log()
+    assert list(checkpoints_of(lab).glob("*.pt"))
+    assert lab.finish(*STAGE2) == 0, lab.log()
+    assert "resuming before" in lab.log()
+    assert remains(lab.run) == expected
