@@ -79,6 +79,13 @@ def is_temporary(name: str, ours: Callable[[str], bool]) -> bool:
     return match is not None and ours(f"{folder}/{match['name']}".lstrip("/"))
 
 
+def remove_temporaries(folder: Path, ours: Callable[[str], bool]) -> None:
+    """Delete what interrupted writes of the mark or of `ours` left in `folder`."""
+    for path in folder.glob(".*.tmp"):
+        if is_temporary(path.name, lambda final: final == MARK or ours(final)):
+            path.unlink()
+
+
 def _demand_apart(folder: Path, dataset_root: Path) -> None:
     """Raise UserError where one of both folders contains the other."""
     one, other = folder.resolve(), dataset_root.resolve()

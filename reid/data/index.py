@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from reid.artifacts import SPLITS, Results
+from reid.claim import remove_temporaries
 from reid.config import Config, nearest
 from reid.data import duplicates
 from reid.data.checks import check, is_placed, summarize
@@ -53,8 +54,7 @@ class Index:
 
     def write(self, folder: Path) -> None:
         """Write `<split>.parquet`, `rejected.csv` and `summary.json`, each atomically."""
-        for left_over in folder.glob(".*.tmp"):  # of a run that was killed
-            left_over.unlink()
+        remove_temporaries(folder, _is_part)
         self.write_report(folder)
         for split, tracklets in self.splits.items():
             path = folder / f"{split}.parquet"
@@ -141,6 +141,11 @@ def build(
         cameras = tuple(f"camera{number}" for number in range(highest + 1))
     rejected = (*plan.rejected, *(one for part in found for one in part.rejected))
     return Index(splits, rejected, cameras)
+
+
+def _is_part(name: str) -> bool:
+    """Whether a file of this name belongs to an index."""
+    return name in ("rejected.csv", "summary.json", *(f"{split}.parquet" for split in SPLITS))
 
 
 def _key(look: Look, layout: str, plan: Plan) -> str:

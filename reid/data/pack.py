@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reid.artifacts import SPLITS, Results
+from reid.claim import claim, remove_temporaries
 from reid.config import Config
 from reid.data.damaged import demand_undamaged
 from reid.data.frames import Files
@@ -34,6 +35,7 @@ from reid.data.packed import (
     Row,
     damaged,
     identity_of,
+    is_part,
     read_manifest,
     read_rows,
     shard_path,
@@ -55,6 +57,7 @@ def pack(
     root: Path,
     folder: Path,
     *,
+    dataset: str = "",
     keep: Selection = everything,
     largest_shard: int = LARGEST_SHARD,
     workers: int = 8,
@@ -62,13 +65,15 @@ def pack(
 ) -> None:
     """Pack tracklets into `folder`, going on after the last whole shard of an earlier run.
 
+    `folder` must be new, empty or a pack of the same `dataset`: files in it are replaced.
+
     A shard is closed by the tracklet that brings it to `largest_shard` bytes; `workers` threads
-    read ahead; `keep` chooses frames. Raises UserError when a frame is missing or was replaced
-    after indexing, or the disk is full: whole shards stay.
+    read ahead; `keep` chooses frames. Raises UserError as `reid.claim.claim` does, when a frame is
+    missing or was replaced after indexing, or the disk is full: whole shards stay.
     """
+    claim(folder, kind="pack", of=dataset, ours=is_part, dataset_root=root)
     (folder / "pack.json").unlink(missing_ok=True)
-    for left_over in folder.glob(".*.tmp"):
-        left_over.unlink()
+    remove_temporaries(folder, is_part)
     done, number = _whole_shards(tracklets, folder, keep)
     _remove_from(folder, number)
     progress = Progress("pack", len(tracklets), "tracklets", done=done)
@@ -109,7 +114,8 @@ def run(config: Config, *, frames_per_tracklet: int | None = None) -> None:
     verdict = options.damaged or results.root / "check" / "damaged.csv"
     if verdict.exists():
         demand_undamaged(tracklets.values(), verdict)
-    pack(list(tracklets.values()), options.root, folder, keep=keep, quiet=False)
+    everyone = list(tracklets.values())
+    pack(everyone, options.root, folder, dataset=options.name, keep=keep, quiet=False)
 
 
 def run_verify(config: Config) -> None:
@@ -120,8 +126,9 @@ def run_verify(config: Config) -> None:
 
 
 def _folder(config: Config) -> Path:
-    if config.runtime.pack is None:
+    if config.runtime.pack in (None, Path()):
         raise UserError("runtime.pack is not set: name the folder to pack into")
+    assert config.runtime.pack is not None
     return config.runtime.pack
 
 
@@ -151,7 +158,7 @@ def _whole_shards(tracklets: Sequence[Tracklet], folder: Path, keep: Selection) 
 def _remove_from(folder: Path, number: int) -> None:
     """Delete shards from `number` on: of an earlier index, or beyond the end."""
     for path in sorted(folder.glob("[0-9]*.*"), reverse=True):
-        if path.stem.isdigit() and int(path.stem) >= number:
+        if is_part(path.name) and int(path.stem) >= number:
             path.unlink()
 
 

@@ -1,6 +1,7 @@
 """Frames read out of a pack (reid.data.pack)."""
 
 import os
+import re
 import zlib
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -76,6 +77,11 @@ def identity_of(tracklet: Tracklet) -> tuple[str, int, int, str]:
 def shard_path(folder: Path, number: int, suffix: str) -> Path:
     """A part of shard `number`: suffix `shard`, `frames` or `parquet`."""
     return folder / f"{number:05d}.{suffix}"
+
+
+def is_part(name: str) -> bool:
+    """Whether a file of this name belongs to a pack."""
+    return re.fullmatch(rf"pack\.json|[0-9]{{5}}\.({'|'.join(PARTS)})", name) is not None
 
 
 def read_rows(folder: Path, number: int) -> list[Row]:
