@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -99,12 +100,17 @@ def read_json(path: Path, *, made_by: str | None = None) -> Any:
         raise UserError(f"{path} is not JSON ({error}): delete it and run {step} again") from None
 
 
-class _Repeated(Exception):
-    """A key stands twice in one mapping."""
+LARGEST_YAML = 1 << 22  # bytes
+
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML's safe loader, but for repeated keys."""
+class _Unclear(Exception):
+    """YAML that means something else than it seems to say, or that cannot be stored."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML's safe loader without its surprises: repeated keys, octal and sexagesimal numbers."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -113,29 +119,57 @@ class _EachKeyOnce(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
                 if key.value in lines:
-                    raise _Repeated(
-                        f"line {line}: key {key.value} is there already, in line "
-                        f"{lines[key.value]}: make one of both"
+                    raise _Unclear(
+                        f"line {line}: key {key.value} is already in line {lines[key.value]}: "
+                        "keep one of them"
                     )
                 lines[key.value] = line
         return node
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        """A value; errors of its type name the line."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, OverflowError) as error:
+            raise _Unclear(
+                f"line {node.start_mark.line + 1}: {node.value!r:.40}: {error}"
+            ) from None
+
+    def construct_decimal(self, node: yaml.ScalarNode) -> int:
+        """An integer as it is written: `010` is not 8, `1:30` not 90."""
+        text = str(node.value).replace("_", "")
+        if _DECIMAL.fullmatch(text) is None:
+            raise ValueError("expected a decimal integer of at most 18 digits, or quotes around it")
+        return int(text)
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_decimal)
+
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file with the safe loader. Raises UserError when missing or malformed, and for a
-    key that is repeated: YAML's usual loaders drop all but the last without a word."""
+    """Read a YAML file with a safe loader.
+
+    Raises UserError when the file is missing, malformed or no regular file, and for what YAML's
+    usual loaders accept silently: repeated keys, integers that are not decimal.
+    """
+    expected = "expected a YAML configuration file"
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{path} is not a regular file: {expected}")
+        if path.is_file() and path.stat().st_size > LARGEST_YAML:
+            raise UserError(f"{path} is larger than {LARGEST_YAML >> 20} MiB: {expected}")
+        return yaml.load(path.read_text(encoding="utf-8-sig"), _PlainLoader)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: expected a YAML configuration file") from None
+        raise UserError(f"{path} does not exist: {expected}") from None
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}): expected a YAML configuration file"
-        ) from None
-    except _Repeated as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {expected}") from None
+    except _Unclear as error:
         raise UserError(f"{path}, {error}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply: {expected}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {reason}") from None
 
 
 def sha256_of_file(path: Path) -> str:

@@ -1,10 +1,14 @@
 """The configuration: what is refused, in words for people who write YAML."""
 
+import contextlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reid import config
 from reid.errors import UserError
@@ -73,6 +77,56 @@ def test_errors_are_in_the_words_of_yaml(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     assert refusal(tmp_path, change) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seeds: [010]", "line 1: '010': expected a decimal integer"),
+        ("seeds: [1:30]", "line 1: '1:30': expected a decimal integer"),
+        ("seeds: [true]", "seeds.0: expected a valid integer, found True"),
+        ("seeds: [!!int abc]", "line 1: 'abc': expected a decimal integer"),
+        ("seeds: [" + "9" * 5000 + "]", "expected a decimal integer of at most 18 digits"),
+        ("seeds: [-1]", "seeds.0: expected greater than or equal to 0"),
+        ("dataset: {root: 2024-13-45}", "'2024-13-45': month must be in 1..12"),
+        ("a: " + "[" * 9000, "nested too deeply"),
+        ("trainings: {scaled: {stage2: {lr: .inf}}}", "lr: expected a finite number"),
+        ("trainings: {scaled: {stage2: {lr: true}}}", "lr: expected a number, found true"),
+        (
+            "trainings: {scaled: {stage2: {batch_size: 1, instances: 1}}}",
+            "batch_size: expected greater than",
+        ),
+        ("trainings: {scaled: {stage2: {instances: 1000000000}}}", "instances: expected less than"),
+        ("trainings: {scaled: {clip: {frames: 1000000000000}}}", "frames: expected less than"),
+        ("trainings: {scaled: {extends: [a]}}", "extends: expected the name of a training"),
+        ("trainings: {}\nvariants: {}", ""),
+        ("trainings: 3", "trainings: expected a mapping, found 3"),
+        ("dataset: {root: a, root: b}", "line 1: key root is already in line 1"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_a_value_that_means_something_else_is_refused(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    paths = [ROOT / "config" / "config.yaml", path]
+    if words:
+        with pytest.raises(UserError) as raised:
+            config.load(paths)
+        assert words in str(raised.value)
+        assert "\n" not in str(raised.value)
+    else:
+        assert config.load(paths) == config.load(paths[:1]), "an empty difference"
+
+
+@given(text=st.text() | st.text("[]{}:,-!&*# \n\t0123456789.abt'\"|>%@`"))
+def test_any_text_is_a_configuration_or_one_error(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine.yaml"
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        with contextlib.suppress(UserError):
+            config.load([ROOT / "config" / "config.yaml", path])
 
 
 @pytest.mark.parametrize(("text", "found"), [("", "nothing"), ("- a\n", "a list")])

@@ -25,7 +25,7 @@ def test_a_line_that_was_cut_costs_nothing_else(tmp_path: Path, cut: str) -> Non
 def test_a_key_that_is_repeated_is_named_with_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("a:\n  b: 1\nc: 2\na:\n  d: 1\n")
-    with pytest.raises(UserError, match=r"x\.yaml, line 4: key a is there already, in line 1"):
+    with pytest.raises(UserError, match=r"x\.yaml, line 4: key a is already in line 1"):
         read_yaml(path)
 
 

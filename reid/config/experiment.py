@@ -9,9 +9,11 @@ from pydantic import Field, field_validator, model_validator
 from reid.config.base import (
     Count,
     Name,
+    Number,
     Positive,
     Section,
     Share,
+    Size,
     Whole,
     expanded,
     nearest,
@@ -119,7 +121,7 @@ class Variant(Section):
         description="re-rank with what `reid tune` chose on the identities that the training "
         "holds out; `rerank: tuned` says the same",
     )
-    paper: float | None = Field(None, description="the paper's figure for this row, in %")
+    paper: Number | None = Field(None, description="the paper's figure for this row, in %")
     note: str = Field("", description="printed under the table")
     reference: bool = Field(
         False, description="not a row of the ablation: printed below it for comparison"
@@ -162,7 +164,7 @@ class Demo(Section):
     test_identities: Count = Field(16, description="other people, for the protocols")
     frames: Count = Field(8, description="frames of a tracklet")
     ground_tracklets: Count = Field(4, description="of one identity, over both sessions")
-    capture_points: Annotated[int, Field(ge=1, le=18)] = Field(
+    capture_points: Annotated[Count, Field(le=18)] = Field(
         6, description="aerial tracklets of one identity and session, each at its own point"
     )
     changed_share: Share = Field(
@@ -207,7 +209,7 @@ class Runtime(Section):
     stage_to: str | None = Field(
         None, description="copy the pack to this disk of the node first, for example `$TMPDIR`"
     )
-    extract_batch: Count = Field(16, description="tracklets of an extraction batch (Table 3)")
+    extract_batch: Size = Field(16, description="tracklets of an extraction batch (Table 3)")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="of forward passes; auto is bf16 on a GPU that has it, else fp32, as the "
@@ -243,9 +245,9 @@ class Config(Section):
     seeds: tuple[Whole, ...] = Field(
         (1,), min_length=1, description="every training runs once per seed"
     )
-    backbones: dict[Name, Backbone]
-    trainings: dict[Name, Training]
-    variants: dict[Name, Variant]
+    backbones: dict[Name, Backbone] = Field(min_length=1)
+    trainings: dict[Name, Training] = Field(min_length=1)
+    variants: dict[Name, Variant] = Field(min_length=1)
     tune: Tune = Tune()
     report: Report = Report()
     demo: Demo | None = Field(None, description="present: the DAG renders its data and weights")

@@ -87,6 +87,11 @@ def _resolve_extends(trainings: Mapping[str, Any], source: str) -> dict[str, Any
             if not isinstance(own, dict):
                 raise UserError(f"{source}: trainings.{name}: expected a mapping, found {own!r}")
             parent = own.get("extends")
+            if not isinstance(parent, str | None):
+                raise UserError(
+                    f"{source}: trainings.{name}.extends: expected the name of a training, "
+                    f"found {parent!r}"
+                )
             own = {key: value for key, value in own.items() if key != "extends"}
             resolved[name] = (
                 own if parent is None else _extended(resolve(parent, (*chain, name)), own)

@@ -28,6 +28,8 @@ BOUNDS = {
     "multipleOf": "multiple of {}",
 }
 
+NO_LIMIT = 4096
+"""Upper bounds from here on only stop typing errors: they are not listed."""
 
 ACTS_IN = {
     "": "every training and all that follows it",
@@ -161,7 +163,11 @@ def _type(field: dict[str, Any]) -> str:
     if field["type"] == "array":
         return f"list of {_type(field['items'])}"
     kind = field.get("format", field["type"])
-    bounds = [text.format(field[key]) for key, text in BOUNDS.items() if key in field]
+    bounds = [
+        text.format(field[key])
+        for key, text in BOUNDS.items()
+        if key in field and field[key] < NO_LIMIT
+    ]
     return " ".join([kind, ", ".join(bounds)]).strip()
 
 

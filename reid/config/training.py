@@ -7,14 +7,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from reid.config.base import Count, Name, NonNegative, Positive, Section, Share, Whole
+from reid.config.base import Count, Name, NonNegative, Number, Positive, Section, Share, Size, Whole
 
 
 class Prompts(Section):
     """Prompt-based cross-view conditioning, PBP (Sec. 3.1, Table 4)."""
 
-    length: Whole = Field(1, description="prompt tokens per block; 0 turns PBP off")
-    depth: Count = Field(9, description="number of blocks with prompts, from the first")
+    length: Annotated[Whole, Field(le=4096)] = Field(
+        1, description="prompt tokens per block; 0 turns PBP off"
+    )
+    depth: Size = Field(9, description="number of blocks with prompts, from the first")
     camera: bool = Field(True, description="one prompt bank per camera")
     metadata: bool = Field(
         True, description="add altitude, distance and angle banks (interpretation)"
@@ -40,7 +42,7 @@ class Adapters(Section):
 
     spatial: bool = Field(True, description="bottleneck parallel to the MLP")
     temporal: bool = Field(True, description="attention over frames, parallel to attention")
-    width: Annotated[int, Field(ge=64, multiple_of=64)] = Field(
+    width: Annotated[Size, Field(ge=64, multiple_of=64)] = Field(
         256, description="bottleneck width; temporal heads are width / 64"
     )
 
@@ -91,7 +93,7 @@ class Losses(Section):
     text_bank: NonNegative = Field(
         1.0, description="cross-entropy over the text features of all identities"
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = Field(
         0.1, description="of every cross-entropy"
     )
     margin: NonNegative = Field(0.3, description="of the triplet loss, cosine distance")
@@ -103,7 +105,7 @@ class ColorJitter(Section):
     brightness: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
     contrast: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
     saturation: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
-    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+    hue: Annotated[Number, Field(ge=0, le=0.5)] = Field(
         0.0, description="shift drawn from ± this, in turns of the color wheel"
     )
     per: Literal["frame", "clip"] = Field("frame", description="the released code draws per frame")
@@ -123,7 +125,7 @@ class Augment(Section):
 
     flip: Share = Field(0.5, description="probability of mirroring a clip")
     erase: Share = Field(0.5, description="probability of erasing a rectangle of each frame")
-    pad: Whole = Field(
+    pad: Annotated[Whole, Field(le=4096)] = Field(
         0, description="pixels of padding before a random crop back (interpretation)"
     )
     color_jitter: ColorJitter = ColorJitter()
@@ -132,9 +134,9 @@ class Augment(Section):
 class Clip(Section):
     """What the network sees of a tracklet."""
 
-    frames: Count = Field(16, description="frames sampled from a tracklet")
-    height: Count = Field(256, description="pixels")
-    width: Count = Field(128, description="pixels")
+    frames: Size = Field(16, description="frames sampled from a tracklet")
+    height: Size = Field(256, description="pixels")
+    width: Size = Field(128, description="pixels")
     test_sampling: Literal["first", "center"] = Field(
         "first", description="which frame of each of the equal chunks is taken at test"
     )
@@ -145,7 +147,7 @@ class Schedule(Section):
 
     kind: Literal["cosine", "multistep"] = Field("cosine", description="shape after the warm-up")
     min_lr: NonNegative = Field(1e-6, description="end of the cosine")
-    steps: tuple[int, ...] = Field((60, 90), description="epochs at which multistep decays")
+    steps: tuple[Whole, ...] = Field((60, 90), description="epochs at which multistep decays")
     gamma: Positive = Field(0.1, description="decay factor of multistep")
     warmup_epochs: Whole = Field(
         0, description="epochs of linear warm-up; 0 starts at the base rate"
@@ -179,10 +181,10 @@ class Stage1(Section):
     """Identity text contexts against frozen image features (Table 2; MODEL 4.5)."""
 
     epochs: Whole = Field(120, description="0 leaves the text contexts at their initial values")
-    batch_size: Count = Field(16, description="tracklets")
+    batch_size: Annotated[Size, Field(ge=2)] = Field(16, description="tracklets")
     lr: Positive = Field(3.5e-4, description="base learning rate of Adam")
     weight_decay: NonNegative = Field(1e-4, description="L2, added to the gradient")
-    instances: Count = Field(8, description="K of the PK sampling that picks the cached views")
+    instances: Size = Field(8, description="K of the PK sampling that picks the cached views")
     schedule: Schedule = Schedule(warmup_epochs=5, warmup_factor=1e-5 / 3.5e-4, stepped="before")
     view: Literal["augmented", "clean"] = Field(
         "augmented", description="the one view whose features are cached; augmented as released"
@@ -203,8 +205,8 @@ class Stage2(Section):
     """Adapters, prompts, pools, heads (Table 2; MODEL 4.6)."""
 
     epochs: Whole = Field(120, description="0 leaves the network at its initial values")
-    batch_size: Count = Field(16, description="tracklets")
-    instances: Count = Field(8, description="K of PK sampling: tracklets of one identity")
+    batch_size: Annotated[Size, Field(ge=2)] = Field(16, description="tracklets")
+    instances: Size = Field(8, description="K of PK sampling: tracklets of one identity")
     lr: Positive = Field(1e-4, description="base learning rate of Adam")
     weight_decay: NonNegative = Field(2.5e-4, description="L2, added to the gradient")
     bias_lr_multiplier: NonNegative = Field(2.0, description="learning rate of biases over base")
@@ -226,7 +228,7 @@ class Stage2(Section):
 class Model(Section):
     """What is built around the CLIP towers."""
 
-    stride: Annotated[int, Field(ge=0)] = Field(
+    stride: Annotated[Whole, Field(le=4096)] = Field(
         0, description="stride of the patch convolution; 0 takes the patch size of the weights"
     )
     positions: Literal["bilinear", "bicubic"] = Field(
@@ -241,7 +243,7 @@ class Model(Section):
 class Validation(Section):
     """Training identities held out, for `reid tune`: the test set is not looked at."""
 
-    share: Annotated[float, Field(ge=0, lt=1)] = Field(
+    share: Annotated[Number, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the training identities that are held out; 0 trains on all"
     )
     seed: Whole = Field(0, description="which ones")

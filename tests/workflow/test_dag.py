@@ -107,7 +107,7 @@ class TestFresh:
         twice = "tune: {k1: [5]}\nseeds: [1]\ntune: {k2: [3]}\n"
         with fresh.appended("mine.yaml", twice):
             printed = fresh.refused("-n", "--configfile", "mine.yaml")
-        assert "mine.yaml, line 3: key tune is there already, in line 1" in printed
+        assert "mine.yaml, line 3: key tune is already in line 1" in printed
 
     def test_missing_weights_are_named(self, fresh: Workspace) -> None:
         with fresh.appended("mine.yaml", "backbones: {vit_l14: {weights: weights/other.pt}}\n"):

@@ -23,7 +23,7 @@ arguments = cli.build_parser().parse_args()
 settings = config.load(arguments.configs)
 results = Results.of(settings.dataset.name)
 a = arguments
-if a.verb.__name__ == "stage2" and Path(f"fail-{a.training}").exists():
+if a.run.__name__ == "stage2" and Path(f"fail-{a.training}").exists():
     raise SystemExit("no luck")
 outputs = {
     "demo_data": lambda: [settings.dataset.root / MANIFEST],
@@ -36,12 +36,12 @@ outputs = {
     "retrieve": lambda: [results.retrieval(a.variant, a.seed, a.protocol)],
     "table": lambda: [results.breakdown(), *map(results.table, ("csv", "md", "tex"))],
     "report": lambda: [results.report(), results.figures() / "ablation.svg"],
-}[a.verb.__name__]()
+}[a.run.__name__]()
 for path in outputs:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("made by a stand-in")
 with Path("verbs.txt").open("a") as verbs:
-    verbs.write(f"{a.verb.__name__}\\n")
+    verbs.write(f"{a.run.__name__}\\n")
 """
 """Takes the place of the verbs where only the workflow is under test: parses the same command
 line and the same configuration, and writes the artifacts at once."""
