@@ -24,16 +24,16 @@ test: $(INSTALLED) ## run all tests but those on a real Slurm
 
 test-slurm: $(INSTALLED) ## run the tests on a real Slurm: the testbed, which is started and stopped
 	@echo "==> pytest tests/slurm: several at a time, they mostly wait"
-	OMP_NUM_THREADS=1 $(BIN)/python -m cluster.testbed run $(BIN)/python -m pytest tests/slurm -n 6 --dist loadgroup $(ONLY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.slurm.testbed run $(BIN)/python -m pytest tests/slurm -n 6 --dist loadgroup $(ONLY)
 
 golden: $(INSTALLED) ## renew the recorded numbers of the smallest experiment, after a change on purpose
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.golden
 
 testbed: $(INSTALLED) ## start a real Slurm on this machine to test on (root, Debian's slurm-wlm and munge)
-	$(BIN)/python -m cluster.testbed up
+	$(BIN)/python -m tests.slurm.testbed up
 
 testbed-down: $(INSTALLED) ## stop it and leave nothing behind
-	$(BIN)/python -m cluster.testbed down
+	$(BIN)/python -m tests.slurm.testbed down
 
 lint: $(INSTALLED) ## check style, types and the workflow
 	$(BIN)/ruff check .

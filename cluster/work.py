@@ -16,7 +16,7 @@ from typing import Any
 from submitit import JobEnvironment
 from submitit.helpers import DelayedSubmission
 
-from cluster import squeue
+from cluster import query
 from reid.errors import Stopped, UserError
 
 NOTICE = signal.SIGUSR2
@@ -125,7 +125,7 @@ class Controller(Work):
         # Jobs behind others of the same outputs have no place in the queue to lose, and the next
         # start submits them again.
         try:
-            waiting = waiting_behind_others(squeue.listed(), self.root)
+            waiting = waiting_behind_others(query.jobs(), self.root)
         except UserError as error:
             print(f"jobs that wait for others stay in the queue: {error}", flush=True)
             return work
@@ -155,7 +155,7 @@ def _locks() -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in LOCKS.glob("*.lock")}
 
 
-def waiting_behind_others(jobs: Sequence[squeue.Job], root: Path) -> list[str]:
+def waiting_behind_others(jobs: Sequence[query.Job], root: Path) -> list[str]:
     """Ids of the jobs of the workflow in `root` that a dependency holds in the queue."""
     return [
         job.id

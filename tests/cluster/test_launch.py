@@ -15,7 +15,7 @@ import submitit
 
 from cluster import requests
 from cluster.launch import main
-from cluster.squeue import Job
+from cluster.query import Job
 from cluster.work import LOCKS, Controller, Stage, outside, waiting_behind_others
 from reid.errors import UserError
 from tests.runs import STAGE1, STAGE2, Lab, make_lab, remains

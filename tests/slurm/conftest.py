@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.testbed import conf, machine, slurm
 from tests.slurm.site import STAGE2, STEPS, Site
+from tests.slurm.testbed import conf, slurm
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(1800, func_only=True))  # locks are waited for before
     if not mine or slurm.is_up():
         return
-    why = machine.lacks() or machine.foreign_slurm(slurm.HOME)
+    why = slurm.impossible()
     for item in mine:
         item.add_marker(pytest.mark.skip(reason=why or "the testbed is not up: make test-slurm"))
 

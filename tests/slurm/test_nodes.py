@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.testbed import conf
-from cluster.testbed import slurm as testbed
 from tests.slurm.site import STEPS, Site, job, slurm, until
+from tests.slurm.testbed import conf
+from tests.slurm.testbed import slurm as testbed
 
 Report = Callable[[str, Site, list[str]], None]
 

@@ -11,9 +11,8 @@ Report = Callable[[str, Site, list[str]], None]
 SACCT = """\
 # Accounting as it would be: what squeue says, with the user who cancelled.
 [ -e sacct.down ] && exit 1
-for word; do [ "$before" = --name ] && run=$word; before=$word; done
-[ -n "$run" ] || exit 1
-real squeue --noheader --states=all --format='%i|%T' --name "$run" |
+for word; do case $word in --jobs=*) jobs=$word ;; esac; done
+real squeue --noheader --states=all --format='%i|%T' "$jobs" |
     sed 's/CANCELLED/CANCELLED by 1000/'
 """
 SBATCH = """\

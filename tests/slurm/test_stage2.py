@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Callable
 
-from cluster.testbed import conf
 from tests.slurm.site import (
     LOG,
     STAGE2,
@@ -17,6 +16,7 @@ from tests.slurm.site import (
     time_is_nearly_up,
     until,
 )
+from tests.slurm.testbed import conf
 
 Report = Callable[[str, Site, list[str]], None]
 

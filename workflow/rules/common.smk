@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from cluster import history, live, watch
+from cluster import executor
 from reid import config as options
 from reid import fingerprint as stages
 from reid.artifacts import Results
@@ -95,23 +95,10 @@ def memory(megabytes, stage=None):
         lacked = attempt > 1
         if lacked and stage:
             run = Results.of(DATASET).run(wildcards.training, wildcards.seed)
-            lacked = history.was_killed(run / "attempts.jsonl", stage)
+            lacked = executor.was_killed(run / "attempts.jsonl", stage)
         return megabytes + (megabytes // 2 if lacked else 0)
 
     return of_attempt
-
-
-def slurm_extra(rule, *options):
-    """A resource: further options of sbatch, so that Slurm's own log of a job is appended to, and
-    that a job waits for one of an earlier controller that is still at work on the same outputs.
-    """
-
-    def of_job(wildcards):
-        submits = workflow.executor_plugin.name == "slurm"
-        waits = live.dependency(rule, list(wildcards)) if submits else ""
-        return " ".join(["--open-mode=append", *options, waits]).strip()
-
-    return of_job
 
 
 def dataset_stamp(wildcards):

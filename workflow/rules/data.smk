@@ -10,11 +10,11 @@ rule index:
         "results/{dataset}/benchmarks/index.tsv"
     conda:
         "../envs/reid.yaml"
+    threads: 8
     resources:
         cpus_per_task=8,
         mem_mb=memory(8192),
         runtime=240,
-        slurm_extra=slurm_extra("index"),
     params:
         fingerprint=fingerprint("index"),
         stamp=dataset_stamp,

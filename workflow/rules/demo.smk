@@ -22,6 +22,7 @@ rule demo_data:
         f"results/{DATASET}/benchmarks/demo_data.tsv"
     conda:
         "../envs/reid.yaml"
+    threads: 2
     resources:
         cpus_per_task=2,
         mem_mb=memory(8192),
@@ -42,6 +43,7 @@ rule demo_weights:
         f"results/{DATASET}/benchmarks/demo_weights/{{file}}.tsv"
     conda:
         "../envs/reid.yaml"
+    threads: 2
     resources:
         cpus_per_task=2,
         mem_mb=memory(8192),

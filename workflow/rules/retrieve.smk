@@ -11,12 +11,12 @@ rule extract:
         "results/{dataset}/benchmarks/features/{training}/seed{seed}/{protocol}.tsv"
     conda:
         "../envs/reid.yaml"
+    threads: 8
     resources:
         gpu=1,
         cpus_per_task=8,
         mem_mb=memory(49152),
         runtime=480,
-        slurm_extra=slurm_extra("extract"),
     params:
         fingerprint=fingerprint("extract", "training"),
         config=frozen,
@@ -37,11 +37,11 @@ rule tune:
         "results/{dataset}/benchmarks/tune/{variant}/seed{seed}.tsv"
     conda:
         "../envs/reid.yaml"
+    threads: 4
     resources:
         cpus_per_task=4,
         mem_mb=memory(16384),
         runtime=240,
-        slurm_extra=slurm_extra("tune"),
     params:
         fingerprint=fingerprint("tune", "variant"),
         config=frozen,
@@ -63,11 +63,11 @@ rule retrieve:
         "results/{dataset}/benchmarks/retrieval/{variant}/seed{seed}/{protocol}.tsv"
     conda:
         "../envs/reid.yaml"
+    threads: 4
     resources:
         cpus_per_task=4,
         mem_mb=memory(16384),
         runtime=60,
-        slurm_extra=slurm_extra("retrieve"),
     params:
         fingerprint=fingerprint("retrieve", "variant"),
         config=frozen,
@@ -89,11 +89,11 @@ rule submission:
         "results/{dataset}/benchmarks/submission/{variant}/seed{seed}.tsv"
     conda:
         "../envs/reid.yaml"
+    threads: 4
     resources:
         cpus_per_task=4,
         mem_mb=memory(16384),
         runtime=60,
-        slurm_extra=slurm_extra("submission"),
     params:
         fingerprint=fingerprint("submission", "variant"),
         config=frozen,

@@ -17,12 +17,13 @@ rule stage1:
         training="|".join(sorted(set(STAGE1_OWNERS.values()))),
     conda:
         "../envs/reid.yaml"
+    threads: 8
     resources:
         gpu=1,
         cpus_per_task=8,
         mem_mb=memory(49152, "stage1"),
         runtime=1440,
-        slurm_extra=slurm_extra("stage1", "--signal=TERM@120"),
+        slurm_extra="--open-mode=append --signal=TERM@120",
     params:
         fingerprint=fingerprint("stage1", "training"),
         config=frozen,
@@ -66,13 +67,14 @@ rule stage2:
         "results/{dataset}/benchmarks/train/{training}/seed{seed}/stage2.tsv"
     conda:
         "../envs/reid.yaml"
+    threads: 8
     resources:
         gpu=1,
         nodes=1,  # of several GPUs, Slurm may else give some on one node and some on another
         cpus_per_task=8,
         mem_mb=memory(49152, "stage2"),
         runtime=1440,
-        slurm_extra=slurm_extra("stage2", "--signal=TERM@120"),
+        slurm_extra="--open-mode=append --signal=TERM@120",
     params:
         fingerprint=fingerprint("stage2", "training"),
         config=frozen,

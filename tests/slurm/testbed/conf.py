@@ -6,14 +6,12 @@ from pathlib import Path
 PAIRS = {f"pair{i}": (f"s{2 * i + 1}", f"s{2 * i + 2}") for i in range(6)}
 """Nodes that may be taken away, two by two: a feature for each pair, as a `constraint`."""
 GPU_NODES = ("n1", "n2", *(node for pair in PAIRS.values() for node in pair))
-CPU_NODE = "c1"
-NODES = (*GPU_NODES, CPU_NODE)
+NODES = (*GPU_NODES, "c1")
 GPUS = 4
 """Fake A100s of each GPU node."""
-CPUS, MEMORY_MB = 64, 524288
-"""Of each node; more than the machine has, so that jobs of a real cluster's size fit."""
 
 # Jobs in `urgent` preempt: those in `spot` are requeued, those in `scavenge` cancelled for good.
+# Nodes have more CPUs and memory than the machine, so that jobs of a real cluster's size fit.
 SLURM_CONF = """\
 ClusterName=testbed
 SlurmctldHost={host}(127.0.0.1)
@@ -61,13 +59,12 @@ PartitionName=cpu Nodes=c1 MaxTime=1-0 State=UP
 def slurm_conf(home: Path, *, host: str, controller_port: int, ports: Mapping[str, int]) -> str:
     """The text of slurm.conf; `ports` are those of the nodes."""
     features = {node: f" Features={pair}" for pair, nodes in PAIRS.items() for node in nodes}
-    lines = []
-    for node in NODES:
-        gres = f" Gres=gpu:a100:{GPUS}" if node in GPU_NODES else ""
-        lines.append(
-            f"NodeName={node}{features.get(node, '')} NodeHostname={host} NodeAddr=127.0.0.1"
-            f" Port={ports[node]} CPUs={CPUS} RealMemory={MEMORY_MB}{gres} State=UNKNOWN"
-        )
+    lines = [
+        f"NodeName={node}{features.get(node, '')} NodeHostname={host} NodeAddr=127.0.0.1"
+        f" Port={ports[node]} CPUs=64 RealMemory=524288"
+        f"{f' Gres=gpu:a100:{GPUS}' if node in GPU_NODES else ''} State=UNKNOWN"
+        for node in NODES
+    ]
     return SLURM_CONF.format(
         home=home,
         host=host,
@@ -77,18 +74,12 @@ def slurm_conf(home: Path, *, host: str, controller_port: int, ports: Mapping[st
     )
 
 
-def devices(home: Path) -> dict[str, list[Path]]:
-    """The device files that stand for the GPUs of each node."""
-    return {
-        node: [home / "devices" / f"{node}.{number}" for number in range(GPUS)]
-        for node in GPU_NODES
-    }
+def devices(home: Path) -> dict[Path, str]:
+    """The device files that stand for GPUs, and the node of each."""
+    return {home / f"devices/{node}.{n}": node for node in GPU_NODES for n in range(GPUS)}
 
 
 def gres_conf(home: Path) -> str:
     """The text of gres.conf: a count without files leaves a node invalid."""
-    return "".join(
-        f"NodeName={node} Name=gpu Type=a100 File={path}\n"
-        for node, paths in devices(home).items()
-        for path in paths
-    )
+    lines = (f"NodeName={node} Name=gpu Type=a100 File={p}" for p, node in devices(home).items())
+    return "\n".join(lines) + "\n"

@@ -1,1 +1,0 @@
-"""A real Slurm on one Debian machine, to test on: `python -m cluster.testbed up`."""

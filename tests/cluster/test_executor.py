@@ -1,0 +1,276 @@
+"""FAULTS 14 to 18 and 20 without a Slurm: what the executor makes of squeue and sacct."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import snakemake_executor_plugin_slurm as plugin
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+from cluster import executor
+from cluster.executor import End, Executor, Status, Watch, statuses, was_killed
+from cluster.query import Job
+
+STAGE2 = "rule_stage2_wildcards_demo_a_1"
+
+
+@pytest.fixture
+def warned() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def watch(warned: list[str]) -> Watch:
+    return Watch(warned.append)
+
+
+def end(watch: Watch, state: str, now: float, reason: str = "") -> End | None:
+    return watch.end("7", Status(state, reason), now)
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"])
+def test_a_job_that_waits_or_runs_has_not_ended(watch: Watch, state: str) -> None:
+    assert end(watch, state, 0) is None
+    assert end(watch, state, 1e9) is None
+
+
+def test_ends(watch: Watch) -> None:
+    assert end(watch, "COMPLETED", 0) == End()
+    for state in ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"):
+        assert end(watch, state, 0) == End(f"Slurm job 7 ended as {state}")
+
+
+@pytest.mark.parametrize(
+    ("printed", "who"), [("CANCELLED by 1000", " by user 1000"), ("CANCELLED", "")]
+)
+def test_fault_16_cancelled_is_a_failure(watch: Watch, printed: str, who: str) -> None:
+    ended = end(watch, printed, 0)
+    assert ended is not None
+    assert str(ended.error).startswith(f"Slurm job 7 was cancelled{who}: it counts as failed")
+    assert not ended.abandoned
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"), [("PREEMPTED", 60), ("NODE_FAIL", 60), ("MISSING", 120)]
+)
+def test_fault_14_fault_15_what_slurm_does_not_start_again_is_abandoned_after_a_while(
+    watch: Watch, state: str, seconds: int
+) -> None:
+    end(watch, "RUNNING", 0)
+    assert end(watch, state, 10) is None
+    assert end(watch, state, 9 + seconds) is None
+    ended = end(watch, state, 10 + seconds)
+    assert ended is not None
+    assert ended.abandoned
+    assert str(ended.error).startswith("Slurm job 7 ")
+
+
+def test_fault_14_what_slurm_requeues_is_left_to_it(watch: Watch) -> None:
+    for now, state in ((0, "PREEMPTED"), (30, "PENDING"), (500, "RUNNING"), (900, "PREEMPTED")):
+        assert end(watch, state, now) is None
+
+
+def test_a_job_submitted_just_now_is_not_missing(watch: Watch) -> None:
+    assert end(watch, "MISSING", 0) is None
+    assert end(watch, "MISSING", 500) is None
+    assert end(watch, "COMPLETED", 600) == End()
+
+
+def test_a_job_that_will_never_start_is_reported_once(watch: Watch, warned: list[str]) -> None:
+    for reason in ("Priority", "JobHeldUser", "JobHeldUser"):
+        assert end(watch, "PENDING", 0, reason) is None
+    (line,) = warned
+    assert "`scontrol release 7`" in line
+
+
+def scripts(folder: Path, monkeypatch: pytest.MonkeyPatch, **texts: str) -> None:
+    """Commands of Slurm, as scripts."""
+    for name, text in texts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+    monkeypatch.chdir(folder)
+
+
+DOWN = "exit 1"
+RUNS = "echo '7|RUNNING|None|rule_x|/tmp'"
+
+
+@pytest.mark.parametrize(
+    ("squeue", "sacct", "first", "known"),
+    [
+        (RUNS, DOWN, "squeue", {"7": Status("RUNNING", "None"), "8": Status("MISSING")}),
+        (RUNS, "echo '8|COMPLETED'", "squeue",
+         {"7": Status("RUNNING", "None"), "8": Status("COMPLETED")}),
+        (RUNS, "echo '7|CANCELLED by 5'; echo '8|FAILED'", "sacct",
+         {"7": Status("CANCELLED by 5"), "8": Status("FAILED")}),
+        (DOWN, "echo '7|RUNNING'", "squeue", {"7": Status("RUNNING")}),
+        (DOWN, DOWN, "squeue", None),
+    ],
+    ids=["no accounting", "forgotten by squeue", "sacct first", "controller down", "all down"],
+)  # fmt: skip
+def test_fault_17_one_command_is_asked_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squeue: str, sacct: str, first: str,
+    known: Mapping[str, Status] | None,
+) -> None:  # fmt: skip
+    scripts(tmp_path, monkeypatch, squeue=squeue, sacct=sacct)
+    assert statuses("run", ["7", "8"], first=first) == known
+
+
+@pytest.fixture
+def slurm(watch: Watch, tmp_path: Path) -> Any:
+    """An executor without a workflow, which notes what it reports."""
+    made = Executor.__new__(Executor)
+    made._watch, made._checked, made.run_uuid = watch, [], "run"
+    made.logger = SimpleNamespace(warning=watch.warn)
+    settings = SimpleNamespace(
+        init_seconds_before_status_checks=20, keep_successful_logs=False, status_command="squeue"
+    )
+    made.workflow = SimpleNamespace(
+        executor_settings=settings,
+        remote_execution_settings=SimpleNamespace(seconds_between_status_checks=10),
+    )
+    made._next_seconds_between_status_checks = None
+    made.reports = []
+
+    class Limiter:
+        async def __aenter__(self) -> None: ...
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+    made.status_rate_limiter = Limiter()
+    made.report_job_success = lambda job: made.reports.append((job.external_jobid, None))
+    made.report_job_error = lambda job, msg, aux_logs: made.reports.append(
+        (job.external_jobid, msg)
+    )
+    return made
+
+
+def check(slurm: Any, jobs: list[Any]) -> list[str]:
+    """One status check; the jobs that go on."""
+
+    async def collect() -> list[str]:
+        return [job.external_jobid async for job in slurm.check_active_jobs(jobs)]
+
+    return asyncio.run(collect())
+
+
+def test_fault_17_no_job_is_forgotten_and_every_end_is_reported(
+    slurm: Any, warned: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    jobs = [SimpleNamespace(external_jobid=i, aux={"slurm_logfile": log}) for i in ("7", "8", "9")]
+    scripts(tmp_path, monkeypatch, squeue=DOWN, sacct=DOWN)
+    for _ in range(3):
+        assert check(slurm, jobs) == ["7", "8", "9"]
+    assert len(warned) == 1
+    assert "Slurm does not answer" in warned[0]
+    states = "echo '7|COMPLETED|||/'; echo '8|TIMEOUT|||/'; echo '9|RUNNING|||/'"
+    scripts(tmp_path, monkeypatch, squeue=states)
+    assert check(slurm, jobs) == ["9"]
+    assert "Slurm answers again" in warned[1]
+    assert slurm.reports == [("7", None), ("8", "Slurm job 8 ended as TIMEOUT. ")]
+    assert not log.exists(), "the log of a successful job is deleted"
+    assert slurm.next_seconds_between_status_checks == 20
+    for _ in range(9):
+        check(slurm, jobs[2:])
+    assert slurm.next_seconds_between_status_checks == executor.LONGEST_PAUSE
+
+
+def test_an_abandoned_job_is_cancelled_before_it_is_submitted_again(
+    slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "GIVEN_UP", {"PREEMPTED": (0, "was preempted")})
+    scripts(tmp_path, monkeypatch, squeue="echo '7|PREEMPTED|||/'", scancel="echo $1 > cancelled")
+    job = SimpleNamespace(external_jobid="7", aux={"slurm_logfile": tmp_path / "log"})
+    assert check(slurm, [job]) == []
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+    assert slurm.reports[0][1].startswith("Slurm job 7 was preempted: it counts as failed")
+
+
+def test_fault_18_a_job_waits_for_those_on_the_same_outputs(
+    slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = [
+        Job("11", "RUNNING", "", STAGE2, tmp_path),
+        Job("12", "RUNNING", "", STAGE2, tmp_path / "elsewhere"),
+        Job("13", "RUNNING", "", "rule_stage1_wildcards_demo_a_1", tmp_path),
+        Job("14", "PENDING", "", STAGE2, tmp_path),
+        Job("15", "RUNNING", "", "(null)", tmp_path),
+    ]
+    lines = [f"{j.id}|{j.state}|{j.reason}|{j.comment}|{j.folder}" for j in queue]
+    scripts(tmp_path, monkeypatch, squeue="\n".join(f"echo '{line}'" for line in lines))
+    submitted: list[Any] = []
+    monkeypatch.setattr(plugin.Executor, "run_jobs", lambda self, jobs: submitted.extend(jobs))
+    jobs = [
+        SimpleNamespace(name=rule, wildcards=["demo", "a", seed], resources=Resources(extra))
+        for rule, seed, extra in (("stage2", "1", "--signal=X"), ("stage2", "2", "--signal=X"))
+    ]
+    slurm.run_jobs(jobs)
+    assert submitted == jobs
+    assert jobs[0].resources.slurm_extra == "--signal=X --dependency=afterany:11:14"
+    assert jobs[1].resources.slurm_extra == "--signal=X"
+
+
+class Resources(SimpleNamespace):
+    def __init__(self, extra: str) -> None:
+        super().__init__(slurm_extra=extra)
+
+    def get(self, name: str, default: object = None) -> Any:
+        return getattr(self, name, default)
+
+
+def test_fault_17_nothing_is_submitted_until_slurm_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    scripts(tmp_path, monkeypatch, squeue=f"[ -e asked ] || {{ touch asked; {DOWN}; }}")
+    assert executor.patient_queue(warned.append) == []
+    assert (tmp_path / "asked").exists()
+    assert len(warned) == 1
+    scripts(tmp_path, monkeypatch, squeue=DOWN)
+    with pytest.raises(WorkflowError, match="try again when Slurm is back"):
+        executor.patient_queue(warned.append, patience=0)
+
+
+def test_the_plugin_calls_what_is_overridden() -> None:
+    """Fails if another version of the plugin is not the subclass's any more."""
+    executor.install()
+    assert ExecutorPluginRegistry().get_plugin("slurm").executor is Executor
+    for name in ("run_jobs", "check_active_jobs", "cancel_jobs", "__post_init__"):
+        assert name in plugin.Executor.__dict__, name
+    assert "check_active_jobs" in RemoteExecutor._wait_for_jobs.__code__.co_names
+    assert "run_uuid" in plugin.Executor.__post_init__.__code__.co_names
+    assert "slurm_logfile" in plugin.Executor.run_job.__code__.co_consts
+    assert callable(plugin.Executor.get_status_command)
+
+
+@pytest.mark.parametrize(
+    ("events", "killed"),
+    [
+        ([], False),
+        (["stage2 start"], True),
+        (["stage2 start", "stage2 stopped"], False),
+        (["stage2 start", "stage2 failed"], False),
+        (["stage2 start", "stage2 start"], True),
+        (["stage1 start"], False),
+        (["stage1 start", "stage1 done", "stage2 start", '{"stage": "sta'], True),
+    ],
+)
+def test_fault_20_was_killed(tmp_path: Path, events: list[str], killed: bool) -> None:
+    ledger = tmp_path / "attempts.jsonl"
+    lines = [
+        event
+        if event.startswith("{")
+        else '{{"stage": "{}", "event": "{}"}}'.format(*event.split())
+        for event in events
+    ]
+    ledger.write_text("\n".join(lines))
+    assert was_killed(ledger, "stage2") is killed
+    assert not was_killed(tmp_path / "none", "stage2")
