@@ -1,6 +1,7 @@
 """The `reid` command: parse the arguments, run one verb, turn errors into one line."""
 
 import argparse
+import io
 import os
 import select
 import shlex
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
             stages = top.add_parser(group, help="train stage 1 or stage 2").add_subparsers(
                 title="stages", metavar="STAGE", required=True
             )
-        summary = (command.run.__doc__ or "").splitlines()[0]
+        summary = (command.run.__doc__ or "\n").splitlines()[0]  # none with python -OO
         child = (stages if group and stages else top).add_parser(
             name,
             help=summary,
@@ -97,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     75: stopped and saved, run it again to resume; 76: another trainer holds the folder;
     130: interrupted from the keyboard.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale may lack letters that tables have
+            stream.reconfigure(errors="backslashreplace")
     # Before torch is imported: threads that wait by spinning starve other jobs of the node.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = build_parser().parse_args(argv)

@@ -1,12 +1,13 @@
 """Files that are either whole or absent: atomic writes, hashes, JSON and YAML."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        with suppress(PermissionError):  # some network file systems know no modes
+            temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         if isinstance(error, OSError) and error.filename in (None, name):
             error.filename = str(path)  # of a full disk Python does not say where
@@ -42,11 +44,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where its file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # CIFS, some of FUSE
+            raise
     finally:
         os.close(handle)
 

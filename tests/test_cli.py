@@ -1,5 +1,6 @@
 """The command line: help, exit codes, and one clear line for every kind of bad input."""
 
+import os
 import pickle
 import resource
 import shutil
@@ -253,6 +254,16 @@ def test_less_than_no_time_is_refused(lab: Lab, flag: str) -> None:
 def test_a_pack_is_either_made_or_verified(lab: Lab) -> None:
     assert lab.finish("pack", "--verify", "--frames-per-tracklet", "3") == 1
     assert_one_line(lab, ["leave --frames-per-tracklet out"])
+
+
+def test_a_locale_without_greek_letters_and_python_without_docstrings_will_do(lab: Lab) -> None:
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONOPTIMIZE": "2"}
+    command = [sys.executable, "-m", "reid", "table", "--config", "config.yaml"]
+    run = subprocess.run(
+        command, cwd=lab.folder, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "\\u0394" in run.stdout
 
 
 def test_help_is_instant_and_shows_examples() -> None:

@@ -1,11 +1,15 @@
 """Files that grow by lines of JSON, whose writers may be killed at any instant; YAML files."""
 
+import errno
+import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reid.errors import UserError
-from reid.files import append_json_line, read_json_lines, read_yaml
+from reid.files import append_json_line, read_json_lines, read_yaml, write_text
 
 
 @pytest.mark.parametrize("cut", ['{"a"', '{"a": 1', '{"a": 1}', ""])
@@ -33,3 +37,28 @@ def test_anchors_and_merges_repeat_no_key(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\n")
     assert read_yaml(path) == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}, "c": {"x": 2, "y": 3}}
+
+
+def test_a_file_system_without_modes_and_folder_sync_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(error: OSError) -> Callable[..., None]:
+        def call(*_: object) -> None:
+            raise error
+
+        return call
+
+    original = os.fsync
+    monkeypatch.setattr(Path, "chmod", refuse(PermissionError(errno.EPERM, "no modes")))
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda handle: (
+            refuse(OSError(errno.EINVAL, "folder"))()
+            if stat.S_ISDIR(os.fstat(handle).st_mode)
+            else original(handle)
+        ),
+    )
+    write_text(tmp_path / "x", "whole")
+    assert (tmp_path / "x").read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 1
