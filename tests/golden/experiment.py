@@ -9,7 +9,7 @@ golden value therefore changes only with the computation after decoding and resi
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
-def write_inputs(home: Path) -> None:
+def write_inputs(home: Path, settings: Mapping[str, Any] = SETTINGS) -> None:
     """Frames in the DetReIDX layout, tiny CLIP weights and the configuration."""
     for identity in range(1, PEOPLE + 1):
         write_person(home / "data" / "train", identity, (0, 1, 2))
@@ -144,7 +144,7 @@ def write_inputs(home: Path) -> None:
             write_person(folder / "query", identity, query)
             write_person(folder / "gallery", identity, gallery)
     save_file(state_dict(TINY), home / "tiny.safetensors")
-    (home / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (home / "config.yaml").write_text(yaml.safe_dump(dict(settings)))
 
 
 def write_person(folder: Path, identity: int, cameras: tuple[int, ...]) -> None:

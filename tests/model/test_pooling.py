@@ -5,6 +5,7 @@ import torch
 from reid.config import Model, Pooling, Prompts
 from reid.model import network
 from reid.model.network import VideoReID
+from reid.model.pooling import frame_quality
 from tests.clips import TINY
 
 
@@ -57,3 +58,13 @@ def test_quality_moves_weight_to_high_crops() -> None:
         weights = model.embed_with_weights(*inputs())[1][:, 0]
     assert (weights[0].diff() > 0).all()
     torch.testing.assert_close(weights[1], torch.full((5,), 0.2))
+
+
+def test_quality_is_standardized_log_height_within_each_tracklet() -> None:
+    heights = torch.tensor([[10.0, 20, 40, 80], [100, 100, 100, 100], [50, 50, 50, 200]])
+    logs = heights.double().log()
+    expected = (logs - logs.mean(dim=1, keepdim=True)) / logs.std(dim=1, correction=0, keepdim=True)
+    expected[1] = 0  # equally high: no division by zero
+    torch.testing.assert_close(frame_quality(heights).double(), expected, rtol=1e-5, atol=1e-5)
+    # The unit of heights cancels.
+    torch.testing.assert_close(frame_quality(3 * heights), frame_quality(heights))
