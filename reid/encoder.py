@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from reid.config import Clip, ReRanking, Training
 from reid.data.dataset import TrackletDataset
@@ -27,8 +28,7 @@ from reid.errors import UserError
 from reid.features.extract import embed, restore
 from reid.features.features import Floats
 from reid.files import read_json
-from reid.retrieval.rerank import Ranking, first_of_blocks
-from reid.retrieval.retrieve import distance_blocks, distances_of
+from reid.retrieval.retrieve import distances_of
 from reid.train.common import pick_device
 
 
@@ -41,6 +41,14 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.folders)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The first m gallery positions of each query, nearest first, ties by gallery order."""
+
+    index: NDArray[np.int32]  # (Q, m)
+    distance: Floats  # (Q, m)
 
 
 class TrackletEncoder:
@@ -132,9 +140,10 @@ class TrackletEncoder:
         with torch.inference_mode():
             for batch in loader(dataset, batches, workers=workers):
                 here = batch.to(self._device)
-                features = embed(self._network, here, mirrored=False)
+                features, _ = embed(self._network, here, mirrored=False)
                 if flip_tta:
-                    features = (features + embed(self._network, here, mirrored=True)) / 2
+                    mirrored, _ = embed(self._network, here, mirrored=True)
+                    features = (features + mirrored) / 2
                 rows.append(features.cpu())
         return Encoded(tuple(folders), torch.cat(rows).numpy())
 
@@ -156,13 +165,11 @@ class TrackletEncoder:
                 raise UserError(f"{name} must be what encode() returns; arrays: k_reciprocal")
         if rerank is not None and not isinstance(rerank, ReRanking):
             raise UserError("rerank must be a ReRanking(k1=..., k2=..., lambda_value=...)")
-        if top is not None:
-            blocks = distance_blocks(query.features, gallery.features, rerank)
-            return first_of_blocks(blocks, len(query.features), len(gallery.features), top)
+        if top is not None and not (isinstance(top, int | np.integer) and top >= 1):
+            raise UserError(f"top must be at least 1 and whole, got {top}")
         distances = distances_of(query.features, gallery.features, rerank)
-        order = np.argsort(distances, axis=1, kind="stable")
-        nearest = np.take_along_axis(distances, order, axis=1)
-        return Ranking(order.astype(np.int32), nearest)
+        order = np.array([np.argsort(row, kind="stable")[:top] for row in distances], np.int32)
+        return Ranking(order, np.take_along_axis(distances, order, axis=1))
 
 
 def _folders_below(root: Path) -> list[Path]:

@@ -40,5 +40,17 @@ def part(
     return tuple(tracklet for tracklet in tracklets if tracklet.identity in wanted)
 
 
+def held_out(
+    tracklets: Sequence[Tracklet], options: Validation, training: str
+) -> tuple[Tracklet, ...]:
+    """Tracklets of the identities that a training holds out; UserError when it holds out none."""
+    if options.share == 0:
+        raise UserError(
+            f"trainings.{training}.validation.share is 0: no identities are held out to tune on; "
+            "set it and train again"
+        )
+    return part(tracklets, options, VALIDATION)
+
+
 def _draw(identity: int, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{identity}".encode()).digest()

@@ -278,9 +278,9 @@ def submission(settings: Config, arguments: argparse.Namespace) -> None:
 )
 def score(settings: Config, arguments: argparse.Namespace) -> None:
     """Score a submission csv under both rules of average precision and of junk."""
-    from reid.retrieval import scoring
+    from reid.retrieval import submission as submitting
 
-    scoring.run(settings, arguments.file)
+    submitting.score(settings, arguments.file)
 
 
 @verb("table")

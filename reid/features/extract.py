@@ -6,14 +6,14 @@ import torch
 
 from reid.artifacts import Results
 from reid.config import Config, Training
-from reid.data.dataset import Batch
+from reid.data.dataset import Batch, TrackletDataset
 from reid.data.layout import Tracklet
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.normalize import normalize
 from reid.data.sampler import sequential_batches
 from reid.data.stored import count_cameras
 from reid.errors import UserError
-from reid.holdout import VALIDATION, part
+from reid.holdout import VALIDATION, held_out
 from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
@@ -33,20 +33,16 @@ from reid.train.stage2 import trained_tensors
 
 @naming_dead_processes()
 def run(config: Config, name: str, seed: int, protocol: str) -> None:
-    """Extract the query and gallery features of a protocol with the training `name`.
+    """Write the features file (`reid.features.features`) of a protocol by the training `name`.
 
     The protocol `validation` stands for the tracklets of the identities that it holds out.
-    Writes `features` (n, D), raw and in the order of the protocol's index, and `flipped`, those
-    of the mirrored clips, when a variant of this training averages both (Sec. 3.2.5); `heights`
-    (n,) is the median pixel height of the crops that were looked at; `frame_weights` (n, 2, T),
-    of a training with temporal attention, are the alpha_t of both pools (Eq. 3).
     """
     training = config.trainings[name]
     results = Results.of(config.dataset.name)
     split = "train" if protocol == VALIDATION else protocol
     tracklets = tracklets_of(config.dataset.root, results.index(split), pack=config.runtime.pack)
     if protocol == VALIDATION:
-        tracklets = held_out(tracklets, training, name)
+        tracklets = held_out(tracklets, training.validation, name)
     prompts = training.model.prompts
     if config.dataset.metadata and prompts.length and prompts.metadata:
         warn_about_metadata(tracklets, protocol)
@@ -58,68 +54,65 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
             f"{name} was trained for {model.num_cameras} cameras, {results.index(split)} has "
             f"{cameras}: train again"
         )
-    dataset = clips_of(
-        tracklets,
-        config.dataset,
-        config.runtime,
-        clip=training.clip,
-        train=False,
-    )
-    views = {"features": False}
-    if flips(config, name):
-        views["flipped"] = True
-    parts: dict[str, list[torch.Tensor]] = {view: [] for view in views}
-    heights: list[torch.Tensor] = []
-    weights: list[torch.Tensor] = []
-    batches = sequential_batches(len(dataset), batch_size=config.runtime.extract_batch)
-    progress = Progress(f"features of {name} on {protocol}", len(dataset), "tracklets")
+    dataset = clips_of(tracklets, config.dataset, config.runtime, clip=training.clip, train=False)
     precision = pick_precision(config.runtime.precision, device)
     with torch.inference_mode(), autocast(device, precision):
-        for batch in loader(dataset, batches, workers=config.runtime.workers):
-            on_device = batch.to(device)
-            for view, mirrored in views.items():
-                found, alpha = weigh(model, on_device, mirrored=mirrored)
-                parts[view].append(found.cpu())
-                if not mirrored:
-                    weights.append(alpha.cpu())
-            heights.append(batch.heights.median(dim=1).values)
-            progress.advance(len(batch.index))
-    features = {view: torch.cat(rows) for view, rows in parts.items()}
-    for view, rows in features.items():
-        if not rows.isfinite().all():
-            bad = tracklets[int((~rows.isfinite()).any(dim=1).nonzero()[0])]
+        tensors = _embed_all(
+            model,
+            dataset,
+            device,
+            flip=flips(config, name),
+            batch_size=config.runtime.extract_batch,
+            workers=config.runtime.workers,
+            progress=Progress(f"features of {name} on {protocol}", len(dataset), "tracklets"),
+        )
+    for view in tensors.keys() & {"features", "flipped"}:
+        finite = tensors[view].isfinite().all(dim=1)
+        if not finite.all():
+            bad = tracklets[int(finite.logical_not().nonzero()[0])]
             raise UserError(
                 f"{view} of {bad.path} are not finite: the weights of {name} are unusable"
             )
-    measured = {"heights": torch.cat(heights)}
-    if training.model.pooling.kind == "attention":
-        measured["frame_weights"] = torch.cat(weights)
+    if training.model.pooling.kind != "attention":
+        del tensors["frame_weights"]
     save_tensors(
         results.features(name, seed, protocol),
-        {**features, **measured},
+        tensors,
         {"training": name, "seed": seed, "protocol": protocol, "precision": precision},
     )
 
 
-def held_out(
-    tracklets: tuple[Tracklet, ...], training: Training, name: str
-) -> tuple[Tracklet, ...]:
-    """Tracklets of the identities a training holds out. Raises UserError when it holds out none."""
-    if training.validation.share == 0:
-        raise UserError(
-            f"trainings.{name}.validation.share is 0: no identities are held out to tune on; "
-            "set it and train again"
-        )
-    return part(tracklets, training.validation, VALIDATION)
+def _embed_all(
+    model: VideoReID,
+    dataset: TrackletDataset,
+    device: torch.device,
+    *,
+    flip: bool,
+    batch_size: int,
+    workers: int,
+    progress: Progress,
+) -> dict[str, torch.Tensor]:
+    """The tensors of the features file, `flipped` with `flip`, of all tracklets in order."""
+    parts: dict[str, list[torch.Tensor]] = {}
+    batches = sequential_batches(len(dataset), batch_size=batch_size)
+    for batch in loader(dataset, batches, workers=workers):
+        on_device = batch.to(device)
+        features, frame_weights = embed(model, on_device, mirrored=False)
+        rows = {
+            "features": features,
+            "heights": batch.heights.median(dim=1).values,
+            "frame_weights": frame_weights,
+        }
+        if flip:
+            rows["flipped"], _ = embed(model, on_device, mirrored=True)
+        for key, value in rows.items():
+            parts.setdefault(key, []).append(value.cpu())
+        progress.advance(len(batch.index))
+    return {key: torch.cat(values) for key, values in parts.items()}
 
 
-def embed(model: VideoReID, batch: Batch, *, mirrored: bool) -> torch.Tensor:
-    """Raw features (B, D) of a batch, or of its mirror image."""
-    return weigh(model, batch, mirrored=mirrored)[0]
-
-
-def weigh(model: VideoReID, batch: Batch, *, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `embed`, and the frame weights (B, 2, T) of both pools."""
+def embed(model: VideoReID, batch: Batch, *, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Raw features (B, D) of a batch, or of its mirror image, and frame weights (B, 2, T)."""
     frames = normalize(batch.frames.flip(-1) if mirrored else batch.frames)
     features, weights = model.embed_with_weights(
         frames, batch.camera, batch.metadata, batch.heights
@@ -163,8 +156,8 @@ def restore(path: Path, training: Training, backbone: str, *, seed: int) -> Vide
         weights=weights,
         image_size=(training.clip.height, training.clip.width),
     )
-    # Marks what trains, and so what the file must hold: no tensor more, none less. An imported
-    # checkpoint may bring its own tower.
+    # Marks what trains, and so which tensors the file must hold. An imported checkpoint may also
+    # bring its own tower.
     trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
     tower = facts.get("tower", [])
     assert isinstance(tower, list)
@@ -178,7 +171,7 @@ def restore(path: Path, training: Training, backbone: str, *, seed: int) -> Vide
 
 
 def warn_about_metadata(tracklets: tuple[Tracklet, ...], protocol: str) -> None:
-    """Say loudly that a training knows metadata which this split lacks."""
+    """Print a warning when a training uses metadata that this split lacks."""
     aerial = [tracklet for tracklet in tracklets if tracklet.view == "aerial"]
     bare = sum(tracklet.altitude != tracklet.altitude for tracklet in aerial)
     if bare:

@@ -13,13 +13,12 @@ from reid.config import Config, Report, ReRanking
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.features import features as feature_files
-from reid.features.features import Floats
+from reid.features.features import Floats, read_features, read_heights
 from reid.report.measured import Measurement
 from reid.report.pictures import Album, Picture
-from reid.retrieval.metrics import Metrics, score
-from reid.retrieval.products import device_for
-from reid.retrieval.retrieve import distance_blocks, labels, sides
+from reid.retrieval.distances import device_for
+from reid.retrieval.metrics import Metrics, evaluate
+from reid.retrieval.retrieve import distances_of, labels, split_protocol
 
 QUERY_FRAMES, GALLERY_FRAMES = 8, 2
 
@@ -78,9 +77,9 @@ def ranked_lists(config: Config, measurement: Measurement) -> Lists:
     results = Results.of(config.dataset.name)
     tracklets = read_split(results.index(measurement.protocol))
     source = results.features(variant.training, measurement.seed, measurement.protocol)
-    features = feature_files.read(source, rows=len(tracklets), flip_tta=variant.flip_tta)
-    heights = feature_files.heights(source, rows=len(tracklets))
-    queries, gallery = sides(tracklets)
+    features = read_features(source, rows=len(tracklets), flip_tta=variant.flip_tta)
+    heights = read_heights(source, rows=len(tracklets))
+    queries, gallery = split_protocol(tracklets)
     if measurement.content["per_query"]["tracklet"] != [query.name for query in queries]:
         raise UserError(f"{results.index(measurement.protocol)} changed: run `reid retrieve` again")
     clip = config.trainings[variant.training].clip
@@ -178,13 +177,12 @@ class _Rankings:
         self._place = {q: place for place, q in enumerate(rows)}
         asked = [queries[q] for q in rows]
         query, rest = features[: len(queries)], features[len(queries) :]
-        found = {"Cosine distance": rows_of(distance_blocks(query, rest, None), rows, len(gallery))}
+        found = {"Cosine distance": distances_of(query, rest, None)[rows]}
         if rerank is not None:
             name = f"Re-ranked (k1 {rerank.k1}, k2 {rerank.k2}, λ {rerank.lambda_value:g})"
-            blocks = distance_blocks(query, rest, rerank, device)
-            found[name] = rows_of(blocks, rows, len(gallery))
+            found[name] = distances_of(query, rest, rerank, device)[rows]
         self._found = [
-            (title, distances, score(distances, *labels(asked, gallery)).metrics())
+            (title, distances, evaluate(distances, *labels(asked, gallery)))
             for title, distances in found.items()
         ]
 
@@ -199,17 +197,6 @@ class _Rankings:
             )
             first = [(g, float(distances[place, g])) for g in islice(order, self._top)]
             yield title, first, metrics, place
-
-
-def rows_of(blocks: Iterator[Floats], rows: Sequence[int], gallery: int) -> Floats:
-    """Distances (R, G) of the queries at `rows`, ascending, from blocks; no more are kept."""
-    kept = np.empty((len(rows), gallery), np.float32)
-    first = done = 0
-    for block in blocks:
-        wanted = [q - first for q in rows if first <= q < first + len(block)]
-        kept[done : done + len(wanted)] = block[wanted]
-        first, done = first + len(block), done + len(wanted)
-    return kept
 
 
 def _is_junk(query: Tracklet, entry: Tracklet) -> bool:

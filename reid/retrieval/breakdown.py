@@ -1,16 +1,16 @@
-"""Where retrieval works: quality by altitude, distance, angle, capture point, session and height.
+"""Quality by altitude, distance, angle, capture point, session and pixel height.
 
 The paper reports one averaged score and says that it hides how performance changes with scale.
-Every group here keeps all wrong gallery entries; what varies is the queries, or the positives.
+Every group keeps all wrong gallery entries; what varies is the queries, or the positives:
 
-- side `query`: the queries of the group (their capture conditions, their pixel height).
-- side `gallery`: all queries, but only positives of the group; other positives are junk.
-- `session change`: positives of the query's own session against those of the other one, with the
-  rule that removes the same camera turned off; only between tracklets whose session is known.
+- side `query`: the queries of the group.
+- side `gallery`: all queries, but only the positives of the group; other positives are junk.
+- `session change`: positives of the query's own session against those of the other one, without
+  the junk rule; only between tracklets whose session is known.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reid.data.layout import Tracklet
-from reid.retrieval.metrics import score
+from reid.retrieval.metrics import Metrics, Ranking, same_camera, summarize
 
 HEIGHT_EDGES = (0, 16, 24, 32, 48, 64, 96, 128, 256)
 """Groups of the pixel height of the crop; the last is open."""
@@ -50,46 +50,49 @@ class Side:
         return np.array([tracklet.session or 0 for tracklet in self.tracklets], np.int64)
 
 
-def breakdown(distances: NDArray[Any], queries: Side, gallery: Side) -> list[dict[str, Any]]:
+def breakdown(ranking: Ranking, queries: Side, gallery: Side) -> list[dict[str, Any]]:
     """One JSON-able entry for each group of each attribute on either side, and session change.
 
-    distances: (Q, G). Tracklets that lack an attribute are in none of its groups. Numbers are
-    None where no query of the group has a positive.
+    Tracklets that lack an attribute are in none of its groups. Numbers are None where no query of
+    the group has a positive.
     """
     people = queries.identities
-    labels = (people, gallery.identities, queries.cameras, gallery.cameras)
+    junk = same_camera(ranking, queries.cameras, gallery.cameras)
+    everything = summarize(ranking, junk)
     entries = []
     for attribute, value_of in _ATTRIBUTES.items():
-        for side, own in (("query", queries), ("gallery", gallery)):
-            values = [value_of(own, place) for place in range(len(own.tracklets))]
+        for name, side in (("query", queries), ("gallery", gallery)):
+            values = [value_of(side, row) for row in range(len(side.tracklets))]
             for group in sorted({value for value in values if value is not None}):
                 member = np.array([value == group for value in values])
-                if side == "query":
-                    of_queries = (people[member], labels[1], labels[2][member], labels[3])
-                    found = score(distances[member], *of_queries).metrics()
-                    asked = people[member]
+                head = {"attribute": attribute, "side": name, "group": group}
+                if name == "query":
+                    entries.append(head | quality(everything, people, member))
                 else:
-                    found = score(distances, *labels, ignored=~member).metrics()
-                    asked = people
-                head = {"attribute": attribute, "side": side, "group": group}
-                entries.append(head | quality(found.ap_per_query, found.first_rank, asked))
-    return entries + _session_change(distances, queries, gallery)
+                    metrics = summarize(ranking, junk | ~member[ranking.entry])
+                    entries.append(head | quality(metrics, people))
+    return [*entries, *_session_change(ranking, queries, gallery)]
 
 
 def quality(
-    precision: NDArray[np.float64], first_rank: NDArray[np.int64], people: NDArray[np.int64]
+    metrics: Metrics, identities: NDArray[np.int64], member: NDArray[np.bool_] | None = None
 ) -> dict[str, Any]:
-    """mAP and Rank-1 of some queries with their 95 % intervals, and how many queries count."""
-    found = first_rank > 0
-    first = first_rank[found] == 1
-    some = bool(found.any())
+    """mAP and Rank-1 with their 95 % intervals, over the queries of a group.
+
+    identities: (Q,) of the queries; member: (Q,) which of them are in the group, None for all.
+    """
+    scored = metrics.first_rank > 0
+    if member is not None:
+        scored &= member
+    precision, people = metrics.ap_per_query[scored], identities[scored]
+    first = metrics.first_rank[scored] == 1
     return {
-        "queries": int(found.sum()),
-        "identities": len(np.unique(people[found])),
-        "mAP": float(precision[found].mean()) if some else None,
-        "rank1": float(first.mean()) if some else None,
-        "mAP_interval": interval(precision[found], people[found]),
-        "rank1_interval": interval(first, people[found]),
+        "queries": len(people),
+        "identities": len(np.unique(people)),
+        "mAP": float(precision.mean()) if len(people) else None,
+        "rank1": float(first.mean()) if len(people) else None,
+        "mAP_interval": interval(precision, people),
+        "rank1_interval": interval(first, people),
     }
 
 
@@ -98,15 +101,15 @@ def interval(
 ) -> list[float] | None:
     """Bootstrap [low, high] of a mean over queries, drawing whole identities with replacement.
 
-    values: (V,) one number a query; identities: (V,) whose queries they are. Queries of one
-    person are not independent, so the identity is what is drawn. None below two identities.
+    values: (V,) one number for each query; identities: (V,) of the queries. Queries of one person
+    are not independent, so identities are drawn. None with fewer than two identities.
     """
     numbers = np.asarray(values, np.float64)
-    people, place = np.unique(np.asarray(identities), return_inverse=True)
+    people, person = np.unique(np.asarray(identities), return_inverse=True)
     if len(people) < 2:
         return None
-    sums = np.bincount(place, weights=numbers)
-    counts = np.bincount(place)
+    sums = np.bincount(person, weights=numbers)
+    counts = np.bincount(person)
     generator = np.random.default_rng(seed)
     share = np.full(len(people), 1 / len(people))
     times = generator.multinomial(len(people), share, size=DRAWS)
@@ -115,46 +118,36 @@ def interval(
     return [float(low), float(high)]
 
 
-def _session_change(distances: NDArray[Any], queries: Side, gallery: Side) -> list[dict[str, Any]]:
-    people, sessions = queries.identities, queries.sessions
-    entries = []
-    for group in ("same session", "other session"):
-        parts = []
-        for session in np.unique(sessions[sessions > 0]):
-            part = sessions == session
-            same = gallery.sessions == session
-            other = (gallery.sessions > 0) & ~same
-            wanted = same if group == "same session" else other
-            labels = people[part], gallery.identities
-            found = score(distances[part], *labels, ignored=~wanted).metrics()
-            parts.append((found.ap_per_query, found.first_rank, people[part]))
-        if parts and (gallery.sessions > 0).any():
-            head = {"attribute": "session change", "side": "pair", "group": group}
-            joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-            entries.append(head | quality(*joined))
-    return entries
+def _session_change(ranking: Ranking, queries: Side, gallery: Side) -> Iterator[dict[str, Any]]:
+    if not (queries.sessions.any() and gallery.sessions.any()):
+        return
+    asked, ranked = queries.sessions[ranking.query], gallery.sessions[ranking.entry]
+    known = (asked > 0) & (ranked > 0)
+    for group, wanted in (("same session", asked == ranked), ("other session", asked != ranked)):
+        head = {"attribute": "session change", "side": "pair", "group": group}
+        yield head | quality(summarize(ranking, ~(known & wanted)), queries.identities)
 
 
 def _number(name: str) -> Callable[[Side, int], float | None]:
-    def value(side: Side, place: int) -> float | None:
-        number: float = getattr(side.tracklets[place], name)
+    def value(side: Side, row: int) -> float | None:
+        number: float = getattr(side.tracklets[row], name)
         return None if math.isnan(number) else number
 
     return value
 
 
-def _height(side: Side, place: int) -> int | None:
+def _height(side: Side, row: int) -> int | None:
     """Lower edge of the group of the tracklet's pixel height."""
     if side.heights is None:
         return None
-    return max(edge for edge in HEIGHT_EDGES if edge <= side.heights[place])
+    return max(edge for edge in HEIGHT_EDGES if edge <= side.heights[row])
 
 
 _ATTRIBUTES: dict[str, Callable[[Side, int], float | None]] = {
     "altitude": _number("altitude"),
     "distance": _number("distance"),
     "angle": _number("angle"),
-    "capture point": lambda side, place: side.tracklets[place].capture_point,
-    "session": lambda side, place: side.tracklets[place].session,
+    "capture point": lambda side, row: side.tracklets[row].capture_point,
+    "session": lambda side, row: side.tracklets[row].session,
     "pixel height": _height,
 }

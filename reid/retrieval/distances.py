@@ -1,135 +1,150 @@
-"""Squared Euclidean distances between feature rows, in tiles: the same bits whoever asks for one.
+"""Distances between features, by blocked matrix products on the CPU or on a GPU."""
 
-A product of matrices rounds by the shape of the whole and by where in it a row stands. So tiles
-have fixed places, and copies of a row share its distances: they tie exactly, as they should.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.features.features import Floats, squared_norms, stack
-from reid.retrieval.products import Products
-from reid.retrieval.scan import to_distances
-from reid.retrieval.threads import cores, one_thread_per_product, over_rows
+from reid.errors import UserError
+from reid.features.features import Floats
 
-TILE = 256
-"""Rows of a tile: 256 KiB, which stays in the cache of a core. Of those on the diagonal half is
-computed in vain: larger ones cost more than they gain below some 10,000 rows."""
+ROWS = 512
+"""Rows of a block of products."""
 
-KEY = 16
-"""Numbers of a row, about, by which candidates for copies are found."""
+WORTH_A_GPU = 20_000
+"""Number of rows from which `runtime.device: auto` takes a GPU: below, importing torch and copying
+take longer than the products."""
 
-STREAM = 8 * 2**20
-"""Entries of a block of queries that is streamed: 32 MiB, or one tile's rows if they are more."""
+SAMPLE = 256
+"""Approximate number of rows from which the center is chosen."""
 
-Ints = NDArray[np.int64]
-Places = tuple[int, Any, Any]
-"""A tile, and what of an array of distances is what of the tile: slices, or arrays of places."""
+LONGEST = 1e36
+"""Squared length of a row up to which distances fit float32."""
+
+Product = Callable[[slice, slice], Floats]
 
 
-class Distances:
-    """Distances of the rows of features (N, D), by tiles of the distinct ones among them.
+def stack(query: NDArray[Any], gallery: NDArray[Any], *, normalize: bool) -> Floats:
+    """Query (Q, D) and gallery (G, D) features in one float32 array (Q + G, D).
 
-    origin: (N,) place of each row among the distinct ones, which are in order of appearance.
-    norms: (N,) squared lengths.
+    `normalize` scales rows to unit length; zero rows stay zero.
+    Raises UserError when they are not matrices of the same width, are empty, or not finite.
     """
-
-    def __init__(self, features: Floats, device: str | None = None) -> None:
-        """device: see `Products`."""
-        distinct, self.origin = _distinct(features)
-        self.size = len(features)
-        self.copies = len(distinct) < len(features)
-        self.norms = squared_norms(features)
-        self._norms = self.norms[distinct]
-        self._products = Products(features[distinct] if self.copies else features, device)
-        tops = range(0, len(distinct), TILE)
-        self.parts = [slice(top, min(top + TILE, len(distinct))) for top in tops]
-
-    @property
-    def distinct(self) -> int:
-        """How many rows are no copy of an earlier one."""
-        return len(self._norms)
-
-    def tile(self, a: int, b: int) -> Floats:
-        """Distances from the distinct rows of part `a` to those of part `b`; use one thread."""
-        rows, columns = self.parts[min(a, b)], self.parts[max(a, b)]
-        block = self._products(rows, columns)
-        to_distances(block, self._norms[rows], self._norms[columns], a == b)
-        return block if a <= b else block.T
-
-    def fill(self, out: Floats, rows: slice, columns: slice, *, threads: int) -> None:
-        """Distances from some rows of the features to others, (rows, columns), in `out`."""
-        tiles = [(a, b) for a in self._places(rows) for b in self._places(columns)]
-
-        def part(start: int, stop: int) -> None:
-            for (a, to_row, from_row), (b, to_column, from_column) in tiles[start:stop]:
-                tile = self.tile(a, b)
-                if self.copies:
-                    out[np.ix_(to_row, to_column)] = tile[np.ix_(from_row, from_column)]
-                else:
-                    out[to_row, to_column] = tile[from_row, from_column]
-
-        with one_thread_per_product():
-            over_rows(part, len(tiles), threads=threads)
-
-    def _places(self, rows: slice) -> list[Places]:
-        """Which tiles rows of the features are in, and where."""
-        if self.copies:
-            tile, place = np.divmod(self.origin[rows], TILE)
-            each = [(int(a), np.flatnonzero(tile == a)) for a in np.unique(tile)]
-            return [(a, found, place[found]) for a, found in each]
-        found: list[Places] = []
-        for a in range(rows.start // TILE, -(-rows.stop // TILE)):
-            first, last = max(rows.start, a * TILE), min(rows.stop, (a + 1) * TILE)
-            inside = slice(first - a * TILE, last - a * TILE)
-            found.append((a, slice(first - rows.start, last - rows.start), inside))
-        return found
+    query, gallery = np.asarray(query), np.asarray(gallery)
+    for name, features in (("query", query), ("gallery", gallery)):
+        if features.ndim != 2 or features.dtype.kind not in "fiu":
+            raise UserError(
+                f"{name} features must be numbers (rows, size), got {features.dtype} of shape "
+                f"{features.shape}"
+            )
+        if len(features) == 0:
+            raise UserError(f"the {name} is empty: there is nothing to rank")
+    if query.shape[1] != gallery.shape[1]:
+        raise UserError(
+            f"query features have size {query.shape[1]}, gallery features {gallery.shape[1]}: "
+            "they come from different models"
+        )
+    if query.shape[1] == 0:
+        raise UserError("features have size 0: there is nothing to rank by")
+    features = np.empty((len(query) + len(gallery), query.shape[1]), np.float32)
+    features[: len(query)] = query
+    features[len(query) :] = gallery
+    norms = np.einsum("nd,nd->n", features, features, dtype=np.float64)  # cannot overflow
+    if not np.isfinite(norms).all():
+        raise UserError(f"features of row {int(np.isfinite(norms).argmin())} are not finite")
+    if normalize:
+        features /= np.where(norms > 0, np.sqrt(norms), 1).astype(np.float32)[:, None]
+    elif norms.max() > LONGEST:
+        row = int(norms.argmax())
+        raise UserError(f"features of row {row} are too large: scale them down or normalize")
+    return features
 
 
-def cosine_blocks(
-    query: Floats, gallery: Floats, *, device: str | None = None, threads: int | None = None
-) -> Iterator[Floats]:
-    """1 - cosine of query (Q, D) and gallery (G, D) features, in blocks (rows, G) of queries.
+def squared_norms(features: Floats) -> Floats:
+    """(N,) squared length of each row, with no (N, D) temporary."""
+    norms: Floats = np.einsum("nd,nd->n", features, features)
+    return norms
 
-    Each block is overwritten by the next. A zero row is at distance 1 from all.
+
+def center(features: Floats) -> None:
+    """Subtract a central row from all rows, in place.
+
+    Distances stay the same, but |a|^2 + |b|^2 - 2 ab of nearly parallel rows loses its digits
+    when |a| and |b| are large. The center is one of the rows, so equal distances stay equal.
+    """
+    sample = features[:: len(features) // SAMPLE + 1]
+    middle = squared_norms(sample - sample.mean(axis=0)).argmin()
+    features -= sample[middle].copy()
+
+
+def product_of(features: Floats, device: str | None = None) -> Product:
+    """Function of (rows, columns) that returns features[rows] @ features[columns].T, float32.
+
+    device: torch device such as `cuda`; None multiplies by NumPy and does not import torch.
+    """
+    if device is None:
+        return lambda rows, columns: features[rows] @ features[columns].T
+    import torch
+
+    try:
+        tensor = torch.from_numpy(features).to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {device!r} cannot hold the features: {reason}") from None
+    return lambda rows, columns: (tensor[rows] @ tensor[columns].T).numpy(force=True)
+
+
+def device_for(choice: str, rows: int) -> str | None:
+    """The device of the products by `runtime.device`: `auto` takes a GPU for many rows."""
+    if choice == "cpu" or (choice == "auto" and rows < WORTH_A_GPU):
+        return None
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if choice == "cuda":
+        raise UserError("runtime.device is cuda but torch sees no GPU here: use auto or cpu")
+    return None
+
+
+def blocks(start: int, stop: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` that cover start..stop."""
+    return (slice(first, min(first + size, stop)) for first in range(start, stop, size))
+
+
+def cosine(query: NDArray[Any], gallery: NDArray[Any], *, device: str | None = None) -> Floats:
+    """1 - cosine similarity (Q, G) float32; a zero row is at distance 1 from all.
+
     Raises UserError on features that `stack` refuses.
     """
     features = stack(query, gallery, normalize=True)
-    distances, workers = Distances(features, device), cores(threads)
-    zero = ~np.any(query, axis=1), ~np.any(gallery, axis=1)
-    columns = slice(len(query), len(features))
-    for rows, block in row_blocks(len(query), len(gallery)):
-        distances.fill(block, rows, columns, threads=workers)
-        block /= 2  # |a - b|^2 = 2 - 2 cos for rows of length 1
-        block[zero[0][rows]] = 1
-        block[:, zero[1]] = 1
-        yield block
+    product = product_of(features, device)
+    out = np.empty((len(query), len(gallery)), np.float32)
+    for rows in blocks(0, len(query), ROWS):
+        np.subtract(1, product(rows, slice(len(query), len(features))), out=out[rows])
+    np.maximum(out, 0, out=out)
+    tie_copies(out, first_equal(features)[len(query) :])
+    return out
 
 
-def row_blocks(queries: int, positions: int) -> Iterator[tuple[slice, Floats]]:
-    """Consecutive queries, whole tiles of them, and an array (rows, positions) for each, reused."""
-    count = max(1, STREAM // positions // TILE) * TILE
-    buffer = np.empty((min(queries, count), positions), np.float32)
-    for first in range(0, queries, count):
-        rows = slice(first, min(first + count, queries))
-        yield rows, buffer[: rows.stop - first]
-
-
-def _distinct(features: Floats) -> tuple[Ints, Ints]:
-    """First appearances (U,) of the distinct rows, ascending, and each row's place among them."""
+def first_equal(features: Floats) -> NDArray[np.int64]:
+    """(N,) for each row the first row that is equal to it, mostly itself."""
     first = np.arange(len(features))
-    few = features[:, :: features.shape[1] // KEY + 1] + np.float32(0)  # -0.0 is 0.0
-    keys = few.view(np.uint32) @ np.arange(1, 2 * few.shape[1], 2, dtype=np.uint64)
-    order = np.argsort(keys, kind="stable")
-    equal = np.flatnonzero(np.diff(keys[order]) == 0)
-    suspects = np.unique([order[equal], order[equal + 1]])
-    if len(suspects):
-        rows = features[suspects] + np.float32(0)
-        as_bytes = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1])))[:, 0]
-        _, appearance, group = np.unique(as_bytes, return_index=True, return_inverse=True)
-        first[suspects] = suspects[appearance[group]]
-    distinct, origin = np.unique(first, return_inverse=True)
-    return distinct, origin
+    keys = np.bitwise_xor.reduce(features.view(np.uint32), axis=1)
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    seen: dict[bytes, int] = {}
+    for row in np.flatnonzero(counts[inverse] > 1).tolist():
+        first[row] = seen.setdefault(features[row].tobytes(), row)
+    return first
+
+
+def tie_copies(distances: Floats, first: NDArray[np.int64]) -> None:
+    """Give copies of a gallery row the same column of `distances` (Q, G), in place.
+
+    first: (G,) as `first_equal` gives it. A matrix product may round equal columns differently,
+    and copies must tie so that gallery order decides.
+    """
+    _, origin, inverse = np.unique(first, return_index=True, return_inverse=True)
+    copies = np.flatnonzero(origin[inverse] != np.arange(len(first)))
+    distances[:, copies] = distances[:, origin[inverse[copies]]]

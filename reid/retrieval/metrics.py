@@ -1,21 +1,19 @@
-"""Mean average precision and CMC by counting, without sorting (Sec. 4.1).
+"""Mean average precision and CMC (Sec. 4.1), by counting instead of sorting.
 
 The rank of a positive is one plus the number of gallery entries before it: entries nearer to the
-query, or equally near with a lower gallery index. So ties are always broken by gallery order.
-Both rules of average precision and both camera rules come out of one pass over the distances.
+query, or equally near with a lower gallery index. So gallery order breaks ties.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reid.compiled import njit
 from reid.errors import UserError
-from reid.retrieval.counting import score_rows
-from reid.retrieval.threads import cores, over_rows
 
+Ints = NDArray[np.int64]
 ApRule = Literal["standard", "trapezoid"]
 """`standard`: mean precision at the positives (rectangles). `trapezoid`: the public scorer of the
 challenge, which averages that precision with the one just before the positive."""
@@ -23,7 +21,7 @@ challenge, which averages that precision with the one just before the positive."
 
 @dataclass(frozen=True)
 class Metrics:
-    """Retrieval quality under one rule of average precision and one camera rule.
+    """Retrieval quality under one rule of average precision.
 
     mAP: mean over queries that have a positive; NaN when none has.
     cmc: (G,) share of those queries whose first positive is at rank <= r + 1.
@@ -36,10 +34,15 @@ class Metrics:
     mAP: float
     cmc: NDArray[np.float64]
     ap_per_query: NDArray[np.float64]
-    first_rank: NDArray[np.int64]
+    first_rank: Ints
     queries: int
     queries_without_positive: int
     chance: float
+
+    @property
+    def scored(self) -> int:
+        """Number of queries that have a positive."""
+        return self.queries - self.queries_without_positive
 
     def rank(self, k: int) -> float:
         """Share of queries with a positive among the first k (Rank-k); k >= 1."""
@@ -49,46 +52,18 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Per-query results of one pass under every rule; rows of the arrays are queries.
+class Ranking:
+    """Where the M gallery entries with the identity of their query stand in its ranking.
 
-    Last axis of the arrays: 0 ignores cameras, 1 removes junk (same identity and camera).
+    query, entry: (M,) positions in queries and gallery. before: (M,) number of entries ranked
+    before. Sorted by query, then `before`. queries, gallery: sizes.
     """
 
-    standard: NDArray[np.float64]  # (Q, 2) average precision, NaN without a positive
-    trapezoid: NDArray[np.float64]  # (Q, 2)
-    first_rank: NDArray[np.int64]  # (Q, 2) 0 without a positive
-    positives: NDArray[np.int64]  # (Q, 2)
-    matches: NDArray[np.int64]  # (Q,) gallery entries of the identity, junk included
+    query: Ints
+    entry: Ints
+    before: Ints
+    queries: int
     gallery: int
-    cameras: bool  # whether column 1 means anything
-
-    def metrics(self, *, ap: ApRule = "standard", cameras: bool | None = None) -> Metrics:
-        """Average the queries under one rule. `cameras` None removes junk if cameras are known.
-
-        Raises UserError when `cameras` is true and they are not known, or on an unknown rule.
-        """
-        if ap not in get_args(ApRule):
-            raise UserError(f"ap must be one of {', '.join(get_args(ApRule))}, got {ap!r}")
-        if cameras and not self.cameras:
-            raise UserError("the junk rule needs query_cams and gallery_cams")
-        column = int(self.cameras if cameras is None else cameras)
-        precision = (self.standard if ap == "standard" else self.trapezoid)[:, column]
-        first = self.first_rank[:, column]
-        found = first > 0
-        valid = int(found.sum())
-        candidates = self.gallery - self.matches + self.positives[:, column]
-        hits = np.bincount(first[found] - 1, minlength=self.gallery).cumsum()
-        nothing = np.full(self.gallery, np.nan)
-        return Metrics(
-            mAP=float(precision[found].mean()) if valid else float("nan"),
-            cmc=hits / valid if valid else nothing,
-            ap_per_query=precision,
-            first_rank=first,
-            queries=len(first),
-            queries_without_positive=len(first) - valid,
-            chance=chance(self.positives[found, column], candidates[found], ap=ap),
-        )
 
 
 def evaluate(
@@ -99,98 +74,101 @@ def evaluate(
     gallery_cams: ArrayLike | None = None,
     *,
     ap: ApRule = "standard",
-    threads: int | None = None,
 ) -> Metrics:
-    """Score a ranking.
+    """Measure a ranking.
 
     distances: (Q, G) float, smaller is nearer. query_pids (Q,), gallery_pids (G,): integers.
     query_cams, gallery_cams: when both are given, gallery entries with the identity and the
     camera of the query are junk: removed from its ranking.
     Raises UserError on wrong shapes, NaN distances, an empty gallery, one camera list only.
     """
-    return score(
-        distances, query_pids, gallery_pids, query_cams, gallery_cams, threads=threads
-    ).metrics(ap=ap)
+    if (query_cams is None) != (gallery_cams is None):
+        raise UserError("give query_cams and gallery_cams together, or neither")
+    ranking = rank(distances, query_pids, gallery_pids)
+    if query_cams is None or gallery_cams is None:
+        return summarize(ranking, ap=ap)
+    return summarize(ranking, same_camera(ranking, query_cams, gallery_cams), ap=ap)
 
 
-def score(
-    distances: NDArray[Any],
-    query_pids: ArrayLike,
-    gallery_pids: ArrayLike,
-    query_cams: ArrayLike | None = None,
-    gallery_cams: ArrayLike | None = None,
-    *,
-    ignored: NDArray[np.bool_] | None = None,
-    threads: int | None = None,
-) -> Scores:
-    """Both AP rules and both camera rules in one pass; arguments as for `evaluate`.
-
-    ignored: (G,) gallery entries that are junk for the queries of their identity.
-    """
-    labels = (query_pids, gallery_pids, query_cams, gallery_cams)
-    return score_blocks([distances], *labels, ignored=ignored, threads=threads)
-
-
-def score_blocks(
-    blocks: Iterable[NDArray[Any]],
-    query_pids: ArrayLike,
-    gallery_pids: ArrayLike,
-    query_cams: ArrayLike | None = None,
-    gallery_cams: ArrayLike | None = None,
-    *,
-    ignored: NDArray[np.bool_] | None = None,
-    threads: int | None = None,
-) -> Scores:
-    """As `score`, for distances that arrive as consecutive (rows, G) blocks of queries."""
+def rank(distances: NDArray[Any], query_pids: ArrayLike, gallery_pids: ArrayLike) -> Ranking:
+    """Rank the gallery entries of each query's identity; arguments as for `evaluate`."""
     queries = _integers(query_pids, "query_pids")
     gallery = _integers(gallery_pids, "gallery_pids")
     if gallery.size == 0:
         raise UserError("the gallery is empty: nothing can be ranked")
-    if (query_cams is None) != (gallery_cams is None):
-        raise UserError("give query_cams and gallery_cams together, or neither")
-    cameras = query_cams is not None
-    query_cam = _integers(query_cams, "query_cams") if cameras else np.zeros_like(queries)
-    gallery_cam = _integers(gallery_cams, "gallery_cams") if cameras else np.ones_like(gallery)
-    if query_cam.shape != queries.shape or gallery_cam.shape != gallery.shape:
-        raise UserError("identities and cameras differ in length")
-    if ignored is not None and (ignored.shape != gallery.shape or ignored.dtype != np.bool_):
-        raise UserError(f"ignored must be bool of shape {gallery.shape}")
-
-    by_identity, start, stop = group(queries, gallery)
-    standard = np.full((len(queries), 2), np.nan)
-    trapezoid = np.full((len(queries), 2), np.nan)
-    first = np.zeros((len(queries), 2), np.int64)
-    positives = np.zeros((len(queries), 2), np.int64)
-    done = 0
-    for block in blocks:
-        matrix = _distances(block, len(gallery))
-        if done + len(matrix) > len(queries):
-            raise UserError(f"distances have more rows than the {len(queries)} query identities")
-        damaged = np.zeros(len(matrix), np.bool_)
-        part = slice(done, done + len(matrix))
-        over_rows(
-            score_rows,
-            len(matrix),
-            matrix,
-            by_identity,
-            gallery_cam,
-            np.empty(0, np.bool_) if ignored is None else ignored,
-            start[part],
-            stop[part],
-            query_cam[part],
-            standard[part],
-            trapezoid[part],
-            first[part],
-            positives[part],
-            damaged,
-            threads=cores(threads),
+    matrix = np.asarray(distances)
+    if matrix.shape != (len(queries), len(gallery)):
+        raise UserError(
+            f"distances have shape {matrix.shape}, expected (queries, gallery): "
+            f"{(len(queries), len(gallery))}"
         )
-        if damaged.any():
-            raise UserError(f"distances of query {done + int(damaged.argmax())} are not numbers")
-        done += len(matrix)
-    if done != len(queries):
-        raise UserError(f"distances have {done} rows for {len(queries)} query identities")
-    return Scores(standard, trapezoid, first, positives, stop - start, len(gallery), cameras)
+    if matrix.dtype not in (np.float32, np.float64):
+        matrix = matrix.astype(np.float64)
+    damaged = np.isnan(matrix.min(axis=1))
+    if damaged.any():
+        raise UserError(f"distances of query {int(damaged.argmax())} are not numbers")
+    by_identity = np.argsort(gallery, kind="stable")
+    start = np.searchsorted(gallery[by_identity], queries)
+    counts = np.searchsorted(gallery[by_identity], queries, "right") - start
+    query = np.repeat(np.arange(len(queries)), counts)
+    entry = by_identity[np.arange(len(query)) + np.repeat(start - counts.cumsum() + counts, counts)]
+    before = np.empty(len(query), np.int64)
+    _count_before(np.ascontiguousarray(matrix), query, entry, before)
+    order = np.lexsort((before, query))
+    return Ranking(query, entry[order], before[order], len(queries), len(gallery))
+
+
+def same_camera(
+    ranking: Ranking, query_cams: ArrayLike, gallery_cams: ArrayLike
+) -> NDArray[np.bool_]:
+    """(M,) which entries of a ranking are junk: of the query's identity and of its camera."""
+    query = _integers(query_cams, "query_cams")
+    gallery = _integers(gallery_cams, "gallery_cams")
+    if (len(query), len(gallery)) != (ranking.queries, ranking.gallery):
+        raise UserError("identities and cameras differ in length")
+    junk: NDArray[np.bool_] = query[ranking.query] == gallery[ranking.entry]
+    return junk
+
+
+def summarize(
+    ranking: Ranking, junk: NDArray[np.bool_] | None = None, *, ap: ApRule = "standard"
+) -> Metrics:
+    """Measure a ranking without its junk entries, (M,) true; without `junk` nothing is removed.
+
+    Raises UserError on an unknown rule.
+    """
+    if ap not in get_args(ApRule):
+        raise UserError(f"ap must be one of {', '.join(get_args(ApRule))}, got {ap!r}")
+    if junk is None:
+        junk = np.zeros(len(ranking.query), np.bool_)
+    starts = np.searchsorted(ranking.query, np.arange(ranking.queries + 1))
+    removed = np.concatenate([[0], junk.cumsum()])
+    junk_before = removed[:-1] - removed[starts][ranking.query]
+    query, before = ranking.query[~junk], (ranking.before - junk_before)[~junk]
+    positives = np.bincount(query, minlength=ranking.queries)
+    hits = np.arange(1, len(query) + 1) - (positives.cumsum() - positives)[query]
+    precision = hits / (before + 1)
+    if ap == "trapezoid":
+        previous = np.where(before > 0, (hits - 1) / np.maximum(before, 1), 1)
+        precision = (previous + precision) / 2
+    scored = positives > 0
+    ap_per_query = np.full(ranking.queries, np.nan)
+    total = np.bincount(query, precision, ranking.queries)
+    ap_per_query[scored] = total[scored] / positives[scored]
+    first_rank = np.zeros(ranking.queries, np.int64)
+    first_rank[query[hits == 1]] = before[hits == 1] + 1
+    candidates = ranking.gallery - np.diff(removed[starts])
+    nothing = np.full(ranking.gallery, np.nan)
+    at_rank = np.bincount(first_rank[scored] - 1, minlength=ranking.gallery)
+    return Metrics(
+        mAP=float(ap_per_query[scored].mean()) if scored.any() else float("nan"),
+        cmc=at_rank.cumsum() / scored.sum() if scored.any() else nothing,
+        ap_per_query=ap_per_query,
+        first_rank=first_rank,
+        queries=ranking.queries,
+        queries_without_positive=int((~scored).sum()),
+        chance=chance(positives[scored], candidates[scored], ap=ap),
+    )
 
 
 def chance(positives: ArrayLike, candidates: ArrayLike, *, ap: ApRule = "standard") -> float:
@@ -213,30 +191,29 @@ def chance(positives: ArrayLike, candidates: ArrayLike, *, ap: ApRule = "standar
     return float(expected.mean())
 
 
-def _integers(values: ArrayLike | None, name: str) -> NDArray[np.int64]:
+def _integers(values: ArrayLike, name: str) -> Ints:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise UserError(f"{name} must be a one-dimensional list of integers")
     return array.astype(np.int64)
 
 
-def _distances(block: NDArray[Any], gallery: int) -> NDArray[Any]:
-    matrix = np.asarray(block)
-    if matrix.ndim != 2 or matrix.shape[1] != gallery:
-        raise UserError(f"distances have shape {matrix.shape}, expected (queries, {gallery})")
-    if matrix.dtype not in (np.float32, np.float64):
-        matrix = matrix.astype(np.float64)
-    return np.ascontiguousarray(matrix)
+@njit(nogil=True)
+def _before(row: Any, position: int) -> Any:  # pragma: no cover - compiled
+    """Number of entries of `row` ranked before the one at `position`."""
+    value, head, tail = row[position], row[:position], row[position + 1 :]
+    low = high = np.int32(0)  # 32-bit counters let the loops vectorize
+    for j in range(head.size):
+        low = np.int32(low + np.int32(head[j] <= value))
+    for j in range(tail.size):
+        high = np.int32(high + np.int32(tail[j] < value))
+    return low + high
 
 
-def group(
-    queries: NDArray[np.int64], gallery: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Gallery indices ordered by identity; per query the start and stop of its identity there."""
-    order = np.argsort(gallery, kind="stable")
-    identities = gallery[order]
-    return (
-        order,
-        np.searchsorted(identities, queries),
-        np.searchsorted(identities, queries, "right"),
-    )
+@njit(nogil=True)
+def _count_before(
+    distances: Any, query: Any, entry: Any, before: Any
+) -> None:  # pragma: no cover - compiled
+    """before[m]: number of entries ranked before entry[m] in the row of query[m]."""
+    for m in range(query.size):
+        before[m] = _before(distances[query[m]], entry[m])

@@ -1,145 +1,153 @@
-"""Nearest neighbors of every row among all rows, without an (N, N) matrix.
+"""k-nearest neighbors of every row among all rows, without an (N, N) matrix.
 
-Distances come in tiles of the upper triangle only: one matrix product serves the rows of one side
-and, transposed, those of the other. Tiles come in any order, whatever core is free takes the next
-one; ties go to the lowest index by comparison, not by order of arrival.
+Distances come in tiles of the upper triangle: one product serves the rows of a tile and, by
+symmetry, its columns. A compiled loop reads each tile once, keeps sorted lists of the nearest and
+notes the farthest. (Products of whole rows and `np.argpartition` take half as much time again.)
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from os import sched_getaffinity
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from reid.compiled import njit
 from reid.features.features import Floats
-from reid.retrieval.distances import TILE, Distances
-from reid.retrieval.scan import SPARE, scan_columns, scan_rows, sort_nearest, spread_copies
-from reid.retrieval.threads import one_thread_per_product, over_pairs, over_rows
+from reid.retrieval.distances import (
+    ROWS,
+    blocks,
+    center,
+    first_equal,
+    product_of,
+    squared_norms,
+    tie_copies,
+)
+
+COLUMNS = 4096
+"""Columns of a tile: with `ROWS` rows it takes 8 MiB."""
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The nearest rows of each of N rows, itself among them, ties by lowest index.
+    """Squared Euclidean distances of N stacked rows, as far as re-ranking needs them.
 
-    index: (N, k) int32, nearest first. distance: (N, k) squared Euclidean.
-    farthest: (N,) squared distance of the farthest row.
+    index: (N, k) the nearest rows of each row, itself among them, nearest first, ties by lowest
+    index; distance: (N, k) to them; farthest: (N,) to the farthest row.
+    cross: (Q, G) from queries to gallery.
     """
 
     index: NDArray[np.int32]
     distance: Floats
     farthest: Floats
+    cross: Floats
 
 
-def nearest(
-    distances: Distances, count: int, *, cross: Floats | None = None, threads: int
+def find_neighbors(
+    features: Floats, queries: int, count: int, *, device: str | None = None
 ) -> Neighbors:
-    """The `count` <= N nearest rows of each of the N rows.
+    """The `count` nearest rows of each row of `features`, whose first `queries` are the queries.
 
-    cross: (Q, G) array with Q + G = N, filled with the distances from the first Q rows to the
-    others while they are at hand.
+    Centers `features` in place. device: see `product_of`.
     """
-    pools = Pools.empty(distances.distinct, min(count, distances.distinct))
-    parts = distances.parts
+    size = len(features)
+    center(features)
+    norms = squared_norms(features)
+    product = product_of(features, device)
+    index = np.full((size, min(count, size)), size, np.int32)
+    distance = np.full(index.shape, np.inf, np.float32)
+    farthest = np.zeros(size, np.float32)
+    cross = np.empty((queries, size - queries), np.float32)
+    lock = Lock()
 
-    def work(a: int, b: int) -> None:
-        rows, columns = parts[a], parts[b]
-        tile = distances.tile(a, b)
-        scan_rows(0, len(tile), tile, columns.start, *pools.part(rows))
-        if a < b:
-            scan_columns(0, len(tile), tile, rows.start, *pools.part(columns))
-        if cross is not None and not distances.copies:
-            _copy_cross(tile, rows, columns, cross)
+    def work(tile: tuple[slice, slice]) -> None:
+        rows, columns = tile
+        products = product(rows, columns)
+        with lock:  # the scan takes a tenth of the time
+            _scan(products, rows.start, columns.start, norms, index, distance, farthest, cross)
 
-    with one_thread_per_product():
-        over_pairs(work, len(parts), threads=threads)
-    found = pools.nearest(threads=threads)
-    if not distances.copies:
-        return found
-    if cross is not None:
-        rows, columns = slice(0, len(cross)), slice(len(cross), distances.size)
-        distances.fill(cross, rows, columns, threads=threads)
-    return _with_copies(found, distances.origin, count, threads)
-
-
-def _with_copies(
-    found: Neighbors, origin: NDArray[np.int64], count: int, threads: int
-) -> Neighbors:
-    """The nearest of all rows, from the nearest distinct ones of the distinct rows."""
-    members = np.argsort(origin, kind="stable").astype(np.int32)
-    starts = np.searchsorted(origin[members], np.arange(len(found.index) + 1))
-    index = np.empty((len(found.index), count), np.int32)
-    distance = np.empty(index.shape, np.float32)
-    arrays = (found.index, found.distance, starts, members, index, distance)
-    over_rows(spread_copies, len(index), *arrays, threads=threads)
-    return Neighbors(index[origin], distance[origin], found.farthest[origin])
-
-
-def nearest_of_matrix(distances: NDArray[Any], count: int, *, threads: int) -> Neighbors:
-    """As `nearest`, for given squared distances (N, N): column j holds the distances from j."""
-    size = len(distances)
-    pools = Pools.empty(size, count)
-    for top in range(0, size, TILE):
-        rows = slice(top, min(top + TILE, size))
-        block = np.ascontiguousarray(distances[:, rows].T, dtype=np.float32)
-        block += np.float32(0)  # -0.0 and 0.0 tie
-        pools.offer(block, rows, threads=threads)
-    return pools.nearest(threads=threads)
-
-
-@dataclass(frozen=True)
-class Pools:
-    """The smallest entries of rows under construction: unsorted candidates for `count` places.
-
-    keys: distance and index as one number; filled: how many there are; limit: what an entry must
-    not exceed to become one; farthest: the largest entry that the row has met.
-    """
-
-    count: int
-    keys: NDArray[np.uint64]
-    filled: NDArray[np.int32]
-    limit: Floats
-    farthest: Floats
-
-    @classmethod
-    def empty(cls, size: int, count: int) -> "Pools":
-        """`size` pools for the `count` smallest."""
-        return cls(
-            count,
-            np.empty((size, count + SPARE), np.uint64),
-            np.zeros(size, np.int32),
-            np.full(size, np.inf, np.float32),
-            np.full(size, -np.inf, np.float32),
-        )
-
-    def part(self, rows: slice) -> tuple[Any, ...]:
-        """Views of some of the pools, in the order the kernels take them."""
-        return (
-            self.count,
-            self.keys[rows],
-            self.filled[rows],
-            self.limit[rows],
-            self.farthest[rows],
-        )
-
-    def offer(self, block: Floats, rows: slice, *, threads: int) -> None:
-        """Offer every entry of `block` to the pool of its row."""
-        over_rows(scan_rows, len(block), block, 0, *self.part(rows), threads=threads)
-
-    def nearest(self, *, threads: int) -> Neighbors:
-        """The `count` smallest of each row; at least as many were offered."""
-        index = np.empty((len(self.keys), self.count), np.int32)
-        distance = np.empty(index.shape, np.float32)
-        arrays = (self.keys, self.filled, self.limit, index, distance)
-        over_rows(sort_nearest, len(index), *arrays, threads=threads)
-        return Neighbors(index, distance, self.farthest)
-
-
-def _copy_cross(tile: Floats, rows: slice, columns: slice, cross: Floats) -> None:
-    """Copy the query x gallery part of a tile of the upper triangle into `cross`."""
-    queries = len(cross)
-    last_row = min(rows.stop, queries)
-    first_column = max(columns.start, queries)
-    if rows.start < last_row and first_column < columns.stop:
-        cross[rows.start : last_row, first_column - queries : columns.stop - queries] = tile[
-            : last_row - rows.start, first_column - columns.start :
+    cores = _cores()
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(cores) as pool:
+        tiles = [
+            (rows, columns)
+            for rows in blocks(0, size, ROWS)
+            for columns in blocks(rows.start, size, COLUMNS)
         ]
+        for _ in pool.map(work, tiles):
+            pass
+    first = first_equal(features)
+    tie_copies(cross, first[queries:])
+    _order_copies(index, first)
+    return Neighbors(index[first], distance[first], farthest[first], cross)
+
+
+def _cores() -> int:
+    """Threads of the matrix library: it follows OMP_NUM_THREADS, which Snakemake sets."""
+    pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return int(min([len(sched_getaffinity(0)), *pools]))
+
+
+def _order_copies(index: NDArray[np.int32], first: NDArray[np.int64]) -> None:
+    """Among copies of a row, list those of lowest index, in their order, in place.
+
+    first: (N,) as `first_equal` gives it. Rounding may have put copies in another order.
+    """
+    copies: dict[int, list[int]] = {}
+    for row, origin in enumerate(first.tolist()):
+        copies.setdefault(origin, []).append(row)
+    has_copies = np.array([len(copies[origin]) > 1 for origin in first.tolist()])
+    for row in np.flatnonzero(has_copies[index].any(axis=1)).tolist():
+        origins = first[index[row]].tolist()
+        lowest = {origin: iter(copies[origin]) for origin in origins}
+        index[row] = [next(lowest[origin]) for origin in origins]
+
+
+@njit(nogil=True)
+def _insert(
+    index: Any, distance: Any, row: int, value: float
+) -> None:  # pragma: no cover - compiled
+    """Insert a row into a list sorted by distance, then index, and drop the last of the list."""
+    place = index.size
+    while place > 0 and (
+        distance[place - 1] > value or (distance[place - 1] == value and index[place - 1] > row)
+    ):
+        if place < index.size:
+            distance[place] = distance[place - 1]
+            index[place] = index[place - 1]
+        place -= 1
+    if place < index.size:
+        distance[place] = value
+        index[place] = row
+
+
+@njit(nogil=True)
+def _scan(
+    products: Any,
+    first_row: int,
+    first_column: int,
+    norms: Any,
+    index: Any,
+    distance: Any,
+    farthest: Any,
+    cross: Any,
+) -> None:  # pragma: no cover - compiled
+    """Enter the upper triangle of a tile into the lists of its rows and of its columns."""
+    queries, last = len(cross), index.shape[1] - 1
+    for r in range(products.shape[0]):
+        i = first_row + r
+        for c in range(max(0, i - first_column), products.shape[1]):
+            j = first_column + c
+            value = norms[i] + norms[j] - np.float32(2) * products[r, c]
+            if i == j or value < 0:
+                value = np.float32(0)
+            if i < queries <= j:
+                cross[i, j - queries] = value
+            farthest[i] = max(farthest[i], value)
+            farthest[j] = max(farthest[j], value)
+            if value <= distance[i, last]:
+                _insert(index[i], distance[i], j, value)
+            if value <= distance[j, last] and i != j:
+                _insert(index[j], distance[j], i, value)

@@ -1,65 +1,28 @@
-"""k-reciprocal re-ranking (Zhong et al. 2017; Sec. 3.2.6; MODEL 4.7), exact and sparse.
+"""k-reciprocal re-ranking (Zhong et al. 2017; Sec. 3.2.6; MODEL 4.7).
 
-Never an (N, N) matrix: distances come in blocks (`neighbors`), the encoding is sparse
-(`encoding`), the Jaccard distance runs over an inverted index (`jaccard`). Memory is
-O(N k) and one copy of the features, beside the output.
+All sets and weights are sparse matrices: about 30 entries in a row, 120 after query expansion.
+Memory beside the output is O(N k) and one copy of the features.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, get_args, overload
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
 
+from reid.compiled import njit
 from reid.errors import UserError
-from reid.features.features import Floats, stack
-from reid.retrieval import jaccard, neighbors
-from reid.retrieval.distances import Distances, row_blocks
-from reid.retrieval.encoding import Form, encode
-from reid.retrieval.pairs import pairs_of_features
-from reid.retrieval.threads import cores
+from reid.features.features import Floats
+from reid.retrieval.distances import blocks, squared_norms, stack
+from reid.retrieval.neighbors import Neighbors, find_neighbors
 
+Form = Literal["float32", "released", "unnormalized"]
+"""Variants of the field. `float32`: the released form in float32, as fast-reid and torchreid.
+`released`: weights and Jaccard distances are rounded to float16, as in the released code.
+`unnormalized`: no division by the farthest distance, and one neighbor fewer (cluster-contrast)."""
 
-@dataclass(frozen=True)
-class Ranking:
-    """The first m gallery positions of each query, nearest first, ties by gallery order."""
-
-    index: NDArray[np.int32]  # (Q, m)
-    distance: Floats  # (Q, m)
-
-
-@overload
-def k_reciprocal(
-    query: NDArray[Any],
-    gallery: NDArray[Any],
-    *,
-    k1: int,
-    k2: int,
-    lambda_value: float,
-    normalize: bool = True,
-    form: Form = "float32",
-    top: None = None,
-    out: Floats | None = None,
-    device: str | None = None,
-    threads: int | None = None,
-) -> Floats: ...
-
-
-@overload
-def k_reciprocal(
-    query: NDArray[Any],
-    gallery: NDArray[Any],
-    *,
-    k1: int,
-    k2: int,
-    lambda_value: float,
-    normalize: bool = True,
-    form: Form = "float32",
-    top: int,
-    device: str | None = None,
-    threads: int | None = None,
-) -> Ranking: ...
+PAIRS = 256
+"""Pairs of rows whose distances are computed together: their differences stay in the cache."""
 
 
 def k_reciprocal(
@@ -71,102 +34,29 @@ def k_reciprocal(
     lambda_value: float,
     normalize: bool = True,
     form: Form = "float32",
-    top: int | None = None,
-    out: Floats | None = None,
     device: str | None = None,
-    threads: int | None = None,
-) -> Floats | Ranking:
+) -> Floats:
     """Re-ranked distances (Q, G) float32 of query (Q, D) and gallery (G, D) features.
 
-    k1: neighbors of the reciprocal sets; k2: rows of the local query expansion, 1 for none;
-    lambda_value: weight of the original distance, divided by the query's largest.
+    k1: neighbors of the reciprocal sets; k2: rows averaged in local query expansion, 1 for none;
+    lambda_value: weight of the original distance, which is divided by the largest of its query.
     normalize: False re-ranks features as they are, as the released code does.
-    form: variant of the field (`reid.retrieval.encoding.Form`).
-    top: return the first `top` of each ranking instead; the (Q, G) output is never stored.
-    out: float32 (Q, G) array to fill, for example a `numpy.memmap`.
-    device: torch device of the matrix products, such as `cuda`; without it the CPU.
-    Raises UserError on features that are not finite or differ in size, an empty side, or
-    parameters out of range.
-    """
-    check(k1, k2, lambda_value, form)
-    workers = cores(threads)
-    features = stack(query, gallery, normalize=normalize)
-    distances = Distances(features, device)
-    queries, positions = len(query), len(gallery)
-    if top is not None and out is not None:
-        raise UserError("top keeps no distances to put in out: give one of them")
-    if top is not None:
-        blocks = _blocks(distances, features, queries, k1, k2, lambda_value, form, workers)
-        return first_of_blocks(blocks, queries, positions, top, threads=workers)
-    if out is None:
-        out = np.empty((queries, positions), np.float32)
-    elif out.shape != (queries, positions) or out.dtype != np.float32 or not out.flags.writeable:
-        raise UserError(f"out must be float32 of shape {(queries, positions)}, to be written to")
-    near = neighbors.nearest(distances, _list_size(k1, features), cross=out, threads=workers)
-    pairs = pairs_of_features(features, distances.norms, near, threads=workers)
-    encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=workers)
-    jaccard.blend(encoding, out, lambda_value=lambda_value, form=form, threads=workers)
-    return out
-
-
-def k_reciprocal_blocks(
-    query: NDArray[Any],
-    gallery: NDArray[Any],
-    *,
-    k1: int,
-    k2: int,
-    lambda_value: float,
-    normalize: bool = True,
-    form: Form = "float32",
-    device: str | None = None,
-    threads: int | None = None,
-) -> Iterator[Floats]:
-    """As `k_reciprocal`, yielding consecutive (rows, G) blocks of queries.
-
-    Each block is overwritten by the next: use or copy it first. Costs one more product of
-    queries and gallery than `k_reciprocal`, and no (Q, G) memory.
+    form: see `Form`. device: torch device of the matrix products; None for NumPy on the CPU.
+    Raises UserError on features that are not finite or differ in size, an empty query or gallery,
+    or parameters out of range.
     """
     check(k1, k2, lambda_value, form)
     features = stack(query, gallery, normalize=normalize)
-    workers = cores(threads)
-    distances = Distances(features, device)
-    return _blocks(distances, features, len(query), k1, k2, lambda_value, form, workers)
-
-
-def k_reciprocal_of_matrix(
-    distances: NDArray[Any],
-    queries: int,
-    *,
-    k1: int,
-    k2: int,
-    lambda_value: float,
-    form: Form = "float32",
-    threads: int | None = None,
-) -> Floats:
-    """As `k_reciprocal`, for given squared distances (N, N) of `queries` queries and the gallery.
-
-    Exact to the last bit of the released code, in the arithmetic of `form`.
-    """
-    check(k1, k2, lambda_value, form)
-    matrix = np.asarray(distances, dtype=np.float32)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not 0 < queries < len(matrix):
-        raise UserError(f"distances of shape {matrix.shape} with {queries} queries are not (N, N)")
-    if not np.isfinite(matrix).all():
-        raise UserError("distances must be finite")
-    workers = cores(threads)
-    near = neighbors.nearest_of_matrix(matrix, _list_size(k1, matrix), threads=workers)
-
-    def pairs(offsets: NDArray[np.int64], columns: NDArray[np.int32], _: int) -> Floats:
-        return matrix[columns, np.repeat(np.arange(len(matrix)), np.diff(offsets))]
-
-    encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=workers)
-    out = np.ascontiguousarray(matrix[queries:, :queries].T)
-    jaccard.blend(encoding, out, lambda_value=lambda_value, form=form, threads=workers)
+    neighbors = find_neighbors(features, len(query), k1 + 1, device=device)
+    weights = encode(neighbors, features, k1=k1, form=form)
+    expanded = expand(weights, neighbors, k2=k2, form=form)
+    out = neighbors.cross
+    blend(expanded, out, scale_of(neighbors, form), lambda_value=lambda_value, form=form)
     return out
 
 
-def check(k1: int, k2: int, lambda_value: float, form: Form = "float32") -> None:
-    """Raise UserError unless the parameters are in range: 1 <= k2 <= k1, 0 <= lambda <= 1."""
+def check(k1: int, k2: int, lambda_value: float, form: str = "float32") -> None:
+    """Raise UserError unless 1 <= k2 <= k1, 0 <= lambda_value <= 1 and the form is known."""
     for name, value in (("k1", k1), ("k2", k2)):
         if not isinstance(value, int | np.integer):
             raise UserError(f"{name} must be a whole number, got {value!r}")
@@ -180,43 +70,137 @@ def check(k1: int, k2: int, lambda_value: float, form: Form = "float32") -> None
         raise UserError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
 
 
-def _list_size(k1: int, rows: NDArray[Any]) -> int:
-    return min(k1 + 1, len(rows))
+def scale_of(neighbors: Neighbors, form: Form) -> Floats:
+    """(N,) what the distances of each row are divided by."""
+    if form == "unnormalized":
+        return np.ones_like(neighbors.farthest)
+    return np.where(neighbors.farthest > 0, neighbors.farthest, np.float32(1))
 
 
-def _blocks(
-    distances: Distances,
-    features: Floats,
-    queries: int,
-    k1: int,
-    k2: int,
-    lambda_value: float,
-    form: Form,
-    threads: int,
-) -> Iterator[Floats]:
-    near = neighbors.nearest(distances, _list_size(k1, features), threads=threads)
-    pairs = pairs_of_features(features, distances.norms, near, threads=threads)
-    encoding = encode(near, pairs, queries=queries, k1=k1, k2=k2, form=form, threads=threads)
-    gallery = slice(queries, len(features))
-    for rows, block in row_blocks(queries, len(features) - queries):
-        distances.fill(block, rows, gallery, threads=threads)
-        jaccard.blend(
-            encoding, block, first=rows.start, lambda_value=lambda_value, form=form, threads=threads
-        )
-        yield block
+def encode(neighbors: Neighbors, features: Floats, *, k1: int, form: Form) -> csr_array:
+    """(N, N) sparse weights exp(-distance) of the expanded k-reciprocal sets, rows of sum one.
+
+    `neighbors` may hold more neighbors than k1 needs: one search serves a grid of k1.
+    """
+    near = neighbors.index[:, : k1 + (form != "unnormalized")]
+    members = _expanded_sets(near, near[:, : round(k1 / 2) + 1])
+    scale = scale_of(neighbors, form)
+    distance = neighbors.distance[:, : near.shape[1]]
+    known = members * _from_lists(near, np.exp(-distance / scale[:, None]))
+    # Members that are in no list of neighbors come from the expansion. They are few.
+    rest = coo_array(members - known.astype(bool).astype(np.float32))
+    rest.eliminate_zeros()
+    rows, columns = rest.coords
+    rest.data = np.exp(-_distances_of_pairs(features, rows, columns) / scale[rows])
+    weights = csr_array(known + rest)
+    weights.data /= np.repeat(weights.sum(axis=1), np.diff(weights.indptr))
+    return _stored(weights, form)
 
 
-def first_of_blocks(
-    blocks: Iterator[Floats], queries: int, positions: int, top: int, *, threads: int | None = None
-) -> Ranking:
-    """The first `top` of each ranking, from consecutive (rows, positions) blocks of queries."""
-    if not isinstance(top, int | np.integer) or top < 1:
-        raise UserError(f"top must be at least 1 and whole, got {top}")
-    workers = cores(threads)
-    best = neighbors.Pools.empty(queries, min(top, positions))
-    first = 0
-    for block in blocks:
-        best.offer(block, slice(first, first + len(block)), threads=workers)
-        first += len(block)
-    nearest = best.nearest(threads=workers)
-    return Ranking(nearest.index, nearest.distance)
+def expand(weights: csr_array, neighbors: Neighbors, *, k2: int, form: Form) -> csr_array:
+    """Local query expansion: the mean of the weights of each row's k2 nearest, itself the first."""
+    if k2 == 1:
+        return weights
+    near = neighbors.index[:, :k2]
+    mean = csr_array(_from_lists(near, np.ones(near.shape, np.float32)) @ weights)
+    mean.data /= np.float32(near.shape[1])
+    return _stored(mean, form)
+
+
+def blend(
+    weights: csr_array, distances: Floats, scale: Floats, *, lambda_value: float, form: Form
+) -> None:
+    """Replace squared distances (Q, G) of queries and gallery by re-ranked ones, in place.
+
+    Result: (1 - lambda) (1 - m / (2 - m)) + lambda d / scale, m the sum of the smaller weights.
+    """
+    half = form == "released"
+    share = np.float32(np.float16(1 - lambda_value)) if half else np.float32(1 - lambda_value)
+    if half:
+        weights.sort_indices()  # sums of rounded numbers depend on their order
+    gallery = weights[len(distances) :].tocsc()  # an inverted index
+    inverted = (gallery.indptr, gallery.indices, gallery.data)
+    arrays = (weights.indptr, weights.indices, weights.data, *inverted)
+    _blend_rows(distances, scale, share, np.float32(lambda_value), half, *arrays)
+
+
+def _expanded_sets(near: NDArray[np.int32], half: NDArray[np.int32]) -> csr_array:
+    """(N, N) ones where the column is in R*(row): R(row), and the half-size sets of its members
+    of which more than two thirds are in R(row)."""
+    reciprocal, candidates = _mutual(near), _mutual(half)
+    shared = csr_array(reciprocal * (reciprocal @ candidates.T))
+    sizes = np.diff(candidates.indptr)
+    shared.data = (3 * shared.data > 2 * sizes[shared.indices]).astype(np.int32)
+    members = csr_array(reciprocal + shared @ candidates)
+    members.eliminate_zeros()
+    members.data = np.ones(members.nnz, np.float32)
+    return members
+
+
+def _mutual(near: NDArray[np.int32]) -> csr_array:
+    """(N, N) ones where row and column are in each other's list of neighbors."""
+    listed = _from_lists(near, np.ones(near.shape, np.int32))
+    return csr_array(listed * listed.T)
+
+
+def _from_lists(near: NDArray[np.int32], values: NDArray[Any]) -> csr_array:
+    """(N, N) sparse matrix with values[i, k] at (i, near[i, k])."""
+    size, count = near.shape
+    starts = np.arange(0, size * count + 1, count)
+    return csr_array((values.ravel(), near.ravel(), starts), shape=(size, size))
+
+
+def _distances_of_pairs(
+    features: Floats, rows: NDArray[np.int32], columns: NDArray[np.int32]
+) -> Floats:
+    """(P,) squared distances of pairs of rows."""
+    out = np.empty(len(rows), np.float32)
+    for part in blocks(0, len(rows), PAIRS):
+        out[part] = squared_norms(features[rows[part]] - features[columns[part]])
+    return out
+
+
+def _stored(weights: csr_array, form: Form) -> csr_array:
+    """Weights with the precision in which the form stores them."""
+    if form == "released":
+        weights.data = weights.data.astype(np.float16).astype(np.float32)
+    return weights
+
+
+@njit(nogil=True)
+def _round_half(value: Any) -> Any:  # pragma: no cover - compiled
+    """A float32 rounded to the 11 significant bits of float16 (Veltkamp's splitting)."""
+    return value * np.float32(8193) - (value * np.float32(8193) - value)
+
+
+@njit(nogil=True, error_model="numpy")
+def _blend_rows(
+    distances: Any,
+    scale: Any,
+    jaccard_share: Any,
+    distance_share: Any,
+    half: bool,
+    starts: Any,
+    columns: Any,
+    weights: Any,
+    gallery_starts: Any,
+    gallery_rows: Any,
+    gallery_weights: Any,
+) -> None:  # pragma: no cover - compiled
+    """See `blend`: Jaccard distances over an inverted index of the gallery."""
+    one, two = np.float32(1), np.float32(2)
+    overlap = np.empty(distances.shape[1], np.float32)
+    for q in range(len(distances)):
+        overlap[:] = 0
+        for p in range(starts[q], starts[q + 1]):
+            for e in range(gallery_starts[columns[p]], gallery_starts[columns[p] + 1]):
+                total = overlap[gallery_rows[e]] + min(weights[p], gallery_weights[e])
+                overlap[gallery_rows[e]] = _round_half(total) if half else total
+        row = distances[q]
+        for g in range(row.size):
+            if half:
+                ratio = _round_half(overlap[g] / _round_half(two - overlap[g]))
+                jaccard = _round_half(_round_half(one - ratio) * jaccard_share)
+            else:
+                jaccard = (one - overlap[g] / (two - overlap[g])) * jaccard_share
+            row[g] = jaccard + row[g] / scale[q] * distance_share

@@ -9,56 +9,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid.artifacts import Results
-from reid.config import Config, chosen
+from reid.config import Config, Tune
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.features import features as feature_files
+from reid.features.features import Floats, read_features
 from reid.files import sha256_of_file, write_json
 from reid.fingerprint import tune_settings
-from reid.holdout import VALIDATION, part
-from reid.retrieval.grid import Grid, Triple, search
-from reid.retrieval.metrics import score
-from reid.retrieval.products import device_for
-from reid.retrieval.retrieve import distances_of, labels
+from reid.holdout import VALIDATION, held_out
+from reid.retrieval.distances import cosine, device_for, stack
+from reid.retrieval.metrics import evaluate
+from reid.retrieval.neighbors import find_neighbors
+from reid.retrieval.rerank import blend, check, encode, expand, scale_of
+from reid.retrieval.retrieve import labels
 
 FLAT = 0.005
 """Half a point of mAP: triples this close to the best count as equally good."""
+
+Triple = tuple[int, int, float]
 
 
 def run(config: Config, variant: str, seed: int) -> None:
     """Search the grid for a variant on its training's held-out identities; write the choice.
 
-    Protocols in which no held-out query has a positive are left out, saying so. Raises UserError
-    when the training holds nobody out or no protocol is left.
+    Protocols in which no held-out query has a positive are left out, with a message. Raises
+    UserError when the training holds nobody out or no protocol is left.
     """
-    options = chosen(config.variants, variant, "variants")
+    options = config.variants[variant]
     training = config.trainings[options.training]
-    if training.validation.share == 0:
-        raise UserError(
-            f"trainings.{options.training}.validation.share is 0: no identities are held out to "
-            "tune on; set it and train again"
-        )
     results = Results.of(config.dataset.name)
-    tracklets = part(read_split(results.index("train")), training.validation, VALIDATION)
+    tracklets = held_out(read_split(results.index("train")), training.validation, options.training)
     source = results.features(options.training, seed, VALIDATION)
-    features = feature_files.read(source, rows=len(tracklets), flip_tta=options.flip_tta)
-    grid = Grid(config.tune.k1, config.tune.k2, config.tune.lambda_values)
+    features = read_features(source, rows=len(tracklets), flip_tta=options.flip_tta)
     surfaces: dict[str, dict[Triple, float]] = {}
     plain: dict[str, float] = {}
     counts: dict[str, dict[str, int]] = {}
     for protocol in config.dataset.protocols:
-        query, gallery = sides(tracklets, protocol)
-        if not has_positive([tracklets[i] for i in query], [tracklets[i] for i in gallery]):
-            continue
+        query, gallery = pseudo_protocol(tracklets, protocol)
         people = labels([tracklets[i] for i in query], [tracklets[i] for i in gallery])
+        if len(query) == 0 or len(gallery) == 0:
+            continue
+        metrics = evaluate(cosine(features[query], features[gallery]), *people)
+        if metrics.scored == 0:
+            continue
+        plain[protocol] = metrics.mAP
+        counts[protocol] = {"queries": len(query), "gallery": len(gallery)}
         device = device_for(config.runtime.device, len(query) + len(gallery))
         surfaces[protocol] = search(
-            features[query], features[gallery], *people, grid=grid, device=device
+            features[query], features[gallery], *people, grid=config.tune, device=device
         )
-        cosine = distances_of(features[query], features[gallery], None)
-        plain[protocol] = score(cosine, *people).metrics().mAP
-        counts[protocol] = {"queries": len(query), "gallery": len(gallery)}
     if not surfaces:
         raise UserError(
             f"trainings.{options.training}.validation: no held-out query has a positive in any "
@@ -67,7 +66,7 @@ def run(config: Config, variant: str, seed: int) -> None:
     if others := [name for name in config.dataset.protocols if name not in surfaces]:
         print(f"left out, no held-out query has a positive: {', '.join(others)}")
     path, without = results.tuned(variant, seed), statistics.fmean(plain.values())
-    found, identities = choice(surfaces), len({tracklet.identity for tracklet in tracklets})
+    best, identities = choose(surfaces), len({tracklet.identity for tracklet in tracklets})
     write_json(
         path,
         {
@@ -78,47 +77,78 @@ def run(config: Config, variant: str, seed: int) -> None:
             "features": {"path": source.as_posix(), "sha256": sha256_of_file(source)},
             "protocols": counts,
             "mAP_without_rerank": without,
-            **found,
+            **best,
         },
     )
-    triple = ", ".join(f"{name} {value}" for name, value in found["chosen"].items())
+    triple = ", ".join(f"{name} {value}" for name, value in best["chosen"].items())
     print(
-        f"wrote {path}: {triple}: mAP {100 * found['mAP']:.2f} % over {', '.join(surfaces)} of "
+        f"wrote {path}: {triple}: mAP {100 * best['mAP']:.2f} % over {', '.join(surfaces)} of "
         f"{identities} held-out identities, {100 * without:.2f} % without re-ranking"
     )
 
 
-def sides(tracklets: Sequence[Tracklet], protocol: str) -> tuple[NDArray[np.int64], ...]:
+def search(
+    query: Floats,
+    gallery: Floats,
+    query_pids: Sequence[int],
+    gallery_pids: Sequence[int],
+    query_cams: Sequence[int],
+    gallery_cams: Sequence[int],
+    *,
+    grid: Tune,
+    device: str | None = None,
+) -> dict[Triple, float]:
+    """mAP, as `evaluate` gives it, of `k_reciprocal` with every triple of the grid with k2 <= k1.
+
+    Neighbors are searched once, reciprocal sets made once for each k1, query expansion and Jaccard
+    distances once for each k2.
+    """
+    pairs = [(k1, k2) for k1 in grid.k1 for k2 in grid.k2 if k2 <= k1]
+    if not pairs:
+        raise UserError("tune: every k2 exceeds every k1, the grid is empty")
+    for (k1, k2), value in ((pair, value) for pair in pairs for value in grid.lambda_values):
+        check(k1, k2, value)
+    features = stack(query, gallery, normalize=True)
+    neighbors = find_neighbors(features, len(query), max(grid.k1) + 1, device=device)
+    scale = scale_of(neighbors, "float32")
+    distances = neighbors.cross / scale[: len(query), None]
+    surface: dict[Triple, float] = {}
+    for k1 in dict.fromkeys(k1 for k1, _ in pairs):
+        weights = encode(neighbors, features, k1=k1, form="float32")
+        for k2 in (k2 for k2 in grid.k2 if k2 <= k1):
+            jaccard = np.zeros_like(distances)
+            expanded = expand(weights, neighbors, k2=k2, form="float32")
+            blend(expanded, jaccard, scale, lambda_value=0, form="float32")
+            for value in grid.lambda_values:
+                mixed = jaccard * np.float32(1 - value) + distances * np.float32(value)
+                metrics = evaluate(mixed, query_pids, gallery_pids, query_cams, gallery_cams)
+                surface[k1, k2, value] = metrics.mAP
+    return surface
+
+
+def pseudo_protocol(tracklets: Sequence[Tracklet], protocol: str) -> tuple[NDArray[np.int64], ...]:
     """Positions of queries and gallery: the held-out tracklets in the shape of a protocol.
 
     A2G: aerial queries, ground gallery. G2A: the reverse. A2A: session 1 against session 2, where
-    there are sessions. Else, and in G2G and ALL, the tracklets of each identity in the order of
-    camera and path are taken in turn as query and gallery. So nobody is on both sides: a copy of
-    each query in the gallery would fill the lists of neighbors and favor a large k1.
+    there are sessions. Else, and in G2G and ALL, the tracklets of each identity, ordered by camera
+    and path, are query and gallery in turn. A tracklet is never both: a copy of each query in the
+    gallery would fill the lists of neighbors and favor a large k1.
     """
     view = np.array([tracklet.view for tracklet in tracklets])
     session = np.array([tracklet.session or 0 for tracklet in tracklets])
     aerial, ground = view == "aerial", view == "ground"
     if protocol == "A2A" and session.any():
-        first, second = session == 1, session == 2
+        query, gallery = session == 1, session == 2
     elif protocol in ("A2G", "G2A"):
-        first, second = (aerial, ground) if protocol == "A2G" else (ground, aerial)
+        query, gallery = (aerial, ground) if protocol == "A2G" else (ground, aerial)
     else:
-        chosen = {"A2A": aerial, "G2G": ground, "ALL": np.full(len(view), True)}[protocol]
-        turn = _turns(tracklets, np.flatnonzero(chosen))
-        first, second = chosen & (turn == 0), chosen & (turn == 1)
-    return np.flatnonzero(first), np.flatnonzero(second)
+        seen = {"A2A": aerial, "G2G": ground, "ALL": np.full(len(view), True)}[protocol]
+        turn = _turns(tracklets, np.flatnonzero(seen))
+        query, gallery = seen & (turn == 0), seen & (turn == 1)
+    return np.flatnonzero(query), np.flatnonzero(gallery)
 
 
-def has_positive(queries: Sequence[Tracklet], gallery: Sequence[Tracklet]) -> bool:
-    """Whether any query has its identity in the gallery, seen by another camera."""
-    cameras: dict[int, set[int]] = {}
-    for tracklet in gallery:
-        cameras.setdefault(tracklet.identity, set()).add(tracklet.camera)
-    return any(cameras.get(query.identity, set()) - {query.camera} for query in queries)
-
-
-def choice(surfaces: Mapping[str, Mapping[Triple, float]]) -> dict[str, Any]:
+def choose(surfaces: Mapping[str, Mapping[Triple, float]]) -> dict[str, Any]:
     """The best triple by mean over protocols (first in grid order on ties), and the surface.
 
     `flatness` tells how much the choice matters: the range of mAP over the grid, and the share
@@ -150,12 +180,12 @@ def choice(surfaces: Mapping[str, Mapping[Triple, float]]) -> dict[str, Any]:
     }
 
 
-def _turns(tracklets: Sequence[Tracklet], places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Alternately 0 and 1 over the tracklets of an identity at `places`, by camera and path."""
+def _turns(tracklets: Sequence[Tracklet], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Alternately 0 and 1 over the tracklets of an identity at `rows`, by camera and path."""
     turn = np.zeros(len(tracklets), np.int64)
     seen: Counter[int] = Counter()
-    for place in sorted(places, key=lambda p: (tracklets[p].camera, tracklets[p].path)):
-        identity = tracklets[place].identity
-        turn[place] = seen[identity] % 2
+    for row in sorted(rows, key=lambda row: (tracklets[row].camera, tracklets[row].path)):
+        identity = tracklets[row].identity
+        turn[row] = seen[identity] % 2
         seen[identity] += 1
     return turn

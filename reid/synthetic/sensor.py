@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from numba import njit
+from reid.compiled import njit
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]

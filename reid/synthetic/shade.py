@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from reid.compiled import njit
 from numpy.typing import NDArray
 
 from reid.synthetic.body import Body

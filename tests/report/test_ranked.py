@@ -9,11 +9,11 @@ import pytest
 from reid.config import Report
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.features import features as feature_files
+from reid.features.features import read_features
 from reid.report.cells import collect
 from reid.report.measured import Measurement, detailed, measurements, one_a_training
 from reid.report.ranked import by_capture_point, choose, draw_others, ranked_lists
-from reid.retrieval.retrieve import distances_of, sides
+from reid.retrieval.retrieve import distances_of, split_protocol
 from tests.report.home import parsed
 from tests.retrieval.worlds import tracklet
 
@@ -60,8 +60,8 @@ def test_the_lists_are_the_rankings_that_were_measured(results, protocol):
     found = measurement(results, "pooled", protocol)
     lists = ranked_lists(parsed(top=4), found)
     tracklets = read_split(results.index(protocol))
-    queries, gallery = sides(tracklets)
-    features = feature_files.read(
+    queries, gallery = split_protocol(tracklets)
+    features = read_features(
         results.features("pooled", 1, protocol), rows=len(tracklets), flip_tta=False
     )
     split = len(queries)
@@ -91,13 +91,13 @@ def test_the_lists_are_the_rankings_that_were_measured(results, protocol):
 
 def test_junk_is_left_out(results, monkeypatch):
     found = measurement(results, "mean", "A2A")
-    _, gallery = sides(read_split(results.index("A2A")))
+    _, gallery = split_protocol(read_split(results.index("A2A")))
 
     def same_camera(tracklets):
-        queries, (first, *rest) = sides(tracklets)
+        queries, (first, *rest) = split_protocol(tracklets)
         return queries, [replace(first, camera=queries[0].camera), *rest]
 
-    monkeypatch.setattr("reid.report.ranked.sides", same_camera)
+    monkeypatch.setattr("reid.report.ranked.split_protocol", same_camera)
     lists = ranked_lists(parsed(top=50, queries=50), found)
     for shown in (*lists.chosen, *lists.random):
         (ranking,) = shown.lists

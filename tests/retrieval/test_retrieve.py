@@ -120,11 +120,3 @@ def test_odd_tensors_are_one_clear_error(world, name, tensor, message):
     save_file({key: value for key, value in tensors.items() if value is not None}, path)
     with pytest.raises(UserError, match=message):
         retrieve.run(options, "rerank", 1, "A2G")
-
-
-def test_names_that_the_configuration_does_not_know(world):
-    options, _ = world
-    with pytest.raises(UserError, match="did you mean rerank"):
-        retrieve.run(options, "rerrank", 1, "A2G")
-    with pytest.raises(UserError, match="no 'B2B'"):
-        retrieve.run(options, "good", 1, "B2B")

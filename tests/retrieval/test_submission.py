@@ -7,7 +7,7 @@ import pytest
 
 from reid.cli import main
 from reid.errors import UserError
-from reid.retrieval import challenge, retrieve, scoring, submission
+from reid.retrieval import retrieve, submission
 from tests.retrieval import worlds
 
 
@@ -31,18 +31,18 @@ def test_round_trip(world, variant):
     indices = {
         case: worlds.protocol_tracklets(protocol) for protocol, case in submission.CASES.items()
     }
-    cases = challenge.read(path, indices)
+    cases = submission.read(path, indices)
     assert [case.name for case in cases] == list(submission.CASES.values())
     for case, protocol in zip(cases, submission.CASES, strict=True):
         retrieve.run(options, variant, 1, protocol)
         report = json.loads(results.retrieval(variant, 1, protocol).read_text())
         tracklets = worlds.protocol_tracklets(protocol)
-        by_camera = challenge.score_by_camera(case, tracklets)
-        for rule, key in (("standard", "mAP"), ("trapezoid", "mAP_trapezoid")):
-            assert by_camera.metrics(ap=rule).mAP == pytest.approx(report[key], abs=1e-12)
-            by_number = challenge.score_by_number(case).metrics(ap=rule)
+        by_camera = submission.score_by_camera(case, tracklets)
+        by_number = submission.score_by_number(case)
+        for rule, key in enumerate(("mAP", "mAP_trapezoid")):
+            assert by_camera[rule].mAP == pytest.approx(report[key], abs=1e-12)
             plain = report["without_junk_rule"][key]  # here no two tracklets share a number
-            assert by_number.mAP == pytest.approx(plain, abs=1e-12)
+            assert by_number[rule].mAP == pytest.approx(plain, abs=1e-12)
 
 
 def test_rows_are_as_the_challenge_has_them(world):
@@ -65,22 +65,21 @@ def test_junk_by_number_is_the_public_scorers_rule(tmp_path):
         "row_id,case,query_tracklet,ranked_gallery_tracklets\n"
         "1,Case 1: Aerial to Ground,0001_0007,0001_0007 0002_0001 0001_0008\n"
     )
-    [case] = challenge.read(path, {})
-    scores = challenge.score_by_number(case)
-    assert scores.metrics().mAP == pytest.approx(1 / 2)  # its own number is junk
-    assert scores.metrics(ap="trapezoid").mAP == pytest.approx((0 + 1 / 2) / 2)
-    assert scores.metrics(cameras=False).mAP == pytest.approx((1 + 2 / 3) / 2)
+    [case] = submission.read(path, {})
+    standard, trapezoid = submission.score_by_number(case)
+    assert standard.mAP == pytest.approx(1 / 2)  # the tracklet of its own number is junk
+    assert trapezoid.mAP == pytest.approx((0 + 1 / 2) / 2)
 
 
 def test_scorer_prints_both_rules_and_both_averages(world, capsys):
     options, _ = world
     path = submission.run(options, "good", 1)
-    scoring.run(options, path)
+    submission.score(options, path)
     printed = capsys.readouterr().out
     for text in ("public scorer", "Eq. 5", "micro mean", "Case 3: Aerial to Aerial", "trapez."):
         assert text in printed
     other = worlds.settings(dataset={"name": "elsewhere", "root": "data"})
-    scoring.run(other, path)
+    submission.score(other, path)
     printed = capsys.readouterr().out
     assert "junk by camera" not in printed
     names = ", ".join(submission.CASES.values())
@@ -125,16 +124,16 @@ def test_bad_files_are_one_clear_error(tmp_path, text, message):
     path = tmp_path / "bad.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        challenge.read(path, {})
+        submission.read(path, {})
 
 
 def test_missing_file_and_a_folder(tmp_path):
     with pytest.raises(UserError, match=r"none.csv does not exist"):
-        challenge.read(tmp_path / "none.csv", {})
+        submission.read(tmp_path / "none.csv", {})
     with pytest.raises(
         UserError, match=rf"{tmp_path}: expected a submission csv: .*Is a directory"
     ):
-        challenge.read(tmp_path, {})
+        submission.read(tmp_path, {})
 
 
 def cut(row):
@@ -182,11 +181,11 @@ def test_a_file_that_is_not_whole_is_an_error(world, tmp_path, change, message):
     rows = change(rows_of(submission.run(options, "good", 1)))
     path = tmp_path / "s.csv"
     with path.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, challenge.COLUMNS)
+        writer = csv.DictWriter(opened, submission.COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     with pytest.raises(UserError, match=message):
-        scoring.run(options, path)
+        submission.score(options, path)
 
 
 def test_a_case_without_positives_is_named(tmp_path, monkeypatch, capsys):
@@ -194,7 +193,7 @@ def test_a_case_without_positives_is_named(tmp_path, monkeypatch, capsys):
     path = tmp_path / "s.csv"
     case = submission.CASES["A2G"]
     path.write_text(HEAD + f"1,{case},0001_1,0001_2 0002_1\n1,{C},0001_1,0002_2 0003_1\n")
-    scoring.run(worlds.settings(), path)
+    submission.score(worlds.settings(), path)
     printed = capsys.readouterr().out
     assert f"{C}: no query has a positive by this rule, so no macro mean." in printed
     assert f"{case}: no query" not in printed
@@ -208,9 +207,9 @@ def test_a_case_without_positives_is_named(tmp_path, monkeypatch, capsys):
 def test_two_tracklets_of_one_name_are_an_error():
     tracklet = worlds.tracklet(101, 0, 1, "gallery")
     with pytest.raises(UserError, match="2 gallery tracklets are called 0101_0001"):
-        list(submission.rankings([[0.0, 1.0]], [tracklet], [tracklet, tracklet]))
+        list(submission.ranked_names([[0.0, 1.0]], [tracklet], [tracklet, tracklet]))
     with pytest.raises(UserError, match="2 query tracklets are called 0101_0001"):
-        list(submission.rankings([[0.0], [1.0]], [tracklet, tracklet], [tracklet]))
+        list(submission.ranked_names([[0.0], [1.0]], [tracklet, tracklet], [tracklet]))
 
 
 def test_every_seed_has_its_own_file(tmp_path, monkeypatch):
