@@ -25,7 +25,7 @@ def test_functions_compile_with_or_without_a_folder_for_the_cache(monkeypatch, t
 
 
 def test_kernels_call_only_kernels_of_their_own_file():
-    """A cached kernel is compiled anew when its own file changes, not when that of a callee does."""
+    """A cached kernel is compiled anew when its file changes, not when a callee's file does."""
     kernels = 0
     for module in walk_packages(reid.__path__, "reid."):
         if module.name == "reid.__main__":

@@ -9,9 +9,9 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from reid.compiled import njit
 from numpy.typing import NDArray
 
+from reid.compiled import njit
 from reid.synthetic.body import Body
 from reid.synthetic.camera import Camera
 

@@ -3,8 +3,9 @@
 import math
 
 import numpy as np
-from reid.compiled import njit
 from numpy.typing import NDArray
+
+from reid.compiled import njit
 
 Array = NDArray[np.float64]
 
