@@ -20,14 +20,15 @@ from reid.model.param_groups import trainable_groups
 from reid.model.weights import load as load_weights
 from reid.progress import Progress
 from reid.train.common import (
+    autocast,
     clips_of,
     load_tensors,
     pick_device,
+    pick_precision,
     require_equal,
     save_tensors,
     tracklets_of,
 )
-from reid.train.engine import autocast, pick_precision
 from reid.train.stage2 import trained_tensors
 
 

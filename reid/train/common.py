@@ -1,22 +1,28 @@
-"""What both stages and extraction set up alike: the device, the tracklets, the saved files."""
+"""What both stages and extraction share: device and precision, tracklets, files of tensors."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reid.config import Clip, ColorJitter, Dataset, Runtime
+from reid.artifacts import Results
+from reid.config import Clip, ColorJitter, Config, Dataset, Runtime
 from reid.data.dataset import TrackletDataset
 from reid.data.layout import Tracklet
 from reid.data.staging import pack_for
 from reid.data.stored import check_fresh, read_split
 from reid.errors import UserError
 from reid.files import replacing
+from reid.holdout import part
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def pick_device(choice: str) -> torch.device:
@@ -28,10 +34,24 @@ def pick_device(choice: str) -> torch.device:
     return torch.device(choice)
 
 
+def pick_precision(choice: Literal["auto"] | Precision, device: torch.device) -> Precision:
+    """`auto` is bf16 on a GPU that has it, else fp32."""
+    if choice != "auto":
+        return choice
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Mixed precision for a forward pass."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
 def tracklets_of(root: Path, index: Path, *, pack: Path | None = None) -> tuple[Tracklet, ...]:
     """Tracklets of an index file, after a check against the folders they were read from.
 
-    With a pack those folders need not be there: it is checked against the index when opened.
+    With a pack those folders may be missing: the pack is checked against the index when opened.
     """
     if pack is None:
         check_fresh(root, index)
@@ -62,6 +82,24 @@ def clips_of(
     )
 
 
+def training_clips(
+    config: Config, name: str, seed: int, color_jitter: ColorJitter | None
+) -> TrackletDataset:
+    """Clips of the tracklets that the training `name` trains on: not those it holds out."""
+    training = config.trainings[name]
+    index = Results.of(config.dataset.name).index("train")
+    tracklets = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
+    return clips_of(
+        part(tracklets, training.validation, "train"),
+        config.dataset,
+        config.runtime,
+        clip=training.clip,
+        train=True,
+        seed=seed,
+        color_jitter=color_jitter,
+    )
+
+
 def identities_of(tracklets: Sequence[Tracklet]) -> list[int]:
     """Identity ids, sorted: their positions are the dense labels of training."""
     return sorted({tracklet.identity for tracklet in tracklets})
@@ -84,7 +122,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     with replacing(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata=metadata)
-        except SafetensorError as error:  # it hides the number of an I/O error in its words
+        except SafetensorError as error:  # it has the number of an I/O error in its text only
             raise OSError(str(error)) from None
 
 
@@ -94,9 +132,9 @@ def load_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[s
     `made_by` is the command that writes it, for those errors.
     """
     try:
-        with safe_open(path, framework="pt") as opened:
-            facts = json.loads((opened.metadata() or {}).get("facts", "{}"))
-            return {name: opened.get_tensor(name) for name in opened.keys()}, facts  # noqa: SIM118
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run `{made_by}`") from None
     except (SafetensorError, json.JSONDecodeError) as error:
@@ -108,14 +146,9 @@ def load_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[s
 def require_equal(path: Path, facts: Mapping[str, object], expected: Mapping[str, object]) -> None:
     """Check that a file was made from what is configured now. Raises UserError naming the facts."""
     for name, value in expected.items():
-        found = facts.get(name)
-        if found != value:
+        if facts.get(name) != value:
+            made, wanted = json.dumps(facts.get(name)), json.dumps(value)
             raise UserError(
-                f"{path} was made with {name} {_short(found)}, but this run has {_short(value)}: "
+                f"{path} was made with {name} {made[:60]}, but this run has {wanted[:60]}: "
                 "run the step that makes it again"
             )
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -15,23 +15,16 @@ from reid.data.normalize import normalize
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
 from reid.files import sha256_of_file
-from reid.holdout import part
 from reid.model import network, text
 from reid.model.param_groups import Group
 from reid.model.text import IdentityContexts, TextTower
 from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
 from reid.progress import Progress
-from reid.train.common import (
-    clips_of,
-    derive_seed,
-    identities_of,
-    save_tensors,
-    tracklets_of,
-)
-from reid.train.engine import Engine, Outcome, Plan, autocast, fit
+from reid.train.common import derive_seed, identities_of, save_tensors, training_clips
+from reid.train.loop import BatchLoss, Stage, fit
 from reid.train.losses import contrastive
-from reid.train.session import Session
+from reid.train.session import Engine, Session
 
 
 @naming_dead_processes()
@@ -41,38 +34,24 @@ def run(config: Config, name: str, seed: int, session: Session) -> None:
     It holds the learned contexts and the text features of all identities, the bank of stage 2.
     """
     folder = Results.of(config.dataset.name).run(name, seed)
-    with session.at_work("stage1", folder, config.runtime) as engine:
+    with session.engine("stage1", folder, config.runtime) as engine:
         _train(config, name, seed, engine)
 
 
 def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
-    training = config.trainings[name]
-    results = Results.of(config.dataset.name)
-    index = results.index("train")
-    everyone = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
-    tracklets = part(everyone, training.validation, "train")
+    training, results = config.trainings[name], Results.of(config.dataset.name)
     weights = load_weights(config.backbones[training.backbone].weights)
     augmented = training.stage1.view == "augmented"
-    dataset = clips_of(
-        tracklets,
-        config.dataset,
-        config.runtime,
-        clip=training.clip,
-        train=True,
-        seed=seed,
-        color_jitter=training.augment.color_jitter if augmented else None,
-    )
+    jitter = training.augment.color_jitter if augmented else None
+    dataset = training_clips(config, name, seed, jitter)
+    identities = identities_of(dataset.tracklets)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "stage 1"))
-        tower, contexts = text.build(
-            weights.tensors, weights.geometry, classes=len(set(dataset.labels))
-        )
+        tower, contexts = text.build(weights.tensors, weights.geometry, classes=len(identities))
     tower, contexts = tower.to(engine.device), contexts.to(engine.device)
     if training.stage1.epochs:
-        images, labels = cache_images(
-            dataset, training, weights, seed=seed, engine=engine, workers=config.runtime.workers
-        )
-        plan = context_plan(
+        images, labels = cache_images(dataset, training, weights, seed=seed, engine=engine)
+        stage = context_stage(
             f"stage 1 of {name}",
             contexts,
             tower,
@@ -85,15 +64,15 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
             "seed": seed,
             "settings": fingerprint.stage1_settings(config, name),
             "code": sources.code_hash(__name__),
-            "index": sha256_of_file(index),
+            "index": sha256_of_file(results.index("train")),
             "backbone": weights.sha256,
         }
-        fit(plan, engine, folder=results.run(name, seed), stage="stage1", facts=facts)
+        fit(stage, engine, folder=results.run(name, seed), name="stage1", facts=facts)
     if engine.world.leads:
         save_tensors(
             results.stage(name, seed, 1),
             {**contexts.state_dict(), "bank": text_bank(contexts, tower)},
-            {"identities": identities_of(tracklets), "backbone": weights.sha256, "seed": seed},
+            {"identities": identities, "backbone": weights.sha256, "seed": seed},
         )
 
 
@@ -104,15 +83,13 @@ def cache_images(
     *,
     seed: int,
     engine: Engine,
-    workers: int,
 ) -> tuple[Tensor, Tensor]:
     """Plain-CLIP features of one view of the tracklets that one PK epoch draws.
 
     Returns features (M, e) and dense labels (M,). One augmented view each, or a clean one, as
     `stage1.view` says; computed once, because the image side never changes in this stage.
     """
-    options = training.stage1
-    clip = training.clip
+    options, clip = training.stage1, training.clip
     batches = pk_batches(
         dataset.labels,
         batch_size=options.batch_size,
@@ -131,14 +108,14 @@ def cache_images(
     features, labels = [], []
     progress = Progress("image features of stage 1", len(batches), "batches")
     with torch.inference_mode():
-        for batch in loader(dataset, batches, workers=workers):
+        for batch in loader(dataset, batches, workers=engine.runtime.workers):
             engine.interrupt.check("stage 1, at its image features,")
             frames = batch.frames.to(engine.device)
             if options.view == "augmented":
                 clips = augment(frames, options=training.augment, seeds=batch.seed)
             else:
                 clips = normalize(frames)
-            with autocast(engine.device, engine.precision):
+            with engine.autocast():
                 features.append(model.plain_clip(clips).float())
             labels.append(batch.label)
             progress.advance()
@@ -146,7 +123,7 @@ def cache_images(
     return torch.cat(features).clone(), torch.cat(labels).to(engine.device)
 
 
-def context_plan(
+def context_stage(
     label: str,
     contexts: IdentityContexts,
     tower: TextTower,
@@ -155,10 +132,11 @@ def context_plan(
     *,
     options: Stage1,
     seed: int,
-) -> Plan[Tensor, tuple[Tensor, Tensor]]:
-    """How to train `contexts`: SC(image, text) + SC(text, image) over random batches.
+) -> Stage[Tensor, tuple[Tensor, Tensor]]:
+    """Training of `contexts`: SC(image, text) + SC(text, image) over random batches.
 
-    images (M, e) and their dense labels (M,) stay as they are.
+    images: (M, e), labels: (M,) dense; both stay as they are. Raises UserError when they are fewer
+    than a batch.
     """
     if len(images) < options.batch_size:
         raise UserError(
@@ -176,12 +154,12 @@ def context_plan(
             rows = key.to(images.device)
             yield images[rows], labels[rows]
 
-    def loss(inputs: tuple[Tensor, Tensor]) -> Outcome:
+    def loss(inputs: tuple[Tensor, Tensor]) -> BatchLoss:
         image, identity = inputs
         # An identity that occurs K times in the batch goes through the text tower once.
         present, places = torch.unique(identity, return_inverse=True)
         texts = tower(contexts(present))[places]
-        return Outcome(
+        return BatchLoss(
             terms={
                 "image_to_text": contrastive(image, texts, identity),
                 "text_to_image": contrastive(texts, image, identity),
@@ -189,7 +167,7 @@ def context_plan(
         )
 
     learned = Group("contexts", dict(contexts.named_parameters()), options.lr, options.weight_decay)
-    return Plan(
+    return Stage(
         label=label,
         epochs=options.epochs,
         groups=[learned],

@@ -1,7 +1,6 @@
 """Stage 2: adapt the visual side to the identities (paper Sec. 3.1-3.2; MODEL 4.6)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,34 +16,23 @@ from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import Draw, pk_batches
 from reid.data.stored import count_cameras
 from reid.files import sha256_of_file
-from reid.holdout import part
 from reid.model import network
 from reid.model.network import Features, VideoReID
 from reid.model.param_groups import Group, describe, trainable_groups
 from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
-from reid.train import memory
 from reid.train.common import (
-    clips_of,
     derive_seed,
     identities_of,
     load_tensors,
     require_equal,
     save_tensors,
-    tracklets_of,
+    training_clips,
 )
-from reid.train.engine import Engine, Outcome, Plan, autocast, fit
+from reid.train.gradcache import embed_batch
+from reid.train.loop import BatchLoss, Stage, fit
 from reid.train.losses import stage2_loss
-from reid.train.pieces import embed_whole
-from reid.train.session import Session
-
-
-@dataclass(frozen=True)
-class WholeBatch:
-    """The tracklets of a batch that this process embeds, and the labels of all of it."""
-
-    own: Batch
-    labels: Tensor
+from reid.train.session import Engine, Session
 
 
 @naming_dead_processes()
@@ -56,7 +44,7 @@ def run(config: Config, name: str, seed: int, session: Session) -> None:
     """
     started = datetime.now(UTC)
     results = Results.of(config.dataset.name)
-    with session.at_work("stage2", results.run(name, seed), config.runtime) as engine:
+    with session.engine("stage2", results.run(name, seed), config.runtime) as engine:
         _train(config, name, seed, engine)
         if not engine.world.leads:
             return
@@ -79,45 +67,33 @@ def run(config: Config, name: str, seed: int, session: Session) -> None:
 
 
 def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
-    training = config.trainings[name]
-    results = Results.of(config.dataset.name)
+    training, results = config.trainings[name], Results.of(config.dataset.name)
     index, stage1 = results.index("train"), results.stage(name, seed, 1)
-    everyone = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
-    tracklets = part(everyone, training.validation, "train")
+    dataset = training_clips(config, name, seed, training.augment.color_jitter)
     weights = load_weights(config.backbones[training.backbone].weights)
     command = f"reid train stage1 --training {name} --seed {seed}"
-    learned, facts = load_tensors(stage1, made_by=command)
-    identities = identities_of(tracklets)
-    made = {"identities": identities, "backbone": weights.sha256, "seed": seed}
-    require_equal(stage1, facts, made)
+    learned, made_from = load_tensors(stage1, made_by=command)
+    identities = identities_of(dataset.tracklets)
+    origin = {"identities": identities, "backbone": weights.sha256, "seed": seed}
+    require_equal(stage1, made_from, origin)
     cameras = count_cameras(index)
     model = build_model(training, weights, identities=len(identities), cameras=cameras, seed=seed)
     groups = trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
     model.to(engine.device).train()
-    prepare(model, config.runtime, training, engine)
+    prepare(model, config.runtime)
     if engine.world.leads:
         print(describe(groups), flush=True)
-    dataset = clips_of(
-        tracklets,
-        config.dataset,
-        config.runtime,
-        clip=training.clip,
-        train=True,
-        seed=seed,
-        color_jitter=training.augment.color_jitter,
-    )
-    plan = visual_plan(
+    stage = visual_stage(
         f"stage 2 of {name}",
         model,
         learned["bank"].to(engine.device),
         dataset,
         groups,
         training=training,
-        runtime=config.runtime,
         seed=derive_seed(seed, "stage 2 batches"),
         engine=engine,
     )
-    run_facts = {
+    facts = {
         "settings": fingerprint.stage2_settings(config, name),
         "code": sources.code_hash(__name__),
         "index": sha256_of_file(index),
@@ -125,12 +101,12 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         "backbone": weights.sha256,
         "seed": seed,
     }
-    fit(plan, engine, folder=results.run(name, seed), stage="stage2", facts=run_facts)
+    fit(stage, engine, folder=results.run(name, seed), name="stage2", facts=facts)
     if engine.world.leads:
         save_tensors(
             results.stage(name, seed, 2),
             trained_tensors(model),
-            {**made, "cameras": cameras, "model": training.model.model_dump(mode="json")},
+            {**origin, "cameras": cameras, "model": training.model.model_dump(mode="json")},
         )
 
 
@@ -149,29 +125,15 @@ def build_model(
         )
 
 
-def prepare(model: VideoReID, runtime: Runtime, training: Training, engine: Engine) -> None:
-    """Apply the runtime's memory and speed options; refuse what the GPU cannot hold."""
+def prepare(model: VideoReID, runtime: Runtime) -> None:
+    """Apply the runtime's memory and speed options."""
     model.visual.checkpointing = runtime.activation_checkpointing
-    if engine.device.type == "cuda":
-        need = memory.estimate(
-            model,
-            half=engine.precision != "fp32",
-            activation_checkpointing=runtime.activation_checkpointing,
-        )
-        share = training.stage2.batch_size // engine.world.size
-        memory.check(
-            need,
-            available=torch.cuda.mem_get_info(engine.device)[0],
-            tracklets=min(runtime.micro_batch or share, share),
-            frames=training.clip.frames,
-            batch=share,
-        )
     if runtime.compile:
         for block in model.visual.blocks:
             block.compile()
 
 
-def visual_plan(
+def visual_stage(
     label: str,
     model: VideoReID,
     bank: Tensor,
@@ -179,11 +141,10 @@ def visual_plan(
     groups: Sequence[Group],
     *,
     training: Training,
-    runtime: Runtime,
     seed: int,
     engine: Engine,
-) -> Plan[list[Draw], WholeBatch]:
-    """How to train the visual side of `model` against the text features `bank` (C, e)."""
+) -> Stage[list[Draw], Batch]:
+    """Training of the visual side of `model` against the text features `bank` (C, e)."""
     options = training.stage2
     share = engine.world.share(options.batch_size)
 
@@ -196,19 +157,12 @@ def visual_plan(
             epoch=epoch,
         )
 
-    def load(keys: Sequence[list[Draw]]) -> Iterator[WholeBatch]:
-        own = [key[share] for key in keys]
-        loaded = loader(dataset, own, workers=runtime.workers)
-        for key, batch in zip(keys, loaded, strict=True):
-            labels = torch.tensor([dataset.labels[draw.index] for draw in key])
-            yield WholeBatch(batch.to(engine.device), labels.to(engine.device))
+    def load(keys: Sequence[list[Draw]]) -> Iterator[Batch]:
+        shares = [key[share] for key in keys]
+        for batch in loader(dataset, shares, workers=engine.runtime.workers):
+            yield batch.to(engine.device)
 
-    def loss(batch: WholeBatch) -> Outcome:
-        return batch_loss(
-            model, bank, batch, training, engine=engine, micro_batch=runtime.micro_batch
-        )
-
-    return Plan(
+    return Stage(
         label=label,
         epochs=options.epochs,
         groups=groups,
@@ -216,41 +170,39 @@ def visual_plan(
         tensors=trained_tensors(model),
         batches=batches,
         load=load,
-        loss=loss,
+        loss=lambda batch: batch_loss(model, bank, batch, training, engine=engine),
         describe=lambda key: str([dataset.tracklets[draw.index].name for draw in key]),
         frames=options.batch_size * training.clip.frames,
     )
 
 
 def batch_loss(
-    model: VideoReID,
-    bank: Tensor,
-    batch: WholeBatch,
-    training: Training,
-    *,
-    engine: Engine,
-    micro_batch: int = 0,
-) -> Outcome:
-    """Augment and embed a batch, `micro_batch` tracklets at a time; the terms of Eq. 1 on all."""
-    own = batch.own
-    clips = augment(own.frames, options=training.augment, seeds=own.seed)
-    hidden = training.model.prompts.metadata_dropout
-    metadata = hide_metadata(own.metadata, hidden, own.seed)
+    model: VideoReID, bank: Tensor, share: Batch, training: Training, *, engine: Engine
+) -> BatchLoss:
+    """Augment and embed a batch, `runtime.micro_batch` tracklets at a time; the terms of Eq. 1.
+
+    share: the tracklets of the batch that this process embeds; the terms are on all of it.
+    """
+    clips = augment(share.frames, options=training.augment, seeds=share.seed)
+    metadata = hide_metadata(share.metadata, training.model.prompts.metadata_dropout, share.seed)
 
     def embed(rows: slice) -> tuple[Tensor, ...]:
-        with autocast(engine.device, engine.precision):
-            found = model(clips[rows], own.camera[rows], metadata[rows], own.heights[rows])
-        return found.last.float(), found.pooled.float(), found.proj.float()
+        with engine.autocast():
+            features = model(clips[rows], share.camera[rows], metadata[rows], share.heights[rows])
+        return features.last.float(), features.pooled.float(), features.proj.float()
 
-    size = micro_batch or len(clips)
-    parts = [slice(start, start + size) for start in range(0, len(clips), size)]
-    embedded, carry_on = embed_whole(
-        embed, parts, world=engine.world, parameters=model.embedding_parameters()
+    size = engine.runtime.micro_batch or len(clips)
+    embedded, after_backward = embed_batch(
+        embed,
+        [slice(start, start + size) for start in range(0, len(clips), size)],
+        world=engine.world,
+        parameters=model.embedding_parameters(),
     )
     features = Features(*embedded)
     logits = model.classify(features)
-    result = stage2_loss(features, logits, bank, batch.labels, training.stage2.losses)
-    return Outcome(result.terms, {"accuracy": result.accuracy}, carry_on)
+    labels = engine.world.gather(share.label)
+    loss = stage2_loss(features, logits, bank, labels, training.stage2.losses)
+    return BatchLoss(loss.terms, {"accuracy": loss.accuracy}, after_backward)
 
 
 def hide_metadata(metadata: Tensor, probability: float, seeds: Sequence[int]) -> Tensor:

@@ -27,27 +27,13 @@ def _journal(lab: Lab) -> bytes:
     return (lab.run / "stage2.jsonl").read_bytes()
 
 
-def flush_every_step() -> None:
-    """A `before` of `Lab.start`: as `slow_steps`, and each line of the journal is seen at once."""
-    from reid.train.journal import Journal
-
-    slow_steps()
-    write = Journal.write
-
-    def write_through(self: Journal, record: Any) -> None:
-        write(self, record)
-        self.sync()
-
-    Journal.write = write_through  # type: ignore[method-assign]
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_fault_02_a_signal_to_the_group_saves_that_very_step(
     lab: Lab, expected: dict[str, Any], workers: int, number: signal.Signals
 ) -> None:
     lab.configure(workers=workers)
-    pid = lab.start(*STAGE2, before=flush_every_step)
+    pid = lab.start(*STAGE2, before=slow_steps)
     stop(lab, pid, number)
     asked = time.monotonic()
     if number == signal.SIGTERM:
@@ -107,7 +93,7 @@ def test_a_signal_at_the_last_step_leaves_a_finished_run(
 
 def test_a_full_disk_while_stopping_still_exits_75(lab: Lab) -> None:
     def fill_disk() -> None:
-        flush_every_step()
+        slow_steps()
 
         def write_bytes(path: Path, _: Any) -> int:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -1,0 +1,203 @@
+"""Options of `runtime` change speed and memory, not the loss or the gradient."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import reid.model.vit as vit
+from reid.config import Adapters, Clip, ColorJitter, Model, Pooling, Prompts, Runtime, Training
+from reid.data.dataset import Batch
+from reid.errors import UserError
+from reid.model.network import VideoReID
+from reid.model.param_groups import trainable_groups
+from reid.train.distributed import World, join, leave
+from reid.train.interrupt import Interrupt
+from reid.train.session import Engine, Session
+from reid.train.stage2 import batch_loss, build_model, prepare
+from tests.clips import TINY, random_weights
+
+TRAINING = Training(
+    clip=Clip(frames=2, height=32, width=32),
+    model=Model(
+        prompts=Prompts(depth=2, length=2),
+        adapters=Adapters(width=64),
+        pooling=Pooling(kind="attention"),
+    ),
+    augment={"color_jitter": ColorJitter(brightness=0.1), "pad": 2},
+    finetune={"blocks": 1},
+)
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 0])
+Numbers = tuple[dict[str, float], dict[str, Tensor]]
+"""Loss terms; gradients and BN statistics."""
+
+
+def a_batch(rows: slice = slice(None)) -> Batch:
+    rng = torch.Generator().manual_seed(3)
+    batch = Batch(
+        frames=torch.randint(256, (8, 2, 3, 32, 32), generator=rng, dtype=torch.uint8),
+        label=LABELS,
+        camera=torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]),
+        metadata=torch.tensor([[10.0, 20.0, 30.0]]).repeat(8, 1),
+        heights=10 + 50 * torch.rand(8, 2, generator=rng),
+        index=torch.arange(8),
+        seed=tuple(range(8)),
+    )
+    return replace(batch, **{f.name: getattr(batch, f.name)[rows] for f in fields(batch)})
+
+
+def step(batch: Batch | None = None, world: World | None = None, **runtime: Any) -> Numbers:
+    """One step of stage 2 with these runtime options, but for the optimizer's part."""
+    options = Runtime(device="cpu", **runtime)
+    engine = Engine(torch.device("cpu"), Interrupt(), options, world or World())
+    model = a_model(options)
+    bank = torch.randn(3, TINY.embed, generator=torch.Generator().manual_seed(1))
+    loss = batch_loss(model, bank, batch or a_batch(), TRAINING, engine=engine)
+    torch.stack(list(loss.terms.values())).sum().backward()
+    if loss.after_backward:
+        loss.after_backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    buffers = {name: buffer.clone().float() for name, buffer in model.named_buffers()}
+    return {name: term.item() for name, term in loss.terms.items()}, gradients | buffers
+
+
+def a_model(options: Runtime) -> VideoReID:
+    model = build_model(TRAINING, random_weights(TINY), identities=3, cameras=3, seed=0)
+    trainable_groups(model, finetune=TRAINING.finetune, stage2=TRAINING.stage2)
+    prepare(model.train(), options)
+    return model
+
+
+def assert_equal(got: Mapping[str, Any], wanted: Mapping[str, Any], tolerance: float) -> None:
+    assert got.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(
+            torch.as_tensor(got[name]),
+            torch.as_tensor(value),
+            atol=tolerance * max(1.0, float(torch.as_tensor(value).abs().max())),
+            rtol=0,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+
+
+@pytest.fixture(scope="module")
+def whole() -> Numbers:
+    return step()
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_micro_batches_give_the_loss_and_gradient_of_the_whole(
+    whole: Numbers, micro_batch: int
+) -> None:
+    terms, gradients = step(micro_batch=micro_batch)
+    assert_equal(terms, whole[0], 1e-6)
+    assert_equal(gradients, whole[1], 1e-5)
+
+
+def test_micro_batches_are_that_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    forward = VideoReID.forward
+
+    def count(self: VideoReID, clips: Tensor, *arguments: Any) -> Any:
+        sizes.append(len(clips))
+        return forward(self, clips, *arguments)
+
+    monkeypatch.setattr(VideoReID, "forward", count)
+    step(micro_batch=3)
+    assert sizes == [3, 3, 2] * 2
+
+
+def test_activation_checkpointing_gives_the_same(
+    whole: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    original = vit.checkpoint
+    monkeypatch.setattr(vit, "checkpoint", lambda *a, **k: (used.append(1), original(*a, **k))[1])
+    terms, gradients = step(activation_checkpointing=True)
+    assert len(used) == TINY.depth - 1
+    assert_equal(terms, whole[0], 1e-6)
+    assert_equal(gradients, whole[1], 1e-6)
+
+
+def test_compile_gives_the_same(whole: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Traced and differentiated as always, but run by torch's own kernels: the C++ that is
+    # otherwise generated takes minutes to build on two cores.
+    compiled = []
+
+    def compile_module(module: torch.nn.Module) -> None:
+        compiled.append(module)
+        torch.nn.Module._original_compile(module, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "_original_compile", torch.nn.Module.compile, False)
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_module)
+    terms, gradients = step(compile=True)
+    assert len(compiled) == TINY.depth
+    assert_equal(terms, whole[0], 1e-5)
+    assert_equal(gradients, whole[1], 1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_is_near_and_really_mixed(whole: Numbers, precision: str) -> None:
+    terms, _ = step(precision=precision)
+    assert_equal(terms, whole[0], 0.05)
+    assert terms != whole[0]
+
+
+def _rank(rank: int, port: int, out: Any) -> None:
+    torch.set_num_threads(1)
+    environment = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    world = join(environment, cuda=False)
+    results = []
+    for micro_batch in (0, 2):
+        terms, gradients = step(a_batch(world.share(8)), world, micro_batch=micro_batch)
+        results.append((terms, {name: g.numpy() for name, g in gradients.items()}))
+    leave(world)
+    out.put((rank, results))
+
+
+def test_two_processes_give_the_loss_and_gradient_of_one(whole: Numbers) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    out: Any = context.Queue()
+    processes = [context.Process(target=_rank, args=(rank, port, out)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    results = dict(out.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join()
+    for rank in (0, 1):
+        for terms, gradients in results[rank]:
+            assert_equal(terms, whole[0], 1e-6)
+            assert_equal({n: torch.from_numpy(g) for n, g in gradients.items()}, whole[1], 1e-6)
+
+
+def test_a_batch_must_divide_among_processes() -> None:
+    with pytest.raises(UserError, match=r"batch_size \(8\) must be a multiple of the 3 processes"):
+        World(rank=0, size=3).share(8)
+
+
+def test_a_gpu_without_enough_memory_is_one_line_of_advice(tmp_path: Any) -> None:
+    session = Session(Interrupt(), {})
+    runtime = Runtime(device="cpu")
+    message = "GPU is out of memory .Tried to allocate 20 GiB.*runtime.micro_batch"
+    with pytest.raises(UserError, match=message), session.engine("stage2", tmp_path, runtime):
+        raise torch.OutOfMemoryError("Tried to allocate 20 GiB")
+    assert '"event": "failed"' in (tmp_path / "attempts.jsonl").read_text().splitlines()[-1]
+
+
+def test_interrupt_keeps_time_for_the_next_step() -> None:
+    now = 0.0
+    interrupt = Interrupt(time_limit=1000, clock=lambda: now)
+    now = 900
+    assert interrupt.due(needed=60) is None
+    now = 915
+    assert interrupt.due(needed=60) is not None
