@@ -28,7 +28,7 @@ ENTRIES = {
     "retrieve": "reid.retrieval.retrieve",
     "submission": "reid.retrieval.submission",
     "table": "reid.report.table",
-    "report": "reid.report.report",
+    "report": "reid.report.page",
 }
 """The module that each stage of the workflow enters by."""
 

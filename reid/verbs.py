@@ -294,7 +294,7 @@ def table(settings: Config, _: argparse.Namespace) -> None:
 @verb("report")
 def report(settings: Config, _: argparse.Namespace) -> None:
     """Write the report, one HTML file, and its figures as svg, pdf and csv."""
-    from reid.report import report as reporting
+    from reid.report import page as reporting
 
     print(reporting.run(settings))
 

@@ -1,181 +1,135 @@
-"""What a training costs: parameters, multiplications, speed, hours."""
+"""What a training costs: parameters, multiplications, speed, time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+import pandas as pd
 
 from reid.artifacts import Results
 from reid.config import Clip, Config, Model
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.features.extract import flips
-from reid.fingerprint import stage1_owners
+from reid.fingerprint import extract_settings
 from reid.holdout import VALIDATION, part
-from reid.model import network
-from reid.model.vit import Geometry
-from reid.model.weights import read_geometry
-from reid.report.runs import Run, seconds_of
-from reid.train.common import identities_of
-from reid.train.params import stage_groups
+from reid.report.collect import TrainingRecord
+
+if TYPE_CHECKING:  # it imports torch
+    from reid.model.vit import Geometry
 
 
-@dataclass(frozen=True)
-class Cost:
-    """One training, of its first seed; None: not known."""
+def costs(config: Config, records: Sequence[TrainingRecord]) -> pd.DataFrame:
+    """A line for each training, of its first seed; what is not known is NaN.
 
-    training: str
-    backbone: str
-    trained_stage1: int | None
-    trained_stage2: int | None
-    parameters: int | None
-    """Of the visual network, with what is frozen and the heads."""
-    macs_per_frame: float | None
-    train_speed: float | None
-    """Frames a second in stage 2."""
-    extract_speed: float | None
-    """Frames a second in extraction, start-up and both views included."""
-    peak_memory: int | None
-    gap: str | None
-
-
-@dataclass(frozen=True)
-class StageHours:
-    """Wall time of the jobs of one step, from Snakemake's benchmarks."""
-
-    step: str
-    timed: int
-    jobs: int
-    hours: float
+    Columns: training, backbone; stage1, stage2: parameters that are trained; parameters of the
+    visual network, with what is frozen and the heads; macs: multiply-adds of a frame in extraction;
+    train_speed, extract_speed: frames a second, start-up and both views included in extraction;
+    memory: bytes of GPU memory in stage 2.
+    """
+    first = {record.training: record for record in reversed(records)}
+    lines = []
+    for name, training in config.trainings.items():
+        record = first[name]
+        sizes: tuple[float | None, ...] = (None,) * 4
+        with suppress(UserError):  # without weights or index nothing is known of these
+            sizes = _sizes(config, name)
+        extraction = None if record.gap else _extract_speed(config, name, record.seed)
+        speeds = (record.frames_per_second, extraction)
+        lines.append((name, training.backbone, *sizes, *speeds, record.peak_memory))
+    columns = ["training", "backbone", "stage1", "stage2", "parameters", "macs", "train_speed",
+               "extract_speed", "memory"]  # fmt: skip
+    return pd.DataFrame(lines, columns=columns)
 
 
-def costs(config: Config, runs: Sequence[Run]) -> list[Cost]:
-    """One entry for each training; what needs weights or an index that are not there is None."""
-    first = {run.training: run for run in reversed(runs)}
-    tracklets = _tracklets(config)
-    return [_cost(config, name, first[name], tracklets) for name in config.trainings]
+def step_seconds(config: Config) -> pd.DataFrame:
+    """By step: the jobs of this configuration that Snakemake timed, and their seconds."""
+    benchmark, protocols = Results.of(config.dataset.name).benchmark, config.dataset.protocols
+    names, rows = list(config.trainings), list(config.variants)
+    seeds = [f"seed{seed}" for seed in config.seeds]
+    steps: dict[str, list[Sequence[str]]] = {
+        "index": [["index"]],
+        "stage 1": [["train"], names, seeds, ["stage1"]],
+        "stage 2": [["train"], names, seeds, ["stage2"]],
+        "extract": [["features"], names, seeds, [*protocols, VALIDATION]],
+        "tune": [["tune"], rows, seeds],
+        "retrieve": [["retrieval"], rows, seeds, protocols],
+    }
+    lines = []
+    for step, parts in steps.items():
+        times = [seconds_of(benchmark(*place)) for place in product(*parts)]
+        known = [time for time in times if time is not None]
+        lines.append((step, len(known), sum(known)))
+    return pd.DataFrame(lines, columns=["step", "jobs", "seconds"])
 
 
-def _cost(config: Config, name: str, run: Run, tracklets: Mapping[str, int]) -> Cost:
-    training = config.trainings[name]
-    gap = run.gap
-    trained1 = trained2 = parameters = macs = None
-    try:
-        backbone = config.backbones[training.backbone]
-        if backbone.file is None:
-            raise UserError(
-                f"{backbone.weights} is no file: its sizes are not fetched for a report"
-            )
-        geometry = read_geometry(backbone.weights)
-        index = Results.of(config.dataset.name).index("train")
-        people = identities_of(part(read_split(index), training.validation, "train"))
-        cameras = cameras_of(config.dataset.layout, index)
-        groups = stage_groups(training, geometry, len(people), cameras)
-        trained1, trained2 = (
-            sum(group.size for group in groups[stage] if group.lr) if epochs else 0
-            for stage, epochs in (
-                ("stage 1", training.stage1.epochs),
-                ("stage 2", training.stage2.epochs),
-            )
-        )
-        parameters = sum(group.size for group in groups["stage 2"])
-        macs = macs_per_frame(training.model, training.clip, geometry)
-    except UserError as error:
-        gap = gap or str(error)
-    return Cost(
-        training=name,
-        backbone=training.backbone,
-        trained_stage1=trained1,
-        trained_stage2=trained2,
-        parameters=parameters,
-        macs_per_frame=macs,
-        train_speed=run.frames_per_second,
-        extract_speed=None if run.gap else _extract_speed(config, name, run.seed, tracklets),
-        peak_memory=run.peak_memory,
-        gap=gap,
-    )
+def seconds_of(path: Path) -> float | None:
+    """Wall time of a job by Snakemake's benchmark; None without one."""
+    return float(pd.read_csv(path, sep="\t")["s"].sum()) if path.exists() else None
 
 
 @cache
-def macs_per_frame(model: Model, clip: Clip, geometry: Geometry) -> float:
+def macs_per_frame(model: Model, clip: Clip, geometry: "Geometry") -> float:
     """Multiply-adds of a frame in extraction without mirroring, counted by running the network.
 
     On tensors without numbers, with attention as plain products, which the counter knows.
     """
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from reid.model import network
+
+    size = (clip.height, clip.width)
     with FakeTensorMode(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        size = (clip.height, clip.width)
         built = network.build(
             model, num_classes=1, num_cameras=1, weights=geometry, image_size=size
         ).eval()
-        inputs = (
-            torch.empty(1, clip.frames, 3, *size),
-            torch.zeros(1, dtype=torch.long),
-            torch.empty(1, 3),
-            torch.ones(1, clip.frames),
-        )
+        inputs = torch.empty(1, clip.frames, 3, *size), torch.zeros(1, dtype=torch.long)
         with FlopCounterMode(display=False) as counter:
-            built.embed(*inputs)
+            built.embed(*inputs, torch.empty(1, 3), torch.ones(1, clip.frames))
     operations: int = counter.get_total_flops()
     return operations / 2 / clip.frames
 
 
-def _extract_speed(
-    config: Config, name: str, seed: int, tracklets: Mapping[str, int]
-) -> float | None:
+def _sizes(config: Config, name: str) -> tuple[int, int, int, float]:
+    """Parameters trained in stage 1 and 2, all of them, and multiply-adds of a frame.
+
+    Raises UserError where the weights are no file here, or there is no index.
+    """
+    from reid.model.weights import read_geometry
+    from reid.train.common import identities_of
+    from reid.train.params import stage_groups
+
+    training = config.trainings[name]
+    backbone = config.backbones[training.backbone]
+    if backbone.file is None:
+        raise UserError(f"{backbone.weights} is no file: its sizes are not fetched for a report")
+    geometry = read_geometry(backbone.weights)
+    index = Results.of(config.dataset.name).index("train")
+    people = identities_of(part(read_split(index), training.validation, "train"))
+    cameras = cameras_of(config.dataset.layout, index)
+    groups = stage_groups(training, geometry, len(people), cameras)
+    first, second = (
+        sum(group.size for group in groups[f"stage {stage}"] if group.lr) if epochs else 0
+        for stage, epochs in ((1, training.stage1.epochs), (2, training.stage2.epochs))
+    )
+    parameters = sum(group.size for group in groups["stage 2"])
+    return first, second, parameters, macs_per_frame(training.model, training.clip, geometry)
+
+
+def _extract_speed(config: Config, name: str, seed: int) -> float | None:
     results = Results.of(config.dataset.name)
-    views = 2 if flips(config, name) else 1
+    views = 2 if extract_settings(config, name)["flip"] else 1
     frames, seconds = 0, 0.0
-    for protocol, count in tracklets.items():
+    for protocol in config.dataset.protocols:
         took = seconds_of(results.benchmark("features", name, f"seed{seed}", protocol))
-        if took is not None:
-            frames += count * config.trainings[name].clip.frames * views
+        if took is not None and results.index(protocol).exists():
+            tracklets = len(read_split(results.index(protocol)))
+            frames += tracklets * config.trainings[name].clip.frames * views
             seconds += took
     return frames / seconds if seconds else None
-
-
-def _tracklets(config: Config) -> dict[str, int]:
-    """Tracklets of each protocol whose index can be read."""
-    found: dict[str, int] = {}
-    for protocol in config.dataset.protocols:
-        with suppress(UserError):
-            found[protocol] = len(read_split(Results.of(config.dataset.name).index(protocol)))
-    return found
-
-
-def stage_hours(config: Config) -> list[StageHours]:
-    """Hours by step over all jobs of the configuration, and of how many jobs they are known."""
-    results = Results.of(config.dataset.name)
-    found = []
-    for step, jobs in _jobs(config):
-        times = [seconds_of(results.benchmark(*job)) for job in jobs]
-        known = [time for time in times if time is not None]
-        found.append(StageHours(step, len(known), len(jobs), sum(known) / 3600))
-    return [each for each in found if each.jobs]
-
-
-def _jobs(config: Config) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """Steps with the places of the benchmarks of their jobs."""
-    seeds = [f"seed{seed}" for seed in config.seeds]
-    protocols = config.dataset.protocols
-    owners = sorted(set(stage1_owners(config).values()))
-    tuned = [(name, v.training) for name, v in config.variants.items() if v.tuned]
-    held_out = sorted({training for _, training in tuned})
-    yield "index", [("index",)]
-    yield "stage 1", [("train", name, seed, "stage1") for name in owners for seed in seeds]
-    yield "stage 2", [("train", n, seed, "stage2") for n in config.trainings for seed in seeds]
-    yield (
-        "extract",
-        [("features", n, s, p) for n in config.trainings for s in seeds for p in protocols]
-        + [("features", name, seed, VALIDATION) for name in held_out for seed in seeds],
-    )
-    yield "tune", [("tune", name, seed) for name, _ in tuned for seed in seeds]
-    yield (
-        "retrieve",
-        [("retrieval", n, s, p) for n in config.variants for s in seeds for p in protocols],
-    )

@@ -1,17 +1,16 @@
 """Figures fit for a paper: one column wide, readable in gray, each with the csv behind it."""
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from reid.files import replacing, write_text
@@ -19,13 +18,13 @@ from reid.files import replacing, write_text
 WIDTH = 3.3
 """Inches: one column of a two-column paper."""
 INK, RULE = "#1b1c1d", "#c9cacb"
-
+_INKED = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
 STYLE: dict[Any, Any] = {
+    **dict.fromkeys(_INKED, INK),
     "font.size": 8,
     "font.family": "DejaVu Sans",
     "axes.titlesize": 8,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
@@ -33,9 +32,7 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": RULE,
     "grid.linewidth": 0.4,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "text.parse_math": False,  # a label may hold "$"
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.3,
@@ -46,35 +43,18 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
 }
 
-
-@dataclass(frozen=True)
-class Series:
-    """How one line is drawn: color, dashes and marker each tell it from the others."""
-
-    color: str
-    dashes: Any
-    marker: str
-    filled: bool
-
-    def line(self) -> dict[str, Any]:
-        """Keyword arguments of a matplotlib line."""
-        return {
-            "color": self.color,
-            "linestyle": self.dashes,
-            "marker": self.marker,
-            "markerfacecolor": self.color if self.filled else "none",
-            "markeredgewidth": 0.9,
-        }
-
-
-SERIES = (
-    Series("#1f3b73", "solid", "o", True),
-    Series("#c96f1e", (0, (4, 1.5)), "s", False),
-    Series("#3d8f68", (0, (5, 1.2, 1, 1.2)), "^", True),
-    Series("#8a8c90", (0, (1, 1.2)), "D", False),
-    Series("#8a4fa3", (0, (2, 1)), "v", True),
-    Series("#5b6b2f", (0, (6, 1, 1, 1, 1, 1)), "P", False),
+Series = dict[str, Any]
+"""Keyword arguments of a line: color, dashes and marker each tell it from the others."""
+SERIES: tuple[Series, ...] = (
+    {"color": "#1f3b73", "linestyle": "solid", "marker": "o"},
+    {"color": "#c96f1e", "linestyle": (0, (4, 1.5)), "marker": "s"},
+    {"color": "#3d8f68", "linestyle": (0, (5, 1.2, 1, 1.2)), "marker": "^"},
+    {"color": "#8a4fa3", "linestyle": (0, (2, 1)), "marker": "v"},
+    {"color": "#5b6b2f", "linestyle": (0, (6, 1, 1, 1, 1, 1)), "marker": "P"},
+    {"color": "#8a8c90", "linestyle": (0, (1, 1.2)), "marker": "D"},
 )
+HOLLOW: dict[str, Any] = {"markerfacecolor": "none"}
+"""Of a line that stands beside another one of the same training."""
 
 
 @dataclass(frozen=True)
@@ -90,44 +70,56 @@ class Plot:
     csv: str
 
 
+@dataclass(frozen=True)
+class Look:
+    """Where figures are written, and how each training is drawn in all of them."""
+
+    folder: Path
+    trainings: Sequence[str]
+
+    def __getitem__(self, training: str) -> Series:
+        """Series repeat from the seventh training on."""
+        return SERIES[list(self.trainings).index(training) % len(SERIES)]
+
+
 @contextmanager
-def drawing(height: float, **subplots: Any) -> Iterator[tuple[Figure, Any]]:
+def canvas(height: float, **subplots: Any) -> Iterator[tuple[Figure, Any]]:
     """A figure one column wide and `height` inches high, with its axes, in the house style."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasAgg(figure)
         yield figure, figure.subplots(**subplots)
 
 
-def save(
-    figure: Figure,
-    folder: Path,
-    name: str,
-    *,
-    title: str,
-    alt: str,
-    caption: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-) -> Plot:
-    """Write `name` as svg, pdf and csv into `folder`; equal numbers give equal bytes.
+@contextmanager
+def panels(protocols: Sequence[str]) -> Iterator[tuple[Figure, dict[str, Axes]]]:
+    """A figure with a panel a protocol, named at the right, one below the other."""
+    count = len(protocols)
+    with canvas(1.35 * count + 0.6, nrows=count, sharex=True, squeeze=False) as (figure, grid):
+        for protocol, axes in zip(protocols, grid[:, 0], strict=True):
+            beside: dict[str, Any] = {"transform": axes.transAxes, "rotation": 270, "va": "center"}
+            axes.text(1.01, 0.5, protocol, fontweight="bold", **beside)
+        yield figure, dict(zip(protocols, grid[:, 0], strict=True))
 
-    columns, rows: what was drawn. alt: what a reader who does not see it must know.
+
+def save(
+    figure: Figure, path: Path, frame: pd.DataFrame, *, title: str, alt: str, caption: str
+) -> Plot:
+    """Write a figure to `path` as .svg, .pdf and .csv; equal numbers give equal bytes.
+
+    frame: what was drawn. alt: what a reader who does not see it must know.
     """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(folder / f"{name}.csv", table.getvalue())
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    name, folder = path.name, path.parent
+    table = frame.to_csv(index=False, lineterminator="\n")
+    write_text(folder / f"{name}.csv", table)
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # one layout serves both files
-        for suffix, metadata in undated.items():
+        for suffix, date in (("svg", "Date"), ("pdf", "CreationDate")):
             with replacing(folder / f"{name}.{suffix}") as temporary:
-                figure.savefig(temporary, format=suffix, metadata=metadata, transparent=True)
+                undated = {date: None}
+                figure.savefig(temporary, format=suffix, metadata=undated, transparent=True)
     svg = inline((folder / f"{name}.svg").read_text(encoding="utf-8"), alt)
-    return Plot(name, title, alt, caption, svg, table.getvalue())
+    return Plot(name, title, alt, caption, svg, table)
 
 
 def inline(svg: str, alt: str) -> str:
@@ -137,21 +129,23 @@ def inline(svg: str, alt: str) -> str:
     body = re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", body, count=2)
     body = body.replace("'DejaVu Sans'", "var(--font)")
     for place, series in enumerate(SERIES):
-        body = body.replace(series.color, f"var(--series-{place})")
+        body = body.replace(series["color"], f"var(--series-{place})")
     body = body.replace(INK, "var(--ink)").replace(RULE, "var(--rule)")
-    label = alt.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return body.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
 
 
 def legend_above(axes: Axes, columns: int = 2) -> None:
     """The legend over the axes, where it hides nothing."""
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, borderaxespad=0.2,
-        handlelength=2.6, columnspacing=1.2,
-    )  # fmt: skip
+    place: dict[str, Any] = {
+        "loc": "lower left",
+        "bbox_to_anchor": (-0.02, 1.0),
+        "borderaxespad": 0.2,
+    }
+    axes.legend(ncols=columns, handlelength=2.6, columnspacing=1.2, **place)
 
 
-def panel(axes: Axes, text: str) -> None:
-    """Name a panel, beside it at the right, where no curve goes."""
-    beside = axes.transAxes
-    axes.text(1.01, 0.5, text, transform=beside, rotation=270, va="center", fontweight="bold")
+def horizontal(axes: Axes, y: float, text: str) -> None:
+    """A dotted line across the axes with its name, for comparison."""
+    axes.axhline(y, color=INK, linestyle=(0, (1, 1.2)), linewidth=1)
+    right: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right"}
+    axes.text(0.99, y, text, va="bottom", fontsize=7, **right)

@@ -6,20 +6,26 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from reid.config import Report
 from reid.errors import UserError
-from reid.report.attention import Sample, attention, choose, frame_weights, spearman, weight_by_rank
-from reid.report.cells import collect
-from reid.report.measured import measurements
+from reid.report.attention import (
+    WeightedTracklet,
+    attention,
+    choose,
+    correlation,
+    frame_weights,
+    spearman,
+    weight_by_rank,
+)
+from reid.report.collect import ablation_rows
+from reid.report.drawing import Look
 from tests.report.home import csv_rows, parsed, replaced
 from tests.retrieval.worlds import tracklet
 
 
-def sample(identity, weights, heights):
+def sample(identity, weights, heights, number=0, camera=1):
     both = np.array([weights, weights], np.float32)
-    return Sample(
-        tracklet(identity, 1, 0, "query"), both, {"height": np.array(heights, np.float64)}
-    )
+    qualities = {"height": np.array(heights, np.float64)}
+    return WeightedTracklet(tracklet(identity, camera, number, "query"), both, qualities)
 
 
 def test_spearman_within_a_tracklet():
@@ -37,39 +43,43 @@ def test_weights_by_rank_of_the_frame():
         sample(103, [0.7, 0.1, 0.1, 0.1], [50, 50, 50, 50]),  # nothing to tell apart
     ]
     parts = weight_by_rank(samples, "height", 4)
-    assert [part.place for part in parts] == [0, 1, 2, 3]
-    assert [part.mean for part in parts] == pytest.approx([0.4, 0.8, 1.2, 1.6])
-    assert [part.frames for part in parts] == [2, 2, 2, 2]
-    assert all(part.interval[0] <= part.mean <= part.interval[1] for part in parts)
+    assert parts["part"].tolist() == [1, 2, 3, 4]
+    assert parts["weight_times_T"].tolist() == pytest.approx([0.4, 0.8, 1.2, 1.6])
+    assert parts["frames"].tolist() == [2, 2, 2, 2]
+    assert (parts["low"] <= parts["weight_times_T"]).all()
+    assert (parts["weight_times_T"] <= parts["high"]).all()
     halves = weight_by_rank(samples, "height", 2)
-    assert [part.mean for part in halves] == pytest.approx([0.6, 1.4])
+    assert halves["weight_times_T"].tolist() == pytest.approx([0.6, 1.4])
+    assert correlation(samples, 0, "height") == "height 1.00 (1.00 to 1.00), 2 tracklets"
+    assert correlation(samples[2:], 0, "height") == "height: the same in all frames"
+    assert weight_by_rank(samples[2:], "height", 4).empty
 
 
-def test_the_most_uneven_tracklet_comes_first():
-    weights = np.full((9, 4), 0.25, np.float32)
-    weights[6] = [0.7, 0.1, 0.1, 0.1]
-    chosen = choose(weights, Report())
-    assert chosen[0] == ("Most uneven", 6)
-    assert len({place for _, place in chosen}) == 4
+def test_the_most_uneven_tracklet_and_one_of_each_angle():
+    samples = [sample(101, [0.25] * 4, [1] * 4, number=number) for number in range(18)]
+    samples[6] = sample(101, [0.7, 0.1, 0.1, 0.1], [1] * 4)
+    chosen = choose(samples, 0)
+    assert chosen[0] == ("Most uneven", samples[6])
+    assert [reason for reason, _ in chosen[1:]] == [f"Random, {a} degrees" for a in (30, 60, 90)]
+    assert [shown.tracklet.angle for _, shown in chosen[1:]] == [30, 60, 90]
+    ground = [sample(101, [0.25] * 4, [1] * 4, number, camera=0) for number in range(9)]
+    assert [reason for reason, _ in choose(ground, 0)] == ["Most uneven", *["Random"] * 3]
 
 
 def test_what_the_page_shows_is_what_was_extracted(results, tmp_path):
-    row = next(row for row in collect(parsed()) if row.name == "pooled")
-    found = measurements(results, row)["A2G"]
-    shown = attention(parsed(), found, tmp_path)
+    row = next(row for row in ablation_rows(parsed()) if row.name == "pooled")
+    plot, sheets = attention(parsed(), row.first()["A2G"], Look(tmp_path, ["pooled"]))
     stored = frame_weights(results.features("pooled", 1, "A2G"))
     assert stored.shape[1:] == (2, 3)
     np.testing.assert_allclose(stored.sum(axis=2), 1, rtol=1e-5)
-    for sheet in shown.sheets:
-        weights = [frame.weight for frame in sheet.frames]
+    for sheet in sheets:
+        weights = [weight for weight, *_ in sheet.frames]
         assert weights == sorted(weights, reverse=True)
         assert any(np.allclose(sorted(row[0]), sorted(weights)) for row in stored)
-        assert sheet.mean == pytest.approx(1 / 3)
-    assert [each.quality for each in shown.correlations] == ["height", "sharpness"] * 2
-    for each in shown.correlations:
-        assert each.rho is None or -1 <= each.rho <= 1
-        assert each.tracklets <= 12
-    assert csv_rows(tmp_path / "attention_pooled.csv")
+    assert plot.caption.count("tracklets") >= 4
+    assert {line["quality"] for line in csv_rows(tmp_path / "attention_pooled.csv")} == {
+        *("height", "sharpness")
+    }
 
 
 def test_features_without_weights_say_what_to_do(results):

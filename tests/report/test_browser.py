@@ -22,6 +22,8 @@ pytestmark = pytest.mark.skipif(
 LOADED = """() => [...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).length"""
 DRAWN = """() => [...document.querySelectorAll('figure svg')].filter(
     s => s.getBoundingClientRect().width < 200 || s.getBoundingClientRect().height < 80).length"""
+CLIPPED = """() => [...document.querySelectorAll('.scroll')].filter(
+    s => s.scrollWidth > s.clientWidth).map(s => s.ariaLabel)"""
 WIDTHS = """() => [document.documentElement.scrollWidth, window.innerWidth]"""
 SPILT = """() => [...document.querySelectorAll('main *:not(svg *)')].filter(e => {
     const box = e.getBoundingClientRect();
@@ -35,7 +37,7 @@ CUT = """() => [...document.querySelectorAll('figure svg')].flatMap(s => {
     }).map(t => t.textContent);
 })"""
 CELLS = """() => Object.fromEntries(
-    [...document.querySelectorAll('#ablation-table td[data-column]')].map(cell => [
+    [...document.querySelectorAll('tr[data-variant] td[data-column]')].map(cell => [
         cell.parentElement.dataset.variant + ' ' + cell.dataset.column,
         cell.querySelector('span').innerText]))"""
 BACKGROUND = "() => getComputedStyle(document.body).backgroundColor"
@@ -83,6 +85,7 @@ def test_it_is_shown_whole(context: BrowserContext, address: str) -> None:
     assert page.locator("figure svg").count() == 10
     assert page.evaluate(DRAWN) == 0
     assert page.evaluate(CUT) == []
+    assert page.evaluate(CLIPPED) == []
     inside, window = page.evaluate(WIDTHS)
     assert inside <= window
     for details in page.locator("details").all():

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import statistics
 
 import pytest
@@ -66,9 +67,14 @@ def test_averages_and_gain(here, capsys):
     written = [float(line["mAP"]) if line["mAP"] else None for line in lines]
     assert written == [entry["mAP"] for entry in entries]
     assert [line["attribute"] for line in lines] == [entry["attribute"] for entry in entries]
-    markdown = results.table("md").read_text()
-    assert f"| {100 * macro:.2f} | {100 * micro:.2f} | 29.40 |" in markdown
-    assert r"\bottomrule" in results.table("tex").read_text()
+    expected = [f"{100 * macro:.2f}", f"{100 * micro:.2f}", "29.40"]
+    markdown, tex = (results.table(suffix).read_text() for suffix in ("md", "tex"))
+    (line,) = (line for line in markdown.splitlines() if line.startswith("| + Re-ranking"))
+    assert [cell.strip() for cell in line.split("|")[5:8]] == expected
+    assert f"& {' & '.join(expected)} & " in tex
+    references = tex.rpartition(r"\midrule")[2]
+    assert "Plain CLIP" in references
+    assert "Good" not in references
 
 
 def test_fault_22_a_missing_cell_is_a_gap(here, capsys):
@@ -119,6 +125,31 @@ def test_damaged_measurement_is_a_gap(here, capsys):
     assert "Good, A2G: unreadable" in capsys.readouterr().out
 
 
+LABEL = "R^2 | k1=20,\n{lambda} ~0.3 *a* \\x \ud800 <b> 5 % & $x_1$ #"
+
+
+def test_any_label_is_a_cell(here):
+    """One line, one cell, as it stands: in every format."""
+    options = worlds.settings()
+    variants = options.model_dump(mode="json", exclude_unset=True)["variants"]
+    variants["good"]["label"] = LABEL
+    options = worlds.settings(variants=variants)
+    results = worlds.make(options)
+    run_all(options)
+    table.run(options)
+    shown = LABEL.replace("\n", " ").replace("\ud800", "?")
+    assert rows_of(results)["good"]["label"] == shown
+    markdown, tex = (results.table(suffix).read_text().splitlines() for suffix in ("md", "tex"))
+    cells = re.split(r"(?<!\\)\|", markdown[2])
+    assert len(cells) == len(markdown[1].split("|"))
+    assert re.sub(r"\\([\\*_<~|\[])", r"\1", cells[1].strip()) == shown
+    first = tex[tex.index(r"\midrule") + 1]
+    assert first.startswith(
+        r"R\textasciicircum 2 | k1=20, \{lambda\} \textasciitilde 0.3 *a* \textbackslash x ? <b> "
+        r"5 \% \& \$x\_1\$ \# & "
+    )
+
+
 def test_nothing_run(here, capsys):
     options = worlds.settings()
     table.run(options)
@@ -131,10 +162,10 @@ def test_nothing_run(here, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": [1, 2, 1]}, "test: seeds: 1 is there 2 times, expected each value once"),
+        ({"seeds": [1, 2, 1]}, "test: seeds: 1 is listed 2 times, expected each value once"),
         (
             {"dataset": {"root": "data", "protocols": ["A2G", "A2G"]}},
-            "test: dataset.protocols: A2G is there 2 times, expected each value once",
+            "test: dataset.protocols: A2G is listed 2 times, expected each value once",
         ),
     ],
 )

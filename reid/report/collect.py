@@ -1,0 +1,333 @@
+"""Everything that the table and the page show, read once: measurements and trainings.
+
+A measurement is one variant with one seed on one protocol. Where its file is missing, damaged,
+or older than its options or features, there is a gap with a reason, never a number.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reid.artifacts import Results
+from reid.config import Config, ReRanking, Variant
+from reid.errors import UserError
+from reid.files import read_json, read_json_lines, sha256_of_file
+from reid.fingerprint import run_settings, stage1_owners
+from reid.retrieval.choice import outdated as outdated_tuning
+
+NOT_RUN = "not run"
+OTHER_OPTIONS = "stale: the training has other options now"
+DAMAGED = (UserError, KeyError, IndexError, TypeError, ValueError, AttributeError)
+"""What reading a file raises that is not JSON, or lacks a field, or has one of another type."""
+
+MANIFEST = {"device", "finished", "fingerprint", "git", "gpu", "host", "inputs", "outputs",
+            "packages", "precision", "python"}  # fmt: skip
+"""Fields of a manifest that are shown."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One retrieval, as `reid retrieve` wrote it."""
+
+    variant: str
+    label: str
+    training: str
+    seed: int
+    protocol: str
+    scores: Mapping[str, float]
+    """Shares: mean_ap, trapezoid, rank1, rank5, rank10, chance, without_rerank; low and high, the
+    95 % bootstrap interval of mAP over query identities, where there are two identities."""
+    queries: int
+    """Queries with a positive."""
+    content: Mapping[str, Any]
+    """The whole file: breakdown by capture conditions, results of every query."""
+
+    @property
+    def rerank(self) -> ReRanking | None:
+        """The re-ranking that was used."""
+        used = self.content["rerank"]
+        return None if used is None else ReRanking(**used)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over seeds and, from two seeds on, the sample standard deviation."""
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A variant and what was measured of it, by (seed, protocol)."""
+
+    name: str
+    variant: Variant
+    measurements: Mapping[tuple[int, str], Measurement]
+    gaps: Mapping[tuple[int, str], str]
+    """Why there is no measurement."""
+    seeds: tuple[int, ...]
+    protocols: tuple[str, ...]
+    manifests: tuple[Path, ...] = ()
+    """Provenance of the weights behind the measurements, one a seed that was trained."""
+
+    @property
+    def label(self) -> str:
+        """Name of the row, on one line and encodable."""
+        return one_line(self.variant.label)
+
+    def spread(self, place: str, score: str = "mean_ap") -> Spread | None:
+        """A score over the seeds that have it; None when none has.
+
+        place: a protocol; `macro`, the mean over protocols (Eq. 5); or `micro`, the mean over the
+        queries of all protocols. Both means are over the seeds that have every protocol.
+        """
+        values = [v for seed in self.seeds if (v := self._score(seed, place, score)) is not None]
+        if not values:
+            return None
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        return Spread(statistics.fmean(values), deviation, len(values))
+
+    def reasons(self) -> dict[str, list[str]]:
+        """Reason -> the gaps it explains ("A2G", or "A2G seed 2" with several seeds)."""
+        places: dict[str, list[str]] = {}
+        for (seed, protocol), reason in self.gaps.items():
+            place = f"{protocol} seed {seed}" if len(self.seeds) > 1 else protocol
+            places.setdefault(reason, []).append(place)
+        return places
+
+    def first(self) -> dict[str, Measurement]:
+        """By protocol, the measurement of the first seed that has one."""
+        first: dict[str, Measurement] = {}
+        for (_, protocol), measurement in self.measurements.items():
+            first.setdefault(protocol, measurement)
+        return first
+
+    def _score(self, seed: int, place: str, score: str) -> float | None:
+        protocols = (place,) if place in self.protocols else self.protocols
+        parts = [p for name in protocols if (p := self.measurements.get((seed, name)))]
+        values = [part.scores[score] for part in parts if score in part.scores]
+        if len(values) < len(protocols):
+            return None
+        weights = [part.queries if place == "micro" else 1 for part in parts]
+        return statistics.fmean(values, weights)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """One training with one seed."""
+
+    training: str
+    seed: int
+    gap: str | None = None
+    """Why nothing is shown of it."""
+    manifest: Mapping[str, Any] | None = None
+    starts: int = 0
+    """How often a trainer was started, in both stages."""
+    seconds: float = 0.0
+    """Time between starts and ends, of all attempts whose end was written."""
+    jobs: tuple[str, ...] = ()
+    """Slurm's jobs, in order."""
+    curves: Mapping[int, pd.DataFrame] = field(default_factory=dict)
+    """Stage -> means over the steps of each epoch: training, seed, epoch, loss, and accuracy of the
+    identity classifiers in stage 2. A shared stage 1 is shown with the training that ran it."""
+    planned: Mapping[int, int] = field(default_factory=dict)
+    """Stage -> epochs that it has when it is complete."""
+    frames_per_second: float | None = None
+    """Of stage 2, median over its epochs."""
+    peak_memory: int | None = None
+    """Bytes of GPU memory in stage 2."""
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks, and with "?" for what UTF-8 cannot encode."""
+    return " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
+
+
+def ablation_rows(config: Config) -> list[AblationRow]:
+    """All variants of the configuration with what was measured of them."""
+    results = Results.of(config.dataset.name)
+    digest = cache(sha256_of_file)
+
+    @cache
+    def gap_of_training(training: str, seed: int) -> str | None:
+        path = results.manifest(training, seed)
+        return _manifest(path, config, training)[1] if path.exists() else None
+
+    def measurement(name: str, variant: Variant, seed: int, protocol: str) -> Measurement | str:
+        path = results.retrieval(name, seed, protocol)
+        if not path.exists():
+            return NOT_RUN
+        if gap := gap_of_training(variant.training, seed):
+            return gap
+        if variant.tuned and (reason := outdated_tuning(config, name, seed)):
+            return f"stale: the tuning {reason}"
+        sources = {"features": results.features(variant.training, seed, protocol)}
+        if variant.tuned:
+            sources["tuning"] = results.tuned(name, seed)
+        digests = {kind: digest(file) for kind, file in sources.items() if file.exists()}
+        try:
+            content = read_json(path)
+            if gap := _stale(content, variant, digests):
+                return gap
+            return _measurement(content, name, variant, seed, protocol)
+        except DAMAGED:
+            return "unreadable: run `reid retrieve` again"
+
+    rows = []
+    for name, variant in config.variants.items():
+        outcomes = {
+            (seed, protocol): measurement(name, variant, seed, protocol)
+            for seed in config.seeds
+            for protocol in config.dataset.protocols
+        }
+        manifests = (results.manifest(variant.training, seed) for seed in config.seeds)
+        rows.append(
+            AblationRow(
+                name,
+                variant,
+                {key: each for key, each in outcomes.items() if isinstance(each, Measurement)},
+                {key: each for key, each in outcomes.items() if isinstance(each, str)},
+                config.seeds,
+                config.dataset.protocols,
+                tuple(path for path in manifests if path.exists()),
+            )
+        )
+    return rows
+
+
+def measured(rows: Sequence[AblationRow]) -> list[AblationRow]:
+    """Rows of the ablation, without references, that have any number."""
+    return [row for row in rows if row.measurements and not row.variant.reference]
+
+
+def detailed(rows: Sequence[AblationRow], name: str | None) -> AblationRow | None:
+    """The row shown in detail: the one named, else the last of the ablation that was measured.
+
+    None where it has no number.
+    """
+    if name is None:
+        return next(reversed(measured(rows)), None)
+    return next((row for row in rows if row.name == name and row.measurements), None)
+
+
+def one_a_training(rows: Sequence[AblationRow], most: int) -> list[AblationRow]:
+    """The last measured row of each training, at most the first and the last `most` - 1."""
+    last = list({row.variant.training: row for row in measured(rows)}.values())
+    return last if len(last) <= most else [last[0], *last[len(last) - most + 1 :]]
+
+
+def training_records(config: Config) -> list[TrainingRecord]:
+    """Every training with every seed."""
+    return [_record(config, name, seed) for name in config.trainings for seed in config.seeds]
+
+
+def _stale(content: Mapping[str, Any], variant: Variant, digests: Mapping[str, str]) -> str | None:
+    """Why a measurement no longer holds: its options or its sources are others."""
+    options = variant.model_dump(mode="json", include={"training", "flip_tta", "rerank"})
+    if variant.tuned:
+        del options["rerank"]
+    tuned = bool(content["tuning"])
+    if tuned != variant.tuned or any(content[key] != value for key, value in options.items()):
+        return "stale: run with other options"
+    for source, digest in digests.items():
+        if content[source]["sha256"] != digest:
+            return f"stale: the {source} changed afterwards"
+    return None
+
+
+def _measurement(
+    content: Mapping[str, Any], name: str, variant: Variant, seed: int, protocol: str
+) -> Measurement:
+    cmc = content["cmc"]
+    scores = {
+        "mean_ap": content["mAP"],
+        "trapezoid": content["mAP_trapezoid"],
+        **{f"rank{k}": cmc[str(k)] for k in (1, 5, 10)},
+        "chance": content["chance_mAP"],
+        "without_rerank": content["mAP_without_rerank"],
+    }
+    if interval := content["intervals"]["mAP_interval"]:
+        scores["low"], scores["high"] = interval
+    return Measurement(
+        variant=name,
+        label=one_line(variant.label),
+        training=variant.training,
+        seed=seed,
+        protocol=protocol,
+        scores={key: float(value) for key, value in scores.items()},
+        queries=content["queries"] - content["queries_without_positive"],
+        content={key: content[key] for key in ("rerank", "breakdown", "per_query")},
+    )
+
+
+def _manifest(path: Path, config: Config, training: str) -> tuple[dict[str, Any], str | None]:
+    """A manifest, and why it does not hold, if so."""
+    try:
+        manifest: dict[str, Any] = read_json(path)
+        if manifest["options"] != run_settings(config, training):
+            return manifest, OTHER_OPTIONS
+        if missing := MANIFEST - manifest.keys():
+            raise KeyError(*missing)
+    except DAMAGED:
+        return {}, f"{path} is damaged: train again"
+    return manifest, None
+
+
+def _record(config: Config, training: str, seed: int) -> TrainingRecord:
+    results = Results.of(config.dataset.name)
+    folder, path = results.run(training, seed), results.manifest(training, seed)
+    if not path.exists():
+        return TrainingRecord(training, seed, NOT_RUN)
+    manifest, gap = _manifest(path, config, training)
+    if gap:
+        return TrainingRecord(training, seed, gap)
+    options = config.trainings[training]
+    planned = {1: options.stage1.epochs, 2: options.stage2.epochs}
+    if stage1_owners(config)[training] != training:
+        del planned[1]
+    curves = {s: _curve(folder / f"stage{s}.jsonl", training, seed) for s in planned}
+    speeds = list(read_json_lines(folder / "stage2.speed.jsonl"))[-max(1, planned[2]) :]
+    rates = [speed["frames_per_second"] for speed in speeds]
+    attempts = list(read_json_lines(folder / "attempts.jsonl"))
+    return TrainingRecord(
+        training=training,
+        seed=seed,
+        manifest=manifest,
+        starts=sum(attempt["event"] == "start" for attempt in attempts),
+        seconds=attempted_seconds(attempts),
+        jobs=tuple(dict.fromkeys(a["job"] for a in attempts if a.get("job"))),
+        curves={stage: curve for stage, curve in curves.items() if not curve.empty},
+        planned=planned,
+        frames_per_second=statistics.median(rates) if rates else None,
+        peak_memory=max((s.get("peak_memory_bytes", 0) for s in speeds), default=0) or None,
+    )
+
+
+def attempted_seconds(attempts: Sequence[Mapping[str, Any]]) -> float:
+    """Time from each start to the next end, of what `attempts.jsonl` records."""
+    seconds, began = 0.0, None
+    for attempt in attempts:
+        now = datetime.fromisoformat(attempt["time"])
+        if attempt["event"] == "start":
+            began = now
+        elif began is not None:
+            seconds += (now - began).total_seconds()
+            began = None
+    return seconds
+
+
+def _curve(path: Path, training: str, seed: int) -> pd.DataFrame:
+    steps = pd.DataFrame([step for step in read_json_lines(path) if step.get("loss") is not None])
+    if steps.empty:
+        return steps
+    values = [value for value in ("accuracy", "loss") if value in steps]
+    curve = steps.groupby("epoch")[values].mean().reset_index()
+    return curve.assign(training=training, seed=seed)[["training", "seed", "epoch", *values]]

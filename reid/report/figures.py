@@ -1,0 +1,311 @@
+"""Figures of retrieval (ablation, CMC, capture conditions), training (Fig. 3) and tuning.
+
+A training has the same color, dashes and marker in each. Functions return no plot where there is
+nothing to draw.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from reid.report.collect import AblationRow, Measurement, TrainingRecord, one_line
+from reid.report.drawing import (
+    HOLLOW,
+    INK,
+    SERIES,
+    Look,
+    Plot,
+    canvas,
+    horizontal,
+    legend_above,
+    panels,
+    save,
+)
+from reid.retrieval.breakdown import HEIGHT_EDGES
+
+CMC_RANKS = 20
+CONDITIONS = {
+    "altitude": "altitude of the drone (m)",
+    "distance": "horizontal distance (m)",
+    "angle": "camera below the horizon (degrees)",
+    "pixel height": "height of the crop (pixels)",
+}
+"""Attribute of the breakdown -> label of its axis."""
+
+
+def ablation_plots(rows: Sequence[AblationRow], look: Look, *, paper: bool) -> list[Plot]:
+    """mAP of every row by protocol, with intervals, and the mean over protocols.
+
+    paper: also the paper's figures, where they compare.
+    """
+    shown = [row for row in rows if row.measurements]
+    if not shown:
+        return []
+    protocols, lines = shown[0].protocols, []
+    for row in shown:
+        for place in (*protocols, "macro"):
+            spreads = [row.spread(place, score) for score in ("mean_ap", "low", "high")]
+            values = [None if spread is None else 100 * spread.mean for spread in spreads]
+            ends = values[1:] if place in protocols else (None, None)  # a mean has no interval
+            lines.append((row.name, row.label, place, values[0], *ends))
+        if paper:
+            lines.append((row.name, row.label, "paper", row.variant.paper, None, None))
+    columns = ["variant", "label", "protocol", "mAP", "low", "high"]
+    frame = pd.DataFrame(lines, columns=columns).dropna(subset="mAP")
+    heights = {row.name: place for place, row in enumerate(shown)}
+    colors = {row.name: look[row.variant.training]["color"] for row in shown}
+    shifts = {p: 0.17 * n for n, p in enumerate(protocols)}
+    markers = {**dict(zip(protocols, "os^DvP", strict=False)), "macro": "|", "paper": "x"}
+    with canvas(0.42 * len(shown) + 0.75) as (figure, axes):
+        for _, line in frame.iterrows():
+            place, color = line["protocol"], colors[line["variant"]]
+            y = heights[line["variant"]] + shifts.get(place, 0.17) + 0.02
+            axes.plot(line[["low", "high"]], [y, y], color=color, linewidth=0.9)
+            size = 9 if place == "macro" else 4
+            axes.plot(line["mAP"], y, markers[place], color=color, markersize=size, **HOLLOW)
+        for row in shown:
+            left = axes.get_yaxis_transform()
+            axes.text(0, heights[row.name] - 0.2, row.label, fontsize=7, transform=left)
+        for name in frame["protocol"].unique():
+            label = {"macro": "mean (Eq. 5)"}.get(name, name)
+            axes.plot([], [], markers[name], color=INK, label=label, **HOLLOW)
+        legend_above(axes, columns=5)
+        axes.set_ylim(len(shown) - 0.35, -0.55)
+        axes.set_yticks([])
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("mAP (%), with 95 % intervals")
+    means = frame[frame["protocol"] == "macro"].nlargest(1, "mAP")[["label", "mAP"]]
+    best = "".join(f" Highest mean: {a}, {b:.1f} %." for a, b in means.to_numpy())
+    return [
+        save(
+            figure, look.folder / "ablation", frame,
+            title="mAP of each row",
+            alt=f"mAP of {len(shown)} rows of the ablation by protocol.{best}",
+            caption="mAP of each row by protocol; lines are 95 % bootstrap intervals over "
+            "query identities, the bar is the mean over protocols. One color a training.",
+        )
+    ]  # fmt: skip
+
+
+def cmc_plots(measurements: Sequence[Measurement], look: Look) -> list[Plot]:
+    """Share of queries whose first hit is at a rank or before, a panel a protocol."""
+    if not measurements:
+        return []
+    ranks = np.arange(1, CMC_RANKS + 1)
+    parts, texts = [], []
+    with panels(list(dict.fromkeys(each.protocol for each in measurements))) as (figure, grid):
+        for each in measurements:
+            first = np.array([rank for rank in each.content["per_query"]["first_rank"] if rank])
+            shares = (first[:, None] <= ranks).mean(axis=0)
+            style = look[each.training]
+            grid[each.protocol].plot(ranks, 100 * shares, label=each.label, markevery=3, **style)
+            head = {"variant": each.variant, "seed": each.seed, "protocol": each.protocol}
+            parts.append(pd.DataFrame({**head, "rank": ranks, "share": shares}))
+            texts.append(f"{each.label} {each.protocol} {100 * shares[0]:.0f} %")
+        for axes in grid.values():
+            axes.set_ylabel("queries (%)")
+            axes.set_ylim(top=101)
+        axes.set_xlabel("rank of the first hit, at most")
+        axes.set_xticks([1, 5, 10, 15, 20])
+        legend_above(next(iter(grid.values())), columns=1)
+    return [
+        save(
+            figure, look.folder / "cmc", pd.concat(parts),
+            title="CMC curves",
+            alt=f"Share of queries with a hit up to each rank. Rank 1: {'; '.join(texts)}.",
+            caption="Share of queries whose first hit is at this rank or before; the last row "
+            "of each training.",
+        )
+    ]  # fmt: skip
+
+
+def condition_plots(
+    groups: pd.DataFrame,
+    rows: Sequence[AblationRow],
+    look: Look,
+) -> list[Plot]:
+    """mAP against each of CONDITIONS, a panel a protocol.
+
+    groups: the breakdown of `rows`, one seed each. The last row is drawn filled, with its intervals
+    and the number of queries.
+    """
+    # In G2A it is the gallery that the drone has seen, elsewhere the queries.
+    side = np.where(groups["protocol"] == "G2A", "gallery", "query")
+    groups = groups[(groups["side"] == side) & groups["mAP"].notna()]
+    plots = []
+    for attribute in CONDITIONS:
+        part = groups[groups["attribute"] == attribute]
+        if not part.empty:
+            plots.append(_condition_plot(attribute, part, rows, look))
+    return plots
+
+
+def _condition_plot(
+    attribute: str,
+    groups: pd.DataFrame,
+    rows: Sequence[AblationRow],
+    look: Look,
+) -> Plot:
+    by_number = attribute == "pixel height"  # not evenly wide: at equal distances
+    texts = []
+    with panels(list(groups["protocol"].unique())) as (figure, grid):
+        for protocol, axes in grid.items():
+            for row in rows:
+                part = groups[(groups["protocol"] == protocol) & (groups["variant"] == row.name)]
+                if part.empty:
+                    continue
+                x = part["group"].map(HEIGHT_EDGES.index if by_number else float)
+                style = look[row.variant.training]
+                if row is not rows[-1]:
+                    axes.plot(x, 100 * part["mAP"], **style, **HOLLOW)
+                    continue
+                axes.plot(x, 100 * part["mAP"], **style)
+                low, high = (100 * part[end].fillna(part["mAP"]) for end in ("mAP_low", "mAP_high"))
+                axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+                small: dict[str, Any] = {"textcoords": "offset points", "fontsize": 5.5}
+                for place, queries in zip(x, part["queries"], strict=True):
+                    axes.annotate(str(queries), (place, 0), (0, 2), ha="center", **small)
+                ends = part[["mAP", "group"]].iloc[[0, -1]].to_numpy()
+                texts += [f"{protocol} {100 * mean:.0f} % at {group:g}" for mean, group in ends]
+            axes.set_ylabel("mAP (%)")
+            axes.margins(y=0.2)
+            axes.set_ylim(bottom=0)
+        if by_number:
+            names = [f"<{HEIGHT_EDGES[1]}", *(f"{edge}+" for edge in HEIGHT_EDGES[1:])]
+            shown = names[: 1 + HEIGHT_EDGES.index(groups["group"].max())]
+            axes.set_xticks(range(len(shown)), shown, fontsize=7)
+        axes.set_xlabel(CONDITIONS[attribute])
+        top = next(iter(grid.values()))
+        for row in rows:
+            hollow = {} if row is rows[-1] else HOLLOW
+            top.plot([], [], label=row.label, **look[row.variant.training], **hollow)
+        legend_above(top, columns=1)
+    return save(
+        figure, look.folder / f"map_by_{attribute.replace(' ', '_')}", groups,
+        title=f"mAP by {attribute}",
+        alt=f"mAP by {attribute} of {rows[-1].label}: {'; '.join(texts)}.",
+        caption=f"By {attribute} of the queries; in G2A, where these are on the ground, of the "
+        "positives. Filled: the row in detail, with its 95 % interval over identities and, at the "
+        "bottom, the number of queries.",
+    )  # fmt: skip
+
+
+def training_plots(records: Sequence[TrainingRecord], look: Look) -> list[Plot]:
+    """Loss of stage 1 (Fig. 3a), and accuracy and loss of stage 2 (Fig. 3b), by epoch."""
+    stage1 = (
+        "Contrastive loss of the text contexts, mean over the steps of an epoch (the paper's "
+        "Fig. 3a). Trainings that share stage 1 have one line."
+    )
+    stage2 = (
+        "Accuracy of the identity classifier on training batches, and the whole loss (the paper's "
+        "Fig. 3b)."
+    )
+    return [
+        *_training_plot(1, {"loss": "loss"}, stage1, records, look),
+        *_training_plot(2, {"accuracy": "accuracy (%)", "loss": "loss"}, stage2, records, look),
+    ]  # fmt: skip
+
+
+def _training_plot(
+    stage: int,
+    values: Mapping[str, str],
+    caption: str,
+    records: Sequence[TrainingRecord],
+    look: Look,
+) -> list[Plot]:
+    """values: field of a curve -> label of its axis."""
+    curves = {_name(r): r.curves[stage] for r in records if stage in r.curves}
+    if not curves:
+        return []
+    styles = {_name(record): look[record.training] for record in records}
+    size = {"nrows": len(values), "sharex": True, "squeeze": False}
+    texts = []
+    with canvas(1.4 * len(values) + 0.8, **size) as (figure, grid):
+        for axes, (value, label) in zip(grid[:, 0], values.items(), strict=True):
+            for name, curve in curves.items():
+                numbers = curve[value] * (100 if value == "accuracy" else 1)
+                every = max(1, len(curve) // 8)
+                axes.plot(curve["epoch"], numbers, label=name, markevery=every, **styles[name])
+                ends = numbers.iloc[[0, -1]]
+                texts.append(f"{name}: {label} {' to '.join(f'{end:.3g}' for end in ends)}")
+            axes.set_ylabel(label)
+        axes.set_xlabel("epoch")
+        axes.locator_params(axis="x", integer=True)
+        legend_above(grid[0, 0])
+    unfinished = [
+        f"{_name(record)} {len(record.curves[stage])} of {record.planned[stage]}"
+        for record in records
+        if stage in record.curves and len(record.curves[stage]) < record.planned[stage]
+    ]
+    if unfinished:
+        caption += f" Unfinished, epochs: {', '.join(unfinished)}."
+    return [
+        save(
+            figure, look.folder / f"training_stage{stage}", pd.concat(curves.values()),
+            title=f"Stage {stage}: {' and '.join(values)}",
+            alt=f"Stage {stage} by epoch. {'; '.join(texts)}.",
+            caption=caption,
+        )
+    ]  # fmt: skip
+
+
+def tuning_plot(tuning: Mapping[str, Any], label: str, training: str, look: Look) -> Plot:
+    """mAP on held-out identities over (k1, k2) at the chosen lambda, and over lambda."""
+    chosen, flat = tuning["chosen"], tuning["flatness"]
+    surface = pd.DataFrame(tuning["surface"])[["k1", "k2", "lambda_value", "mAP"]]
+    surface = surface.rename(columns={"lambda_value": "lambda"})
+    surface["mAP"] *= 100
+    k1, k2, best = chosen["k1"], chosen["k2"], chosen["lambda_value"]
+    # Triples with k2 > k1 were not tried: their cells are empty.
+    grid = surface[surface["lambda"] == best].pivot(index="k2", columns="k1", values="mAP")
+    line = surface[(surface["k1"] == k1) & (surface["k2"] == k2)].sort_values("lambda")
+    highest = line.loc[line["lambda"] == best, "mAP"].item()
+    plain = 100 * tuning["mAP_without_rerank"]
+    rows = 0.28 * len(grid)
+    with canvas(rows + 2.5, nrows=2, height_ratios=(rows + 0.6, 1.6)) as (figure, (upper, lower)):
+        _heat(upper, grid)
+        corner = (list(grid.columns).index(k1) - 0.5, list(grid.index).index(k2) - 0.5)
+        outline: dict[str, Any] = {"fill": False, "clip_on": False, "linewidth": 2.5}
+        upper.add_patch(Rectangle(corner, 1, 1, edgecolor=SERIES[1]["color"], **outline))
+        upper.set_title(f"mAP (%) at λ = {best:g}; outlined: chosen")
+        lower.plot(line["lambda"], line["mAP"], **look[training])
+        horizontal(lower, plain, "without re-ranking")
+        lower.margins(y=0.2)
+        lower.set_title(f"mAP (%) at k1 = {k1}, k2 = {k2}")
+        lower.set_xlabel("λ, weight of the original distance")
+    return save(
+        figure, look.folder / f"tuning_{tuning['variant']}_seed{tuning['seed']}", surface,
+        title=f"Re-ranking, tuned: {one_line(label)}",
+        alt=f"mAP on held-out identities over the parameters of re-ranking. Chosen: k1 {k1}, k2 "
+        f"{k2}, lambda {best:g}, with {highest:.2f} %; without re-ranking {plain:.2f} %.",
+        caption=f"On {tuning['identities']} identities held out of training. Range over the grid: "
+        f"{100 * flat['range']:.2f} points; {100 * flat['share_within_half_a_point']:.0f} % of the "
+        "triples lie within half a point of the best.",
+    )  # fmt: skip
+
+
+def _heat(axes: Axes, grid: pd.DataFrame) -> None:
+    """The grid as shades of gray with its numbers; NaN is an empty cell."""
+    values = grid.to_numpy()
+    low, high = np.nanmin(values), np.nanmax(values)
+    x, y = (np.arange(size + 1) - 0.5 for size in values.shape[::-1])
+    axes.pcolormesh(x, y, values, cmap="Grays", vmin=low - (high - low) / 4, vmax=high)
+    axes.grid(visible=False)
+    axes.set_xticks(range(values.shape[1]), list(map(str, grid.columns)))
+    axes.set_yticks(range(values.shape[0]), list(map(str, grid.index)))
+    axes.set_xlabel("k1")
+    axes.set_ylabel("k2")
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            color = "#fefefe" if value > low + 0.45 * (high - low) else "#010203"
+            center: dict[str, Any] = {"ha": "center", "va": "center"}
+            axes.text(column, row, f"{value:.1f}", fontsize=5.5, color=color, **center)
+
+
+def _name(record: TrainingRecord) -> str:
+    return record.training if record.seed == 1 else f"{record.training} (seed {record.seed})"

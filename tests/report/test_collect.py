@@ -1,0 +1,108 @@
+"""Measurements and trainings: what was measured, and why something was not."""
+
+import json
+
+import pytest
+
+from reid.config import Adapters, Clip, Model, Pooling, Prompts
+from reid.model.vit import VIT_B16
+from reid.report.collect import (
+    ablation_rows,
+    attempted_seconds,
+    detailed,
+    one_a_training,
+    training_records,
+)
+from reid.report.cost import costs, macs_per_frame, seconds_of, step_seconds
+from tests.report.home import parsed, replaced
+
+
+def record(name):
+    return next(record for record in training_records(parsed()) if record.training == name)
+
+
+def test_a_curve_is_the_mean_of_each_epoch(results):
+    mean = record("mean")
+    lines = (results.run("mean", 1) / "stage2.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines]
+    second = [step["loss"] for step in steps if step["epoch"] == 2 and "loss" in step]
+    assert mean.curves[2]["epoch"].tolist() == [1, 2]
+    assert mean.curves[2]["loss"][1] == pytest.approx(sum(second) / len(second))
+    assert set(mean.curves[1].columns) == {"training", "seed", "epoch", "loss"}
+    assert mean.planned == {1: 2, 2: 2}
+    assert mean.frames_per_second > 0
+    assert mean.starts == 2
+    assert 1 in record("pooled").curves  # it holds people out, so it shares no stage 1
+
+
+def test_half_a_line_of_a_growing_file_is_left_out(results):
+    path = results.run("mean", 1) / "stage2.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    first = b"".join(line for line in whole if json.loads(line)["epoch"] == 1)
+    with replaced(path, first + b'{"epoch": 2, "st'):
+        assert record("mean").curves[2]["epoch"].tolist() == [1]
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"options": {}}', b"[]"])
+def test_a_damaged_manifest_is_a_gap(results, content):
+    with replaced(results.manifest("mean", 1), content):
+        mean = record("mean")
+        row = next(row for row in ablation_rows(parsed()) if row.name == "mean")
+    assert mean.gap
+    assert not mean.curves
+    assert row.spread("macro") is None
+    assert len(row.reasons()) == 1
+
+
+def test_a_training_with_other_options_is_stale(results):
+    path = results.manifest("mean", 1)
+    manifest = json.loads(path.read_text())
+    manifest["options"]["stage2"]["stage2"]["lr"] = 7
+    with replaced(path, json.dumps(manifest).encode()):
+        assert record("mean").gap == "stale: the training has other options now"
+
+
+def test_time_of_attempts_counts_from_a_start_to_the_next_end():
+    times = [("start", "07:00:00"), ("stopped", "08:00:00"), ("start", "09:00:00"),
+             ("failed", "09:30:00"), ("start", "10:00:00")]  # fmt: skip
+    attempts = [{"time": f"2026-01-01T{time}+00:00", "event": event} for event, time in times]
+    assert attempted_seconds(attempts) == 1.5 * 3600
+
+
+def test_the_row_in_detail_and_one_row_a_training(results):
+    rows = ablation_rows(parsed())
+    assert detailed(rows, None).name == "tuned"
+    assert detailed(rows, "mean").name == "mean"
+    assert detailed(rows, "later") is None
+    assert [row.name for row in one_a_training(rows, most=4)] == ["mean", "tuned"]
+    assert [row.name for row in one_a_training(rows, most=1)] == ["mean"]
+
+
+def test_time_and_speed_come_from_the_benchmarks(results):
+    place = results.benchmark("train", "mean", "seed1", "stage2")
+    place.parent.mkdir(parents=True)
+    place.write_text("s\th:m:s\n5400.5\t1:30:00\n")
+    other = results.benchmark("train", "removed", "seed1", "stage2")
+    other.parent.mkdir(parents=True)
+    other.write_text(place.read_text())
+    extraction = results.benchmark("features", "mean", "seed1", "A2A")
+    extraction.parent.mkdir(parents=True)
+    extraction.write_text("h:m:s\ts\n0:00:02\t2.0\n")
+    assert seconds_of(place) == 5400.5
+    steps = step_seconds(parsed()).set_index("step")
+    assert steps.loc["stage 2"].tolist() == [1, 5400.5]
+    assert steps.loc["tune"].tolist() == [0, 0]
+    cost = costs(parsed(), training_records(parsed())).set_index("training").loc["mean"]
+    # 3 people, 2 tracklets each on either side, of 3 frames, not mirrored, in two seconds.
+    assert cost["extract_speed"] == 3 * 4 * 3 / 2
+    assert 0 < cost["stage2"] < cost["parameters"]
+    assert cost["macs"] > 0
+
+
+def test_multiplications_of_the_true_geometry():
+    """MODEL section 5: 12.11 GMAC with prompts and adapters, as there counted by hand."""
+    model = Model(prompts=Prompts(length=4), adapters=Adapters(), pooling=Pooling(kind="attention"))
+    assert macs_per_frame(model, Clip(), VIT_B16) / 1e9 == pytest.approx(12.11, rel=0.02)
+    bare = Model(prompts=Prompts(length=0), adapters=Adapters(spatial=False, temporal=False))
+    # 11.34 less what the last block saves by computing the class token only.
+    assert 10.4 < macs_per_frame(bare, Clip(), VIT_B16) / 1e9 < 11.34

@@ -1,0 +1,71 @@
+"""Figures: told apart without color, readable, and the same look for a training in each."""
+
+import re
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+
+from reid.report.collect import ablation_rows, training_records
+from reid.report.drawing import SERIES, Look
+from reid.report.figures import ablation_plots, cmc_plots, training_plots
+from reid.report.page import TEMPLATES
+from tests.report.home import csv_rows, parsed
+
+
+def luminance(color):
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, other):
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [1, 2], ids=["light", "dark"])
+def test_colors_can_be_read(theme):
+    """WCAG AA: 4.5 for text, 3 for lines, on the page and on its cards."""
+    style = (TEMPLATES / "style.css").read_text()
+    pairs = re.findall(r"--([a-z]+(?:-\d)?): light-dark\((#[0-9a-f]{6}), (#[0-9a-f]{6})\)", style)
+    colors = {pair[0]: pair[theme] for pair in pairs}
+    for ground in ("paper", "card"):
+        for text in ("ink", "soft", "accent"):
+            assert contrast(colors[text], colors[ground]) >= 4.5, (text, ground)
+    for text in ("hit", "miss"):
+        assert contrast(colors[text], colors["paper"]) >= 4.5, text
+    for place, _ in enumerate(SERIES):
+        assert contrast(colors[f"series-{place}"], colors["paper"]) >= 3
+
+
+def test_lines_differ_without_color():
+    for series in SERIES:
+        assert contrast(series["color"], "#ffffff") >= 3
+    for one, other in combinations(SERIES, 2):
+        assert one["marker"] != other["marker"]
+        assert one["linestyle"] != other["linestyle"]
+
+
+def test_a_training_has_one_color_in_every_figure(results, tmp_path):
+    look = Look(tmp_path, ["later", "mean", "pooled"])
+    rows = [row for row in ablation_rows(parsed()) if row.name == "mean"]
+    plots = [
+        *ablation_plots(rows, look, paper=True),
+        *cmc_plots(list(rows[0].first().values()), look),
+        *training_plots([r for r in training_records(parsed()) if r.training == "mean"], look),
+    ]
+    assert len(plots) == 4
+    for plot in plots:
+        assert set(re.findall(r"var\(--series-(\d)\)", plot.svg)) == {"1"}, plot.name
+    (paper,) = (r for r in csv_rows(tmp_path / "ablation.csv") if r["protocol"] == "paper")
+    assert paper["mAP"] == "28.11"
+
+
+def test_an_unfinished_training_is_named(results, tmp_path):
+    record = next(r for r in training_records(parsed()) if r.training == "mean")
+    cut = replace(record, curves={2: record.curves[2][:1]})
+    (plot,) = training_plots([cut], Look(tmp_path, ["mean"]))
+    assert "Unfinished, epochs: mean 1 of 2." in plot.caption
+    (line,) = csv_rows(tmp_path / "training_stage2.csv")
+    assert float(line["loss"]) == record.curves[2]["loss"][0]
