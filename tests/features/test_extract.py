@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from reid.data.index import read_split
-from reid.features import features as feature_files
+from reid.features.features import read_features
 from tests.golden import experiment
 
 FEATURES = Path("results/golden/features/all/seed1")
@@ -76,9 +76,9 @@ def test_flip_augmentation_at_test_time_is_the_mean_of_both_views(
     path = home / FEATURES / "A2G.safetensors"
     rows = len(tensors["features"])
     mean = (tensors["features"] + tensors["flipped"]) / 2
-    read = feature_files.read(path, rows=rows, flip_tta=True)
+    read = read_features(path, rows=rows, flip_tta=True)
     np.testing.assert_allclose(read, mean, rtol=1e-6, atol=1e-7)
-    plain = feature_files.read(path, rows=rows, flip_tta=False)
+    plain = read_features(path, rows=rows, flip_tta=False)
     np.testing.assert_array_equal(plain, tensors["features"])
 
 
