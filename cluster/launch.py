@@ -3,8 +3,8 @@
     python -m cluster.launch controller -- --configfile my.yaml
     python -m cluster.launch stage2 --training scaled
 
-For sites that forbid long processes on the log-in node, and for work without Snakemake. Both go
-back into the queue before their time is up and go on where they were. docs/LAUNCH.md.
+For sites that forbid long processes on the login node, and for work without Snakemake. Both go
+back into the queue before their time limit, and resume. docs/LAUNCH.md.
 """
 
 import argparse
@@ -17,11 +17,10 @@ from shutil import which
 
 import submitit
 
-from cluster import configs, requests
+from cluster import requests
 from cluster.requests import Request
-from cluster.work import Controller, Stage
+from cluster.work import Controller, Stage, Work
 from reid import config
-from reid.config import Config
 from reid.errors import UserError, of_system
 
 LOGS = Path(".snakemake/launch")
@@ -32,35 +31,26 @@ FOREVER = 10_000
 
 
 def submit(
-    work: Controller | Stage, request: Request, *, executor: str, name: str, tasks: int, notice: int
+    work: Work, request: Request, *, executor: str, name: str, tasks: int, notice: int
 ) -> "submitit.Job[None]":
     """Hand `work` to submitit: `tasks` processes that share the CPUs and GPUs of the request.
 
     `notice`: seconds before the time limit at which it is told. Raises UserError if Slurm refuses.
     """
-    only_slurm = {"slurm_max_num_timeout": FOREVER}
-    folder = Path.cwd() / LOGS / "%j"
-    launcher = submitit.AutoExecutor(folder=folder, cluster=executor, **only_slurm)
+    launcher = submitit.AutoExecutor(
+        folder=Path.cwd() / LOGS / "%j", cluster=executor, slurm_max_num_timeout=FOREVER
+    )
     cpus = request.cpus // tasks
-    special: dict[str, object] = {"requeue": True}
-    if request.gpus:
-        model = f"{request.gpu_model}:" if request.gpu_model else ""
-        special["gpus"] = f"{model}{request.gpus}"
     launcher.update_parameters(
         name=name,
         timeout_min=request.minutes,
-        mem_gb=None if request.mem_mb is None else request.mem_mb / 1024,
+        mem_gb=request.mem_mb / 1024,
         nodes=request.nodes,
         tasks_per_node=tasks // request.nodes,
         cpus_per_task=cpus,
         stderr_to_stdout=True,
-        slurm_partition=request.partition,
-        slurm_account=request.account,
-        slurm_qos=request.qos,
-        slurm_constraint=request.constraint,
-        slurm_gres=request.gres,
         slurm_signal_delay_s=notice,
-        slurm_additional_parameters=special,
+        slurm_additional_parameters={"requeue": True, **request.options},
         slurm_srun_args=[f"--cpus-per-task={cpus}"],  # which srun no longer takes from sbatch
     )
     try:
@@ -70,36 +60,38 @@ def submit(
 
 
 def follow(job: "submitit.Job[None]", executor: str) -> None:
-    """Say where a job of Slurm is to be watched; wait for one that runs here.
+    """Say where the log of a job of Slurm is; wait for one that runs here.
 
     Raises UserError if that fails.
     """
     log = job.paths.stdout
     if executor == "slurm":
         print(f"job {job.job_id} submitted; its log: tail -F {log}")
-        return
-    if executor == "debug":
+    elif executor == "debug":
         job.result()
-        return
-    print(f"process {job.job_id} started; its log: {log}", flush=True)
-    while not job.done():
-        time.sleep(0.2)
-    print(log.read_text(encoding="utf-8"), end="")
-    if error := job.exception():
-        raise UserError(f"it failed: {str(error).strip().splitlines()[-1]}")
+    else:
+        print(f"process {job.job_id} started; its log: {log}", flush=True)
+        while not job.done():
+            time.sleep(0.2)
+        print(log.read_text(encoding="utf-8"), end="")
+        if error := job.exception():
+            raise UserError(f"it failed: {str(error).strip().splitlines()[-1]}")
 
 
-def controller(arguments: argparse.Namespace, snakemake: Sequence[str]) -> None:
+def controller(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Launch Snakemake with the arguments after `--`."""
-    asked = _overridden(requests.read(arguments.profile).requests["index"], arguments)
-    asked = replace(asked, cpus=2, gpus=0, gpu_model=None, gres=None)
-    work = Controller(
-        Path.cwd(),
-        ["--profile", arguments.profile, *snakemake],
-        grace=_grace(arguments.notice),
-    )
+    request = _overridden(requests.read(arguments.profile).requests["index"], arguments)
+    options = {k: v for k, v in request.options.items() if k not in ("gpus", "gres")}
+    request = replace(request, cpus=2, options=options)
+    snakemake = ["--profile", arguments.profile, *rest]
+    work = Controller(Path.cwd(), snakemake, grace=_grace(arguments.notice))
     job = submit(
-        work, asked, executor=arguments.executor, name="xfd-reid", tasks=1, notice=arguments.notice
+        work,
+        request,
+        executor=arguments.executor,
+        name="xfd-reid",
+        tasks=1,
+        notice=arguments.notice,
     )
     if arguments.executor == "slurm":
         print(f"to stop it and its jobs: scancel --signal=INT {job.job_id}")
@@ -110,25 +102,23 @@ def stage(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Launch one stage of one training."""
     if rest:
         raise UserError(f"unexpected after --: {' '.join(rest)}")
-    files = configs.named(arguments)
-    settings = config.load(files)
-    verb = [*_verb(arguments, settings), *_flags("--config", files)]
-    asked = _overridden(requests.read(arguments.profile).requests[arguments.stage], arguments)
+    request = _overridden(requests.read(arguments.profile).requests[arguments.stage], arguments)
     if arguments.gpus is not None:
-        asked = asked.with_gpus(arguments.gpus, nodes=arguments.nodes)
-    tasks = max(1, asked.gpu_count) if arguments.stage == "stage2" else 1
+        request = request.with_gpus(arguments.gpus, nodes=arguments.nodes)
     job = submit(
-        Stage(Path.cwd(), verb, grace=_grace(arguments.notice)),
-        asked,
+        Stage(Path.cwd(), _verb(arguments), grace=_grace(arguments.notice)),
+        request,
         executor=arguments.executor,
         name=f"{arguments.stage}-{arguments.training}",
-        tasks=tasks,
+        tasks=max(1, request.gpu_count) if arguments.stage == "stage2" else 1,
         notice=arguments.notice,
     )
     follow(job, arguments.executor)
 
 
-def _verb(arguments: argparse.Namespace, settings: Config) -> list[str]:
+def _verb(arguments: argparse.Namespace) -> list[str]:
+    files = requests.config_files(arguments)
+    settings = config.load(files)
     if arguments.training not in settings.trainings:
         near = config.nearest(arguments.training, list(settings.trainings))
         raise UserError(f"--training: no training {arguments.training!r}{near}")
@@ -137,11 +127,8 @@ def _verb(arguments: argparse.Namespace, settings: Config) -> list[str]:
         verb = ["extract", "--protocol", arguments.protocol]
     else:
         verb = ["train", arguments.stage, "--wait", "5"]
-    return [*verb, "--training", arguments.training, "--seed", str(seed)]
-
-
-def _flags(name: str, values: Sequence[Path]) -> list[str]:
-    return [part for value in values for part in (name, str(value))]
+    verb += ["--training", arguments.training, "--seed", str(seed)]
+    return verb + [part for file in files for part in ("--config", str(file))]
 
 
 def _grace(notice: int) -> float:
@@ -149,9 +136,9 @@ def _grace(notice: int) -> float:
 
 
 def _overridden(request: Request, arguments: argparse.Namespace) -> Request:
-    names = ("minutes", "partition", "account", "qos")
-    given = {name: getattr(arguments, name) for name in names}
-    return replace(request, **{name: value for name, value in given.items() if value is not None})
+    given = {name: getattr(arguments, name) for name in ("partition", "account", "qos")}
+    options = {**request.options, **{name: value for name, value in given.items() if value}}
+    return replace(request, minutes=arguments.minutes or request.minutes, options=options)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -161,45 +148,45 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--executor",
+        choices=("slurm", "local", "debug"),
+        default="slurm",
+        help="a job of Slurm (default); a process here; this process, for a debugger",
+    )
+    common.add_argument("--minutes", type=int, help="time limit, instead of the profile's")
+    for option in ("partition", "account", "qos"):
+        common.add_argument(f"--{option}", help="instead of the profile's")
+    common.add_argument(
+        "--notice",
+        type=int,
+        default=120,
+        metavar="SECONDS",
+        help="stop and go back into the queue this long before the time limit (120); Slurm may be "
+        "up to a minute early",
+    )
+    common.add_argument("--profile", default="slurm", help="as for snakemake (slurm)")
     verbs = parser.add_subparsers(title="what to run", metavar="WHAT", required=True)
-
-    def add(name: str, summary: str, *, example: str) -> argparse.ArgumentParser:
-        child = verbs.add_parser(
-            name, help=summary, description=summary, epilog=f"example: {parser.prog} {example}"
-        )
-        child.add_argument(
-            "--executor",
-            choices=("slurm", "local", "debug"),
-            default="slurm",
-            help="a job of Slurm (default); a process here; this process, for a debugger",
-        )
-        child.add_argument("--profile", default="slurm", help="where resources come from (slurm)")
-        child.add_argument("--minutes", type=int, help="time limit, instead of the profile's")
-        for option in ("partition", "account", "qos"):
-            child.add_argument(f"--{option}", help="instead of the profile's")
-        child.add_argument(
-            "--notice",
-            type=int,
-            default=120,
-            metavar="SECONDS",
-            help="stop and go back into the queue this long before the time limit (120); Slurm "
-            "may be up to a minute early",
-        )
-        return child
-
-    child = add(
+    child = verbs.add_parser(
         "controller",
-        "Snakemake, with the arguments after `--`",
-        example="controller --minutes 10080 -- --configfile my.yaml",
+        parents=[common],
+        help="Snakemake, with the arguments after `--`",
+        epilog=f"example: {parser.prog} controller --minutes 10080 -- --configfile my.yaml",
     )
     child.set_defaults(run=controller)
     for name in ("stage1", "stage2", "extract"):
         protocol = " --protocol A2G" if name == "extract" else ""
-        child = add(name, f"{name} of one training", example=f"{name} --training scaled{protocol}")
+        child = verbs.add_parser(
+            name,
+            parents=[common],
+            help=f"{name} of one training",
+            epilog=f"example: {parser.prog} {name} --training scaled{protocol}",
+        )
         child.set_defaults(run=stage, stage=name, gpus=None, nodes=1)
         child.add_argument("--training", required=True, help="key of `trainings`")
         child.add_argument("--seed", type=int, help="one of `seeds`; the first without it")
-        configs.add_flags(child)
+        requests.add_flags(child)
         if name == "extract":
             child.add_argument("--protocol", required=True, help="one of them, or `validation`")
         if name == "stage2":
@@ -217,11 +204,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.executor == "slurm" and not (which("sbatch") and which("srun")):
             raise UserError("no Slurm here (sbatch, srun): try --executor local")
         arguments.run(arguments, given[cut + 1 :])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {of_system(error)}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(
+            f"error: {of_system(error) if isinstance(error, OSError) else error}", file=sys.stderr
+        )
         return 1
     return 0
 

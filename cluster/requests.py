@@ -1,17 +1,19 @@
 """What the workflow asks Slurm for, rule by rule: read from Snakemake's own plan.
 
-Rules, profiles and the command line all have a say in a job's resources. Only Snakemake knows
-what comes of it, so it is asked, on the embedded benchmark: it plans without any data in place.
+Rules, profiles and the command line all determine a job's resources, and only Snakemake combines
+them. It is asked for a dry run of the embedded benchmark, which needs no data in place.
 """
 
+import argparse
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reid.config import STANDARD
 from reid.errors import UserError
 from reid.files import read_yaml
 
@@ -19,36 +21,42 @@ EVERY_RULE = ("config/tuned.yaml", "config/demo.yaml")
 """With these configurations every rule is in the plan."""
 
 
+OPTIONS = {
+    "slurm_partition": "partition",
+    "slurm_account": "account",
+    "qos": "qos",
+    "constraint": "constraint",
+    "gres": "gres",
+}
+"""Resources of Snakemake, and the options of sbatch that ask for them."""
+
+
 @dataclass(frozen=True)
 class Request:
-    """The resources of a rule's jobs; None or 0 where nothing is asked for.
+    """The resources of a rule's jobs: CPUs of the whole job, memory (MiB) of each node.
 
-    CPUs and GPUs count for the whole job, memory (MiB) for each of its nodes.
+    `options` are further ones of sbatch by name, among them `gpus` (of the whole job, such as
+    `a100:4`) or `gres` (of each node, such as `gpu:a100:4`).
     """
 
     rule: str
-    minutes: int | None
+    minutes: int
     cpus: int
-    mem_mb: int | None
-    gpus: int = 0
-    gpu_model: str | None = None
-    gres: str | None = None
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
+    mem_mb: int
     nodes: int = 1
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def gpu_count(self) -> int:
-        """GPUs of the whole job, however they are asked for."""
-        if self.gpus or self.gres is None:
-            return self.gpus
-        *_, last = self.gres.split(":")
-        return self.nodes * (int(last) if last.isdigit() else 1)
+        """GPUs of the whole job, whether by `gpus` or by `gres`."""
+        for name, times in (("gpus", 1), ("gres", self.nodes)):
+            if name in self.options:
+                count = re.search(r"(?:^|:)(\d+)$", self.options[name])
+                return times * (int(count[1]) if count else 1)
+        return 0
 
     def with_gpus(self, count: int, *, nodes: int) -> "Request":
-        """The same for each of `count` GPUs on `nodes` nodes: CPUs and memory grow with them.
+        """The same for `count` GPUs on `nodes` nodes: CPUs and memory grow with them.
 
         Raises UserError if the GPUs cannot be shared out evenly.
         """
@@ -56,31 +64,21 @@ class Request:
             raise UserError(f"--gpus {count}: must be a multiple of --nodes {nodes}")
         if not self.gpu_count:
             raise UserError(f"{self.rule} asks for no GPU in the profile: nothing to multiply")
-        per_gpu = self.cpus // self.gpu_count
-        memory = None if self.mem_mb is None else self.mem_mb // self.gpu_count * count // nodes
-        more = replace(self, cpus=per_gpu * count, mem_mb=memory, nodes=nodes)
-        if self.gpus or self.gres is None:
-            return replace(more, gpus=count)
-        *name, last = self.gres.split(":")
-        name = name if last.isdigit() else [*name, last]
-        return replace(more, gres=":".join([*name, str(count // nodes)]))
+        name, number = ("gpus", count) if "gpus" in self.options else ("gres", count // nodes)
+        kind = re.sub(r"(^|:)\d+$", "", self.options[name])
+        return replace(
+            self,
+            cpus=self.cpus // self.gpu_count * count,
+            mem_mb=self.mem_mb // self.gpu_count * count // nodes,
+            nodes=nodes,
+            options={**self.options, name: f"{kind}:{number}" if kind else str(number)},
+        )
 
-    def options(self) -> list[str]:
+    def sbatch(self) -> list[str]:
         """The options of sbatch that ask for it."""
-        model = f"{self.gpu_model}:" if self.gpu_model else ""
-        asked = {
-            "time": self.minutes,
-            "cpus-per-task": self.cpus,
-            "mem": f"{self.mem_mb}M" if self.mem_mb else None,
-            "gpus": f"{model}{self.gpus}" if self.gpus else None,
-            "gres": self.gres,
-            "partition": self.partition,
-            "account": self.account,
-            "qos": self.qos,
-            "constraint": self.constraint,
-            "nodes": self.nodes,
-        }
-        return [f"--{name}={value}" for name, value in asked.items() if value is not None]
+        size = {"time": self.minutes, "cpus-per-task": self.cpus, "mem": f"{self.mem_mb}M"}
+        asked = {**size, "nodes": self.nodes, **self.options}
+        return [f"--{name}={value}" for name, value in asked.items()]
 
 
 @dataclass(frozen=True)
@@ -91,23 +89,14 @@ class Profile:
     settings: Mapping[str, Any]
     requests: Mapping[str, Request]
 
-    @property
-    def on_gpu(self) -> list[Request]:
-        """The requests for GPUs."""
-        return [each for each in self.requests.values() if each.gpus or each.gres]
-
 
 def read(name: str = "slurm") -> Profile:
     """The profile `name` of `snakemake --profile`. Raises UserError where it cannot be used."""
-    folder = Path(name)
-    files = [folder] if folder.is_file() else [folder / f"{stem}.yaml" for stem in FILES]
-    file = next((each for each in files if each.is_file()), None)
+    candidates = (Path(name), Path(name, "profile.yaml"), Path(name, "config.yaml"))
+    file = next((path for path in candidates if path.is_file()), None)
     if file is None:
         raise UserError(f"{name}: no profile here: run this from the root of the repository")
     return Profile(file, read_yaml(file), planned(name))
-
-
-FILES = ("profile", "config")
 
 
 def planned(profile: str) -> dict[str, Request]:
@@ -127,27 +116,34 @@ def parse(plan: str) -> Iterator[Request]:
     for block in re.split(r"\n(?=\[)", plan):
         rule = re.search(r"^rule (\w+):$", block, re.MULTILINE)
         line = re.search(r"^    resources: (.*)$", block, re.MULTILINE)
-        if rule and line:
-            found = dict(pair.split("=", 1) for pair in line[1].split(", ") if "=" in pair)
-            if "cpus_per_task" in found:
-                yield _request(rule[1], found)
+        asked = dict(re.findall(r"(\w+)=(.*?)(?:, |$)", line[1])) if line else {}
+        if rule is None or "cpus_per_task" not in asked:
+            continue
+        options = {option: asked[name] for name, option in OPTIONS.items() if name in asked}
+        if asked.get("gpu", "0") != "0":
+            model = f"{asked['gpu_model']}:" if "gpu_model" in asked else ""
+            options["gpus"] = f"{model}{asked['gpu']}"
+        yield Request(
+            rule=rule[1],
+            minutes=int(asked["runtime"]),
+            cpus=int(asked["cpus_per_task"]),
+            mem_mb=int(asked["mem_mb"]),
+            nodes=int(asked.get("nodes", 1)),
+            options=options,
+        )
 
 
-def _request(rule: str, found: Mapping[str, str]) -> Request:
-    def number(name: str) -> int | None:
-        return int(found[name]) if name in found else None
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the configuration files, named as for `reid` or as for Snakemake."""
+    for flag, meaning in (
+        ("--config", f"the whole configuration, as for reid; {STANDARD} without it"),
+        ("--configfile", "your differences from it, as for snakemake"),
+    ):
+        parser.add_argument(
+            flag, action="extend", nargs="+", type=Path, default=[], metavar="FILE", help=meaning
+        )
 
-    return Request(
-        rule=rule,
-        minutes=number("runtime"),
-        cpus=int(found["cpus_per_task"]),
-        mem_mb=number("mem_mb"),
-        gpus=number("gpu") or 0,
-        gpu_model=found.get("gpu_model"),
-        gres=found.get("gres"),
-        partition=found.get("slurm_partition"),
-        account=found.get("slurm_account"),
-        qos=found.get("qos"),
-        constraint=found.get("constraint"),
-        nodes=number("nodes") or 1,
-    )
+
+def config_files(arguments: argparse.Namespace) -> list[Path]:
+    """The configuration files that were named, each a difference from the one before."""
+    return [*(arguments.config or [STANDARD]), *arguments.configfile]

@@ -1,5 +1,6 @@
 """What the workflow asks Slurm for, as Snakemake's plan says it."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from cluster.requests import Request
 from reid.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGE2 = Request("stage2", minutes=1440, cpus=8, mem_mb=49152, gpus=1, gpu_model="a100")
+STAGE2 = Request("stage2", minutes=1440, cpus=8, mem_mb=49152, options={"gpus": "a100:1"})
+BY_GRES = replace(STAGE2, options={"gres": "gpu:a100:1"})
 
 PLAN = """
 [Sun Nov 22 13:58:35 2026]
@@ -23,7 +25,7 @@ rule stage2:
     threads: 2
     resources: tmpdir=/tmp, disk_mb=<TBD>, mem_mb=49152, mem=49.15 GB, mem_mib=46875, \
 runtime=1440, gpu=4, cpus_per_task=8, nodes=2, slurm_extra=--signal=TERM@120, gpu_model=a100, \
-slurm_partition=long, slurm_account=me, qos=high, constraint=nvlink&a100
+slurm_partition=long,short, slurm_account=me, qos=high, constraint=nvlink&a100
 [Sun Nov 22 13:58:35 2026]
 rule table:
     output: results/demo/tables/ablation.csv
@@ -32,12 +34,9 @@ rule table:
 
 
 def test_a_plan_is_read() -> None:
-    assert list(requests.parse(PLAN)) == [
-        Request(
-            "stage2", minutes=1440, cpus=8, mem_mb=49152, gpus=4, gpu_model="a100", nodes=2,
-            partition="long", account="me", qos="high", constraint="nvlink&a100",
-        )
-    ]  # fmt: skip
+    options = {"partition": "long,short", "account": "me", "qos": "high",
+               "constraint": "nvlink&a100", "gpus": "a100:4"}  # fmt: skip
+    assert list(requests.parse(PLAN)) == [replace(STAGE2, nodes=2, options=options)]
 
 
 def test_the_profile_asks_for_what_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,9 +45,11 @@ def test_the_profile_asks_for_what_it_should(monkeypatch: pytest.MonkeyPatch) ->
     assert profile.settings["executor"] == "slurm"
     assert {"index", "stage1", "stage2", "extract", "retrieve", "tune"} <= set(profile.requests)
     assert "table" not in profile.requests
-    assert {request.rule for request in profile.on_gpu} == {"stage1", "stage2", "extract"}
-    for request in profile.on_gpu:
-        assert (request.gpu_count, request.gpu_model) == (1, "a100")
+    on_gpu = {rule for rule, request in profile.requests.items() if request.gpu_count}
+    assert on_gpu == {"stage1", "stage2", "extract"}
+    for rule in on_gpu:
+        request = profile.requests[rule]
+        assert request.options == {"gpus": "a100:1"}
         assert (request.cpus, request.mem_mb) == (8, 49152)
 
 
@@ -61,22 +62,37 @@ def test_a_folder_without_a_profile_is_one_line(
 
 
 def test_options_of_sbatch() -> None:
-    assert STAGE2.options() == [
-        "--time=1440", "--cpus-per-task=8", "--mem=49152M", "--gpus=a100:1", "--nodes=1",
+    assert STAGE2.sbatch() == [
+        "--time=1440", "--cpus-per-task=8", "--mem=49152M", "--nodes=1", "--gpus=a100:1",
     ]  # fmt: skip
-    by_gres = replace(STAGE2, gpus=0, gpu_model=None, gres="gpu:a100:1", partition="long")
-    assert "--gres=gpu:a100:1" in by_gres.options()
-    assert "--partition=long" in by_gres.options()
-    assert not any(option.startswith("--gpus") for option in by_gres.options())
+    assert BY_GRES.sbatch()[-1] == "--gres=gpu:a100:1"
 
 
 def test_more_gpus_bring_their_cpus_and_memory() -> None:
     more = STAGE2.with_gpus(4, nodes=2)
     assert (more.gpu_count, more.cpus, more.mem_mb, more.nodes) == (4, 32, 98304, 2)
-    by_gres = replace(STAGE2, gpus=0, gpu_model=None, gres="gpu:a100:1").with_gpus(4, nodes=2)
-    assert (by_gres.gres, by_gres.gpu_count) == ("gpu:a100:2", 4)
-    assert replace(by_gres, gres="gpu:a100").with_gpus(2, nodes=1).gres == "gpu:a100:2"
+    assert more.options == {"gpus": "a100:4"}
+    assert replace(STAGE2, options={"gpus": "1"}).with_gpus(2, nodes=1).options == {"gpus": "2"}
+    by_gres = BY_GRES.with_gpus(4, nodes=2)
+    assert (by_gres.options["gres"], by_gres.gpu_count) == ("gpu:a100:2", 4)
+    unnumbered = replace(BY_GRES, options={"gres": "gpu:a100"})
+    assert unnumbered.gpu_count == 1
+    assert unnumbered.with_gpus(2, nodes=1).options["gres"] == "gpu:a100:2"
     with pytest.raises(UserError, match="--gpus 3: must be a multiple of --nodes 2"):
         STAGE2.with_gpus(3, nodes=2)
     with pytest.raises(UserError, match="asks for no GPU"):
-        replace(STAGE2, gpus=0).with_gpus(2, nodes=1)
+        replace(STAGE2, options={}).with_gpus(2, nodes=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "files"),
+    [
+        ("", ["config/config.yaml"]),
+        ("--configfile a.yaml b.yaml", ["config/config.yaml", "a.yaml", "b.yaml"]),
+        ("--config a.yaml b.yaml --configfile c.yaml", ["a.yaml", "b.yaml", "c.yaml"]),
+    ],
+)
+def test_files_are_named_as_for_reid_or_as_for_snakemake(line: str, files: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    requests.add_flags(parser)
+    assert requests.config_files(parser.parse_args(line.split())) == [Path(file) for file in files]

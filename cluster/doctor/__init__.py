@@ -1,1 +1,0 @@
-"""`python -m cluster.doctor`: can this cluster, as the profile asks it, run the workflow?"""
