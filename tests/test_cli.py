@@ -80,7 +80,7 @@ def typo(lab: Lab) -> None:
         (unknown_name, ["rejected.csv", "holiday.jpg"]),
         (empty_frame, ["rejected.csv", ".jpg", "zero bytes"]),
         (no_positive, ["A2G", "0009", "positive"]),
-        (typo, ["unknown key trainings.small.stage", "did you mean batch_size?"]),
+        (typo, ["trainings.small.stage", "unknown key batchsize (did you mean batch_size?)"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from reid.errors import UserError
 
@@ -30,12 +30,6 @@ Size = Annotated[int, Field(strict=True, ge=1, le=4096)]
 """Pixels, frames, tokens, tracklets: numbers that memory is proportional to."""
 
 Value = TypeVar("Value")
-
-
-class Section(BaseModel):
-    """A strict, immutable group of options: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def expanded(path: Any) -> Any:
@@ -72,3 +66,17 @@ def chosen(table: Mapping[str, Value], name: str, section: str) -> Value:
     if name not in table:
         raise UserError(f"{section}: no {name!r}{nearest(name, table)}")
     return table[name]
+
+
+class Section(BaseModel):
+    """A strict, immutable group of options: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, raw: Any) -> Any:
+        for key in raw if isinstance(raw, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"unknown key {key}{nearest(str(key), list(cls.model_fields))}")
+        return raw

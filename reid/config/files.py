@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from reid.config.base import Section, nearest
+from reid.config.base import nearest
 from reid.config.experiment import Config
 from reid.errors import UserError
 from reid.files import read_yaml
@@ -114,10 +114,7 @@ _SHAPES = {
 def _explain(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            siblings = _keys_beside(problem["loc"])
-            yield f"unknown key {key}{nearest(str(problem['loc'][-1]), siblings)}"
-        elif problem["type"] == "missing":
+        if problem["type"] == "missing":
             yield f"missing key {key}"
         else:
             message = _in_yaml(problem["type"], problem["msg"], problem["input"])
@@ -133,34 +130,3 @@ def _in_yaml(kind: str, message: str, found: Any) -> str:
         return f"no {found!r}{nearest(str(found), known)}"
     expected = _SHAPES.get(kind) or message.replace("Input should be", "expected")
     return f"{expected}, found {'nothing' if found is None else repr(found)[:40]}"
-
-
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields that are valid where `location` ends."""
-    section: Any = Config
-    for part in location[:-1]:
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            field = section.model_fields.get(str(part))
-            section = None if field is None else field.annotation
-        else:
-            section = _value_type(section)
-        section = _section_of(section)
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        return list(section.model_fields)
-    return []
-
-
-def _value_type(mapping: Any) -> Any:
-    return mapping.__args__[-1] if hasattr(mapping, "__args__") else None
-
-
-def _section_of(annotation: Any) -> Any:
-    """The section class inside `Section | None`, else the annotation itself."""
-    for option in getattr(annotation, "__args__", ()):
-        if (
-            isinstance(option, type)
-            and issubclass(option, Section)
-            and type(None) in annotation.__args__
-        ):
-            return option
-    return annotation

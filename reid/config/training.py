@@ -164,65 +164,52 @@ class Schedule(Section):
         return self
 
 
-def _over_default(default: Schedule, raw: Any) -> Any:
-    """A partial schedule completed by the default of its stage, not by that of `Schedule`."""
-    return {**default.model_dump(), **raw} if isinstance(raw, dict) else raw
+class Stage(Section):
+    """What both stages of training have."""
+
+    epochs: Whole = Field(120, description="0 leaves what it trains at its initial values")
+    batch_size: Annotated[Size, Field(ge=2)] = Field(16, description="tracklets")
+    instances: Size = Field(8, description="K of PK sampling: tracklets of one identity")
+    lr: Positive = Field(description="base learning rate of Adam")
+    weight_decay: NonNegative = Field(description="L2, added to the gradient")
+    schedule: Schedule = Schedule()
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _completed(cls, raw: Any) -> Any:
+        """A partial schedule over the default of its stage, not over that of `Schedule`."""
+        default: Schedule = cls.model_fields["schedule"].default
+        return {**default.model_dump(), **raw} if isinstance(raw, dict) else raw
+
+    @model_validator(mode="after")
+    def _whole_identities(self) -> Self:
+        if self.batch_size % self.instances:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of instances ({self.instances})"
+            )
+        return self
 
 
-def _demand_whole_identities(stage: str, batch_size: int, instances: int) -> None:
-    if batch_size % instances:
-        raise ValueError(
-            f"{stage}.batch_size ({batch_size}) must be a multiple of "
-            f"{stage}.instances ({instances})"
-        )
-
-
-class Stage1(Section):
+class Stage1(Stage):
     """Identity text contexts against frozen image features (Table 2; MODEL 4.5)."""
 
-    epochs: Whole = Field(120, description="0 leaves the text contexts at their initial values")
-    batch_size: Annotated[Size, Field(ge=2)] = Field(16, description="tracklets")
     lr: Positive = Field(3.5e-4, description="base learning rate of Adam")
     weight_decay: NonNegative = Field(1e-4, description="L2, added to the gradient")
-    instances: Size = Field(8, description="K of the PK sampling that picks the cached views")
     schedule: Schedule = Schedule(warmup_epochs=5, warmup_factor=1e-5 / 3.5e-4, stepped="before")
     view: Literal["augmented", "clean"] = Field(
         "augmented", description="the one view whose features are cached; augmented as released"
     )
 
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _completed(cls, raw: Any) -> Any:
-        return _over_default(cls.model_fields["schedule"].default, raw)
 
-    @model_validator(mode="after")
-    def _whole_identities(self) -> Self:
-        _demand_whole_identities("stage1", self.batch_size, self.instances)
-        return self
-
-
-class Stage2(Section):
+class Stage2(Stage):
     """Adapters, prompts, pools, heads (Table 2; MODEL 4.6)."""
 
-    epochs: Whole = Field(120, description="0 leaves the network at its initial values")
-    batch_size: Annotated[Size, Field(ge=2)] = Field(16, description="tracklets")
-    instances: Size = Field(8, description="K of PK sampling: tracklets of one identity")
     lr: Positive = Field(1e-4, description="base learning rate of Adam")
     weight_decay: NonNegative = Field(2.5e-4, description="L2, added to the gradient")
     bias_lr_multiplier: NonNegative = Field(2.0, description="learning rate of biases over base")
     bias_weight_decay: NonNegative = Field(1e-4, description="L2 of biases")
     schedule: Schedule = Schedule(kind="multistep", warmup_epochs=10, stepped="before")
     losses: Losses = Losses()
-
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _completed(cls, raw: Any) -> Any:
-        return _over_default(cls.model_fields["schedule"].default, raw)
-
-    @model_validator(mode="after")
-    def _whole_identities(self) -> Self:
-        _demand_whole_identities("stage2", self.batch_size, self.instances)
-        return self
 
 
 class Model(Section):

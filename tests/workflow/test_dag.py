@@ -101,7 +101,7 @@ class TestFresh:
     def test_a_typo_is_named_with_the_nearest_key(self, fresh: Workspace) -> None:
         with fresh.appended("mine.yaml", "trainings: {scaled: {stage2: {epoch: 3}}}\n"):
             printed = fresh.refused("-n", "--configfile", "mine.yaml")
-        assert "unknown key trainings.scaled.stage2.epoch (did you mean epochs?)" in printed
+        assert "trainings.scaled.stage2: unknown key epoch (did you mean epochs?)" in printed
 
     def test_a_repeated_key_is_named_with_its_lines(self, fresh: Workspace) -> None:
         twice = "tune: {k1: [5]}\nseeds: [1]\ntune: {k2: [3]}\n"
