@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from reid.artifacts import Results
-from reid.config import Config, ReRanking, Variant
+from reid.config import Config, Variant
 from reid.errors import UserError
 from reid.files import read_json, read_json_lines, sha256_of_file
 from reid.fingerprint import run_settings, stage1_owners
@@ -40,19 +40,10 @@ class Measurement:
     training: str
     seed: int
     protocol: str
-    scores: Mapping[str, float]
-    """Shares: mean_ap, trapezoid, rank1, rank5, rank10, chance, without_rerank; low and high, the
-    95 % bootstrap interval of mAP over query identities, where there are two identities."""
-    queries: int
-    """Queries with a positive."""
     content: Mapping[str, Any]
-    """The whole file: breakdown by capture conditions, results of every query."""
-
-    @property
-    def rerank(self) -> ReRanking | None:
-        """The re-ranking that was used."""
-        used = self.content["rerank"]
-        return None if used is None else ReRanking(**used)
+    """The file, and `scores` as shares: mean_ap, trapezoid, rank1, rank5, rank10, chance,
+    without_rerank; low and high, the 95 % bootstrap interval of mAP over query identities, where
+    there are two identities; queries that have a positive."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +104,11 @@ class AblationRow:
     def _score(self, seed: int, place: str, score: str) -> float | None:
         protocols = (place,) if place in self.protocols else self.protocols
         parts = [p for name in protocols if (p := self.measurements.get((seed, name)))]
-        values = [part.scores[score] for part in parts if score in part.scores]
+        scores = [part.content["scores"] for part in parts]
+        values = [each[score] for each in scores if score in each]
         if len(values) < len(protocols):
             return None
-        weights = [part.queries if place == "micro" else 1 for part in parts]
+        weights = [each["queries"] if place == "micro" else 1 for each in scores]
         return statistics.fmean(values, weights)
 
 
@@ -177,7 +169,8 @@ def ablation_rows(config: Config) -> list[AblationRow]:
             content = read_json(path)
             if gap := _stale(content, variant, digests):
                 return gap
-            return _measurement(content, name, variant, seed, protocol)
+            content["scores"], label = _scores(content), one_line(variant.label)
+            return Measurement(name, label, variant.training, seed, protocol, content)
         except DAMAGED:
             return "unreadable: run `reid retrieve` again"
 
@@ -234,6 +227,8 @@ def _stale(content: Mapping[str, Any], variant: Variant, digests: Mapping[str, s
     options = variant.model_dump(mode="json", include={"training", "flip_tta", "rerank"})
     if variant.tuned:
         del options["rerank"]
+    if missing := {"breakdown", "per_query", "rerank"} - content.keys():
+        raise KeyError(*missing)
     tuned = bool(content["tuning"])
     if tuned != variant.tuned or any(content[key] != value for key, value in options.items()):
         return "stale: run with other options"
@@ -243,29 +238,19 @@ def _stale(content: Mapping[str, Any], variant: Variant, digests: Mapping[str, s
     return None
 
 
-def _measurement(
-    content: Mapping[str, Any], name: str, variant: Variant, seed: int, protocol: str
-) -> Measurement:
-    cmc = content["cmc"]
+def _scores(content: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of a measurement by the names that the table has for them."""
+    low, high = content["intervals"]["mAP_interval"] or (None, None)
     scores = {
         "mean_ap": content["mAP"],
         "trapezoid": content["mAP_trapezoid"],
-        **{f"rank{k}": cmc[str(k)] for k in (1, 5, 10)},
+        **{f"rank{k}": content["cmc"][str(k)] for k in (1, 5, 10)},
         "chance": content["chance_mAP"],
         "without_rerank": content["mAP_without_rerank"],
+        "queries": content["queries"] - content["queries_without_positive"],
     }
-    if interval := content["intervals"]["mAP_interval"]:
-        scores["low"], scores["high"] = interval
-    return Measurement(
-        variant=name,
-        label=one_line(variant.label),
-        training=variant.training,
-        seed=seed,
-        protocol=protocol,
-        scores={key: float(value) for key, value in scores.items()},
-        queries=content["queries"] - content["queries_without_positive"],
-        content={key: content[key] for key in ("rerank", "breakdown", "per_query")},
-    )
+    ends = {} if low is None else {"low": low, "high": high}
+    return {name: float(value) for name, value in {**scores, **ends}.items()}
 
 
 def _manifest(path: Path, config: Config, training: str) -> tuple[dict[str, Any], str | None]:

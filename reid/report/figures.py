@@ -12,20 +12,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from reid.report import drawing as draw
 from reid.report.collect import AblationRow, Measurement, TrainingRecord, one_line
-from reid.report.drawing import (
-    HOLLOW,
-    INK,
-    SERIES,
-    Look,
-    Plot,
-    canvas,
-    horizontal,
-    legend_above,
-    panels,
-    save,
-)
 from reid.retrieval.breakdown import HEIGHT_EDGES
+
+Rows = Sequence[AblationRow]
+Records = Sequence[TrainingRecord]
 
 CMC_RANKS = 20
 CONDITIONS = {
@@ -37,7 +29,7 @@ CONDITIONS = {
 """Attribute of the breakdown -> label of its axis."""
 
 
-def ablation_plots(rows: Sequence[AblationRow], look: Look, *, paper: bool) -> list[Plot]:
+def ablation_plots(rows: Rows, look: draw.Look, *, paper: bool) -> list[draw.Plot]:
     """mAP of every row by protocol, with intervals, and the mean over protocols.
 
     paper: also the paper's figures, where they compare.
@@ -60,20 +52,20 @@ def ablation_plots(rows: Sequence[AblationRow], look: Look, *, paper: bool) -> l
     colors = {row.name: look[row.variant.training]["color"] for row in shown}
     shifts = {p: 0.17 * n for n, p in enumerate(protocols)}
     markers = {**dict(zip(protocols, "os^DvP", strict=False)), "macro": "|", "paper": "x"}
-    with canvas(0.42 * len(shown) + 0.75) as (figure, axes):
+    with draw.canvas(0.42 * len(shown) + 0.75) as (figure, axes):
         for _, line in frame.iterrows():
             place, color = line["protocol"], colors[line["variant"]]
             y = heights[line["variant"]] + shifts.get(place, 0.17) + 0.02
             axes.plot(line[["low", "high"]], [y, y], color=color, linewidth=0.9)
             size = 9 if place == "macro" else 4
-            axes.plot(line["mAP"], y, markers[place], color=color, markersize=size, **HOLLOW)
+            axes.plot(line["mAP"], y, markers[place], color=color, markersize=size, **draw.HOLLOW)
         for row in shown:
             left = axes.get_yaxis_transform()
             axes.text(0, heights[row.name] - 0.2, row.label, fontsize=7, transform=left)
         for name in frame["protocol"].unique():
             label = {"macro": "mean (Eq. 5)"}.get(name, name)
-            axes.plot([], [], markers[name], color=INK, label=label, **HOLLOW)
-        legend_above(axes, columns=5)
+            axes.plot([], [], markers[name], color=draw.INK, label=label, **draw.HOLLOW)
+        draw.legend_above(axes, columns=5)
         axes.set_ylim(len(shown) - 0.35, -0.55)
         axes.set_yticks([])
         axes.grid(axis="y", visible=False)
@@ -82,7 +74,7 @@ def ablation_plots(rows: Sequence[AblationRow], look: Look, *, paper: bool) -> l
     means = frame[frame["protocol"] == "macro"].nlargest(1, "mAP")[["label", "mAP"]]
     best = "".join(f" Highest mean: {a}, {b:.1f} %." for a, b in means.to_numpy())
     return [
-        save(
+        draw.save(
             figure, look.folder / "ablation", frame,
             title="mAP of each row",
             alt=f"mAP of {len(shown)} rows of the ablation by protocol.{best}",
@@ -92,13 +84,13 @@ def ablation_plots(rows: Sequence[AblationRow], look: Look, *, paper: bool) -> l
     ]  # fmt: skip
 
 
-def cmc_plots(measurements: Sequence[Measurement], look: Look) -> list[Plot]:
+def cmc_plots(measurements: Sequence[Measurement], look: draw.Look) -> list[draw.Plot]:
     """Share of queries whose first hit is at a rank or before, a panel a protocol."""
     if not measurements:
         return []
     ranks = np.arange(1, CMC_RANKS + 1)
     parts, texts = [], []
-    with panels(list(dict.fromkeys(each.protocol for each in measurements))) as (figure, grid):
+    with draw.panels(list(dict.fromkeys(each.protocol for each in measurements))) as (figure, grid):
         for each in measurements:
             first = np.array([rank for rank in each.content["per_query"]["first_rank"] if rank])
             shares = (first[:, None] <= ranks).mean(axis=0)
@@ -112,9 +104,9 @@ def cmc_plots(measurements: Sequence[Measurement], look: Look) -> list[Plot]:
             axes.set_ylim(top=101)
         axes.set_xlabel("rank of the first hit, at most")
         axes.set_xticks([1, 5, 10, 15, 20])
-        legend_above(next(iter(grid.values())), columns=1)
+        draw.legend_above(next(iter(grid.values())), columns=1)
     return [
-        save(
+        draw.save(
             figure, look.folder / "cmc", pd.concat(parts),
             title="CMC curves",
             alt=f"Share of queries with a hit up to each rank. Rank 1: {'; '.join(texts)}.",
@@ -124,11 +116,7 @@ def cmc_plots(measurements: Sequence[Measurement], look: Look) -> list[Plot]:
     ]  # fmt: skip
 
 
-def condition_plots(
-    groups: pd.DataFrame,
-    rows: Sequence[AblationRow],
-    look: Look,
-) -> list[Plot]:
+def condition_plots(groups: pd.DataFrame, rows: Rows, look: draw.Look) -> list[draw.Plot]:
     """mAP against each of CONDITIONS, a panel a protocol.
 
     groups: the breakdown of `rows`, one seed each. The last row is drawn filled, with its intervals
@@ -137,23 +125,14 @@ def condition_plots(
     # In G2A it is the gallery that the drone has seen, elsewhere the queries.
     side = np.where(groups["protocol"] == "G2A", "gallery", "query")
     groups = groups[(groups["side"] == side) & groups["mAP"].notna()]
-    plots = []
-    for attribute in CONDITIONS:
-        part = groups[groups["attribute"] == attribute]
-        if not part.empty:
-            plots.append(_condition_plot(attribute, part, rows, look))
-    return plots
+    parts = {name: groups[groups["attribute"] == name] for name in CONDITIONS}
+    return [_condition(name, part, rows, look) for name, part in parts.items() if len(part)]
 
 
-def _condition_plot(
-    attribute: str,
-    groups: pd.DataFrame,
-    rows: Sequence[AblationRow],
-    look: Look,
-) -> Plot:
+def _condition(attribute: str, groups: pd.DataFrame, rows: Rows, look: draw.Look) -> draw.Plot:
     by_number = attribute == "pixel height"  # not evenly wide: at equal distances
     texts = []
-    with panels(list(groups["protocol"].unique())) as (figure, grid):
+    with draw.panels(list(groups["protocol"].unique())) as (figure, grid):
         for protocol, axes in grid.items():
             for row in rows:
                 part = groups[(groups["protocol"] == protocol) & (groups["variant"] == row.name)]
@@ -162,7 +141,7 @@ def _condition_plot(
                 x = part["group"].map(HEIGHT_EDGES.index if by_number else float)
                 style = look[row.variant.training]
                 if row is not rows[-1]:
-                    axes.plot(x, 100 * part["mAP"], **style, **HOLLOW)
+                    axes.plot(x, 100 * part["mAP"], **style, **draw.HOLLOW)
                     continue
                 axes.plot(x, 100 * part["mAP"], **style)
                 low, high = (100 * part[end].fillna(part["mAP"]) for end in ("mAP_low", "mAP_high"))
@@ -182,10 +161,10 @@ def _condition_plot(
         axes.set_xlabel(CONDITIONS[attribute])
         top = next(iter(grid.values()))
         for row in rows:
-            hollow = {} if row is rows[-1] else HOLLOW
+            hollow = {} if row is rows[-1] else draw.HOLLOW
             top.plot([], [], label=row.label, **look[row.variant.training], **hollow)
-        legend_above(top, columns=1)
-    return save(
+        draw.legend_above(top, columns=1)
+    return draw.save(
         figure, look.folder / f"map_by_{attribute.replace(' ', '_')}", groups,
         title=f"mAP by {attribute}",
         alt=f"mAP by {attribute} of {rows[-1].label}: {'; '.join(texts)}.",
@@ -195,58 +174,52 @@ def _condition_plot(
     )  # fmt: skip
 
 
-def training_plots(records: Sequence[TrainingRecord], look: Look) -> list[Plot]:
+def training_plots(records: Records, look: draw.Look) -> list[draw.Plot]:
     """Loss of stage 1 (Fig. 3a), and accuracy and loss of stage 2 (Fig. 3b), by epoch."""
     stage1 = (
         "Contrastive loss of the text contexts, mean over the steps of an epoch (the paper's "
         "Fig. 3a). Trainings that share stage 1 have one line."
     )
     stage2 = (
-        "Accuracy of the identity classifier on training batches, and the whole loss (the paper's "
-        "Fig. 3b)."
+        "Accuracy of the identity classifier on training batches, as a share, and the whole loss "
+        "(the paper's Fig. 3b)."
     )
-    return [
-        *_training_plot(1, {"loss": "loss"}, stage1, records, look),
-        *_training_plot(2, {"accuracy": "accuracy (%)", "loss": "loss"}, stage2, records, look),
-    ]  # fmt: skip
+    first = _training_plot(1, stage1, ["loss"], records, look)
+    return first + _training_plot(2, stage2, ["accuracy", "loss"], records, look)
 
 
 def _training_plot(
-    stage: int,
-    values: Mapping[str, str],
-    caption: str,
-    records: Sequence[TrainingRecord],
-    look: Look,
-) -> list[Plot]:
-    """values: field of a curve -> label of its axis."""
-    curves = {_name(r): r.curves[stage] for r in records if stage in r.curves}
+    stage: int, caption: str, values: Sequence[str], records: Records, look: draw.Look
+) -> list[draw.Plot]:
+    """values: the columns of a curve that are drawn, a panel each."""
+    curves = [(record, record.curves[stage]) for record in records if stage in record.curves]
     if not curves:
         return []
-    styles = {_name(record): look[record.training] for record in records}
     size = {"nrows": len(values), "sharex": True, "squeeze": False}
-    texts = []
-    with canvas(1.4 * len(values) + 0.8, **size) as (figure, grid):
-        for axes, (value, label) in zip(grid[:, 0], values.items(), strict=True):
-            for name, curve in curves.items():
-                numbers = curve[value] * (100 if value == "accuracy" else 1)
-                every = max(1, len(curve) // 8)
-                axes.plot(curve["epoch"], numbers, label=name, markevery=every, **styles[name])
-                ends = numbers.iloc[[0, -1]]
-                texts.append(f"{name}: {label} {' to '.join(f'{end:.3g}' for end in ends)}")
-            axes.set_ylabel(label)
+    texts, frames = [], [curve for _, curve in curves]
+    with draw.canvas(1.4 * len(values) + 0.8, **size) as (figure, grid):
+        for axes, value in zip(grid[:, 0], values, strict=True):
+            for record, curve in curves:
+                line = axes.plot(curve["epoch"], curve[value], **look[record.training])[0]
+                line.set_markevery(max(1, len(curve) // 8))
+                if record.seed == curves[0][0].seed:  # the others look the same
+                    line.set_label(record.training)
+                ends = " to ".join(f"{end:.3g}" for end in curve[value].iloc[[0, -1]])
+                texts.append(f"{_name(record)}: {value} {ends}")
+            axes.set_ylabel(value)
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True)
-        legend_above(grid[0, 0])
+        draw.legend_above(grid[0, 0])
     unfinished = [
-        f"{_name(record)} {len(record.curves[stage])} of {record.planned[stage]}"
-        for record in records
-        if stage in record.curves and len(record.curves[stage]) < record.planned[stage]
+        f"{_name(record)} {len(curve)} of {record.planned[stage]}"
+        for record, curve in curves
+        if len(curve) < record.planned[stage]
     ]
     if unfinished:
         caption += f" Unfinished, epochs: {', '.join(unfinished)}."
     return [
-        save(
-            figure, look.folder / f"training_stage{stage}", pd.concat(curves.values()),
+        draw.save(
+            figure, look.folder / f"training_stage{stage}", pd.concat(frames),
             title=f"Stage {stage}: {' and '.join(values)}",
             alt=f"Stage {stage} by epoch. {'; '.join(texts)}.",
             caption=caption,
@@ -254,7 +227,7 @@ def _training_plot(
     ]  # fmt: skip
 
 
-def tuning_plot(tuning: Mapping[str, Any], label: str, training: str, look: Look) -> Plot:
+def tuning_plot(tuning: Mapping[str, Any], label: str, training: str, look: draw.Look) -> draw.Plot:
     """mAP on held-out identities over (k1, k2) at the chosen lambda, and over lambda."""
     chosen, flat = tuning["chosen"], tuning["flatness"]
     surface = pd.DataFrame(tuning["surface"])[["k1", "k2", "lambda_value", "mAP"]]
@@ -267,18 +240,21 @@ def tuning_plot(tuning: Mapping[str, Any], label: str, training: str, look: Look
     highest = line.loc[line["lambda"] == best, "mAP"].item()
     plain = 100 * tuning["mAP_without_rerank"]
     rows = 0.28 * len(grid)
-    with canvas(rows + 2.5, nrows=2, height_ratios=(rows + 0.6, 1.6)) as (figure, (upper, lower)):
+    with draw.canvas(rows + 2.5, nrows=2, height_ratios=(rows + 0.6, 1.6)) as (
+        figure,
+        (upper, lower),
+    ):
         _heat(upper, grid)
         corner = (list(grid.columns).index(k1) - 0.5, list(grid.index).index(k2) - 0.5)
         outline: dict[str, Any] = {"fill": False, "clip_on": False, "linewidth": 2.5}
-        upper.add_patch(Rectangle(corner, 1, 1, edgecolor=SERIES[1]["color"], **outline))
+        upper.add_patch(Rectangle(corner, 1, 1, edgecolor=draw.SERIES[1]["color"], **outline))
         upper.set_title(f"mAP (%) at λ = {best:g}; outlined: chosen")
         lower.plot(line["lambda"], line["mAP"], **look[training])
-        horizontal(lower, plain, "without re-ranking")
+        draw.horizontal(lower, plain, "without re-ranking")
         lower.margins(y=0.2)
         lower.set_title(f"mAP (%) at k1 = {k1}, k2 = {k2}")
         lower.set_xlabel("λ, weight of the original distance")
-    return save(
+    return draw.save(
         figure, look.folder / f"tuning_{tuning['variant']}_seed{tuning['seed']}", surface,
         title=f"Re-ranking, tuned: {one_line(label)}",
         alt=f"mAP on held-out identities over the parameters of re-ranking. Chosen: k1 {k1}, k2 "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reid.artifacts import Results
-from reid.config import Config, Report
+from reid.config import Config, Report, ReRanking
 from reid.data.layout import Tracklet
 from reid.data.stored import read_split
 from reid.errors import UserError
@@ -82,8 +82,9 @@ def ranked_lists(config: Config, measurement: Measurement) -> dict[str, list[Ran
     chosen = sorted({q for group in groups.values() for _, q in group})
     asked = [queries[q] for q in chosen]
     shown: dict[int, list[Ranking]] = {q: [] for q in chosen}
-    rerank, device = measurement.rerank, device_for(config.runtime.device, len(tracklets))
-    for used in (None, rerank) if rerank else (None,):
+    rerank = measurement.content["rerank"]
+    device = device_for(config.runtime.device, len(tracklets))
+    for used in (None, ReRanking(**rerank)) if rerank else (None,):
         title = "Cosine distance"
         if used:
             title = f"Re-ranked (k1 {used.k1}, k2 {used.k2}, λ {used.lambda_value:g})"

@@ -42,21 +42,18 @@ def in_order(rows: Sequence[AblationRow]) -> list[AblationRow]:
 def ablation(rows: Sequence[AblationRow]) -> pd.DataFrame:
     """The table as text: a line for each of `in_order(rows)`, then a random ranking if measured."""
     ordered = in_order(rows)
-    first = None if ordered[0].variant.reference else ordered[0]
-    base = first.spread("macro") if first else None
-    paper_base = first.variant.paper if first else None
+    base, paper_base = _macro(ordered[0]), ordered[0].variant.paper
     lines = []
     for row in ordered:
-        macro, paper = row.spread("macro"), row.variant.paper
-        paper_gain = None if paper is None or paper_base is None else paper - paper_base
+        paper = row.variant.paper
         lines.append(
             {
                 "Variant": row.label,
                 **{protocol: percent(row, protocol) for protocol in row.protocols},
                 **{column: percent(row, mean) for mean, column in MEANS.items()},
                 "Paper": "" if paper is None else f"{paper:.2f}",
-                "Δ": f"{100 * (macro.mean - base.mean):+.2f}" if macro and base else "",
-                "Paper Δ": "" if paper_gain is None else f"{paper_gain:+.2f}",
+                "Δ": _gain(_macro(row), base),
+                "Paper Δ": _gain(paper, paper_base),
             }
         )
     for row in rows:  # of the first that was measured whole
@@ -67,6 +64,15 @@ def ablation(rows: Sequence[AblationRow]) -> pd.DataFrame:
             lines.append({"Variant": "Random ranking (expected)", **chances})
             break
     return pd.DataFrame(lines, dtype=str).fillna("")
+
+
+def _macro(row: AblationRow) -> float | None:
+    macro = row.spread("macro")
+    return 100 * macro.mean if macro else None
+
+
+def _gain(value: float | None, base: float | None) -> str:
+    return "" if value is None or base is None else f"{value - base:+.2f}"
 
 
 def percent(row: AblationRow, place: str, score: str = "mean_ap") -> str:
@@ -201,12 +207,11 @@ def check_lines(config: Config, rows: Sequence[AblationRow]) -> Iterator[str]:
     """
     backbones = {row.name: config.trainings[row.variant.training].backbone for row in rows}
     references = {backbones[row.name]: row for row in rows if row.variant.reference}
-    first = {row.variant.training: row for row in reversed(rows) if not row.variant.reference}
-    verdicts: list[str] = []
+    verdicts: dict[str, str] = {}
     passed: list[bool | None] = []
-    for training, row in reversed(first.items()):
-        reference, total = references.get(backbones[row.name]), len(row.protocols)
-        if reference is None:
+    for row in rows:
+        training, reference = row.variant.training, references.get(backbones[row.name])
+        if row.variant.reference or reference is None or training in verdicts:
             continue
         triples = [
             (own.mean, base.mean, chance.mean)
@@ -215,19 +220,18 @@ def check_lines(config: Config, rows: Sequence[AblationRow]) -> Iterator[str]:
             and (base := reference.spread(protocol, "without_rerank"))
             and (chance := row.spread(protocol, "chance"))
         ]
-        if len(triples) < total:
-            passed.append(None)
-            verdicts.append(f"{training} not measured")
-            continue
         beaten = sum(own > base for own, base, _ in triples)
-        above_chance = sum(own > chance for own, _, chance in triples)
-        passed.append(beaten >= min(2, total) and above_chance == total)
-        verdicts.append(f"{training} {beaten}/{total} and {above_chance}/{total}")
+        lucky = sum(own > chance for own, _, chance in triples)
+        total = len(row.protocols)
+        known = len(triples) == total
+        passed.append(beaten >= min(2, total) and lucky == total if known else None)
+        counts = f"{beaten}/{total} and {lucky}/{total}" if known else "not measured"
+        verdicts[training] = f"{training} {counts}"
     if verdicts:
         answer = "NO" if False in passed else "not yet known" if None in passed else "yes"
         yield (
             f"Check: every training beats plain CLIP on at least two protocols and chance on all: "
-            f"{answer} ({'; '.join(verdicts)}; features without re-ranking)."
+            f"{answer} ({'; '.join(verdicts.values())}; features without re-ranking)."
         )
 
 

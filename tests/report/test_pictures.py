@@ -22,7 +22,7 @@ def noise(height, width=None, seed=0):
     return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
 
 
-@pytest.mark.parametrize("height", [4, 9, 40, 200])
+@pytest.mark.parametrize("height", [1, 4, 9, 40, 200])
 def test_a_head_is_gone_and_the_rest_stays(height):
     frame = noise(height)
     before = frame.copy()
@@ -37,10 +37,6 @@ def test_a_head_is_gone_and_the_rest_stays(height):
     assert (np.abs(np.sign(steps).sum(axis=0)) == np.abs(np.sign(steps)).sum(axis=0)).all()
     if height >= 40:
         assert head.std() < 0.2 * frame[:rows].std()
-
-
-def test_a_crop_of_one_pixel():
-    assert hide_head(noise(1, 1)).shape == (1, 1, 3)
 
 
 @pytest.fixture
@@ -89,17 +85,6 @@ def test_a_missing_frame_is_named(tmp_path, tracklets):
     (tmp_path / "data" / tracklets[0].path / tracklets[0].frames[0]).unlink()
     with pytest.raises(UserError, match=str(tracklets[0].frames[0])):
         album(tmp_path, tracklets).strip(tracklets[0], 1)
-
-
-def test_blur_and_few_pixels_lower_sharpness():
-    sharp = noise(64, 32)
-    image = Image.fromarray(sharp)
-    tiny = np.asarray(image.resize((8, 16)))
-    softened = np.asarray(image.resize((16, 32)).resize((32, 64)))
-    values = [sharpness(frame, CLIP) for frame in (tiny, softened, sharp)]
-    assert values == sorted(values)
-    assert values[0] < values[2] / 4
-    assert sharpness(np.full((40, 20, 3), 90, np.uint8), CLIP) == 0
 
 
 def test_sharpness_is_the_variance_of_the_laplacian():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from reid.config import Report
+from reid.config import Report, ReRanking
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.features.features import read_features
@@ -55,6 +55,7 @@ def test_one_query_of_each_capture_point_and_none_of_the_ground():
 @pytest.mark.parametrize("protocol", ["A2G", "A2A"])
 def test_the_lists_are_the_rankings_that_were_measured(results, protocol):
     found = measurement("pooled", protocol)
+    rerank = ReRanking(**found.content["rerank"])
     lists = ranked_lists(parsed(top=4), found)
     tracklets = read_split(results.index(protocol))
     queries, gallery = split_protocol(tracklets)
@@ -67,8 +68,8 @@ def test_the_lists_are_the_rankings_that_were_measured(results, protocol):
     assert [len(lists[group]) for group in (EXTREMES, RANDOM)] == [2, 1]
     for shown in chain.from_iterable(lists.values()):
         q = place[shown.query.name]
-        for ranking, rerank in zip(shown.rankings, (None, found.rerank), strict=True):
-            distances = distances_of(features[:split], features[split:], rerank)[q]
+        for ranking, used in zip(shown.rankings, (None, rerank), strict=True):
+            distances = distances_of(features[:split], features[split:], used)[q]
             order = np.argsort(distances, kind="stable")[:4]
             names = [entry.tracklet.name for entry in ranking.entries]
             assert names == [gallery[g].name for g in order]

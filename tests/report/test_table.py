@@ -1,12 +1,18 @@
+"""The ablation table: its numbers, its gaps, and any label in every format."""
+
 import csv
+import io
 import json
 import re
 import statistics
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from reid.errors import UserError
 from reid.report import table
+from reid.report.collect import AblationRow
 from reid.retrieval import retrieve
 from tests.retrieval import worlds
 
@@ -77,76 +83,88 @@ def test_averages_and_gain(here, capsys):
     assert "Good" not in references
 
 
-def test_fault_22_a_missing_cell_is_a_gap(here, capsys):
-    options = worlds.settings()
-    results = worlds.make(options)
-    run_all(options)
-    results.retrieval("rerank", 1, "G2A").unlink()
-    table.run(options)
-    row = rows_of(results)["rerank"]
-    assert row["G2A_mean_ap"] == row["macro_mean_ap"] == row["micro_mean_ap"] == ""
-    assert row["A2G_mean_ap"] != ""
-    printed = capsys.readouterr().out
-    assert "+ Re-ranking, G2A: not run." in printed
-    line = next(line for line in printed.splitlines() if line.startswith("+ Re-ranking "))
-    assert line.count("not run") == 3  # G2A, macro, micro
+def missing(results, options):
+    results.retrieval("good", 1, "A2A").unlink()
 
 
-def test_fault_22_a_stale_number_is_never_shown(here, capsys):
-    options = worlds.settings()
-    results = worlds.make(options)
-    run_all(options)
+def damaged(results, options):
+    results.retrieval("good", 1, "A2A").write_text("{")
+
+
+def without_a_number(results, options):
+    path = results.retrieval("good", 1, "A2A")
+    path.write_text(path.read_text().replace('"mAP_without_rerank"', '"other"'))
+
+
+def other_features(results, options):
     rows = worlds.features_of(worlds.protocol_tracklets("A2A"), seed=9, noise=1.0)
     worlds.write_features(results.features("good", 1, "A2A"), rows, rows)
-    table.run(options)
-    assert rows_of(results)["good"]["A2A_mean_ap"] == ""
-    printed = capsys.readouterr().out
-    assert "Good, A2A: stale: the features changed afterwards." in printed
-    assert "chance on all: not yet known (good not measured;" in printed
 
 
-def test_fault_22_other_options_are_stale(here, capsys):
-    options = worlds.settings()
-    worlds.make(options)
-    run_all(options)
-    variants = options.model_dump(mode="json", exclude_unset=True)["variants"]
-    variants["rerank"]["rerank"]["k1"] = 4
-    table.run(worlds.settings(variants=variants))
-    printed = capsys.readouterr().out
-    assert "+ Re-ranking, A2G, G2A, A2A: stale: run with other options." in printed
+def other_options(results, options):
+    path = results.retrieval("good", 1, "A2A")
+    path.write_text(path.read_text().replace('"flip_tta": false', '"flip_tta": true'))
 
 
-def test_damaged_measurement_is_a_gap(here, capsys):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (missing, "not run"),
+        (damaged, "unreadable: run `reid retrieve` again"),
+        (without_a_number, "unreadable: run `reid retrieve` again"),
+        (other_features, "stale: the features changed afterwards"),
+        (other_options, "stale: run with other options"),
+    ],
+)
+def test_fault_22_no_number_is_a_gap_with_its_reason(here, capsys, change, reason):
     options = worlds.settings()
     results = worlds.make(options)
     run_all(options)
-    results.retrieval("good", 1, "A2G").write_text("{")
+    change(results, options)
     table.run(options)
-    assert "Good, A2G: unreadable" in capsys.readouterr().out
+    row = rows_of(results)["good"]
+    assert row["A2A_mean_ap"] == row["macro_mean_ap"] == row["micro_mean_ap"] == ""
+    assert row["A2G_mean_ap"] != ""
+    printed = capsys.readouterr().out
+    assert f"Good, A2A: {reason}." in printed
+    line = next(line for line in printed.splitlines() if line.startswith("Good "))
+    assert line.count("not run") == 3  # A2A, macro, micro
+    assert "chance on all: not yet known (good not measured;" in printed
 
 
 LABEL = "R^2 | k1=20,\n{lambda} ~0.3 *a* \\x \ud800 <b> 5 % & $x_1$ #"
 
 
-def test_any_label_is_a_cell(here):
-    """One line, one cell, as it stands: in every format."""
+@given(st.text(st.characters(exclude_categories=()), min_size=1))
+@example(LABEL)
+def test_any_label_is_one_cell_of_one_line(label):
+    """As it stands in csv; escaped in Markdown and LaTeX."""
     options = worlds.settings()
-    variants = options.model_dump(mode="json", exclude_unset=True)["variants"]
-    variants["good"]["label"] = LABEL
-    options = worlds.settings(variants=variants)
-    results = worlds.make(options)
-    run_all(options)
-    table.run(options)
-    shown = LABEL.replace("\n", " ").replace("\ud800", "?")
-    assert rows_of(results)["good"]["label"] == shown
-    markdown, tex = (results.table(suffix).read_text().splitlines() for suffix in ("md", "tex"))
-    cells = re.split(r"(?<!\\)\|", markdown[2])
+    variant = options.variants["good"].model_copy(update={"label": label})
+    row = AblationRow("good", variant, {}, {}, (1,), ("A2G",))
+    shown = " ".join(label.split()).encode(errors="replace").decode()
+    text = table.scores([row]).to_csv(index=False)
+    assert [line["label"] for line in csv.DictReader(io.StringIO(text))] == [shown]
+    markdown = table.as_markdown([row], ["note"]).split("\n")
+    cells = re.split(r"(?<!\\)(?:\\\\)*\|", markdown[2])
     assert len(cells) == len(markdown[1].split("|"))
-    assert re.sub(r"\\([\\*_<~|\[])", r"\1", cells[1].strip()) == shown
-    first = tex[tex.index(r"\midrule") + 1]
-    assert first.startswith(
-        r"R\textasciicircum 2 | k1=20, \{lambda\} \textasciitilde 0.3 *a* \textbackslash x ? <b> "
-        r"5 \% \& \$x\_1\$ \# & "
+    tex = table.as_latex([row], ["note"]).split("\n")
+    assert tex[5] == r"\midrule"
+    assert len(re.findall(r"(?<!\\)&", tex[4])) == tex[2].count("&")
+    for rendered in (*markdown, *tex):
+        rendered.encode()
+
+
+def test_a_label_reads_as_it_was_written():
+    variant = worlds.settings().variants["good"].model_copy(update={"label": LABEL})
+    row = AblationRow("good", variant, {}, {}, (1,), ("A2G",))
+    cell = re.split(r"(?<!\\)\|", table.as_markdown([row], []).split("\n")[2])[1].strip()
+    shown = LABEL.replace("\n", " ").replace("\ud800", "?")
+    assert re.sub(r"\\([\\*_<~|\[])", r"\1", cell) == shown
+    tex = table.as_latex([row], []).split("\n")[4]
+    assert tex.startswith(
+        r"R\textasciicircum 2 | k1=20, \{lambda\} \textasciitilde 0.3 *a* \textbackslash x ? <b>"
+        r" 5 \% \& \$x\_1\$ \# & "
     )
 
 
@@ -159,19 +177,12 @@ def test_nothing_run(here, capsys):
     assert "on all: not yet known (good not measured" in printed
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seeds": [1, 2, 1]}, "test: seeds: 1 is listed 2 times, expected each value once"),
-        (
-            {"dataset": {"root": "data", "protocols": ["A2G", "A2G"]}},
-            "test: dataset.protocols: A2G is listed 2 times, expected each value once",
-        ),
-    ],
-)
-def test_what_is_averaged_is_there_once(changes, message):
-    with pytest.raises(UserError, match=f"^{message}$"):
-        worlds.settings(**changes)
+def test_what_is_averaged_is_there_once():
+    twice = {"root": "data", "protocols": ["A2G", "A2G"]}
+    with pytest.raises(UserError, match="seeds: 1 is listed 2 times, expected each value once"):
+        worlds.settings(seeds=[1, 2, 1])
+    with pytest.raises(UserError, match=r"dataset\.protocols: A2G is listed 2 times"):
+        worlds.settings(dataset=twice)
 
 
 def test_several_seeds_give_mean_and_deviation(here, capsys):
