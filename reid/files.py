@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -72,18 +73,28 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
         lines.write(json.dumps(record).encode() + b"\n")
 
 
-def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of a growing file, none where it is missing.
+def read_end(path: Path, size: int) -> str:
+    """The last `size` bytes of a text file, replacing what is not UTF-8; empty where missing."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
 
-    A line that was cut off as its writer was killed, or is being written, is left out.
+
+def read_json_lines(path: Path, *, last_bytes: int = sys.maxsize) -> Iterator[dict[str, Any]]:
+    """Records (objects) of a growing file, none where it is missing; optionally only of its end.
+
+    A line that is being written, or was cut off when its writer was killed, is left out.
     """
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_end(path, last_bytes).splitlines():
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(record, dict):
+            yield record
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,22 +1,23 @@
-"""What of an experiment is done, at work, stopped or still to come, read from its files alone.
+"""What of an experiment is done, running, stopped or still to come, read from its files alone.
 
 Nothing is locked or started: it may be asked at any time, beside a running workflow, on any
-machine that sees the results. Whether something done must run again because options, code or data
-changed is for `snakemake -n` to say, but for a tuning of other options: `reid retrieve` refuses it.
+machine that sees the results. Whether finished work must run again because options, code or data
+changed is for `snakemake -n` to say, except for a tuning of other options, which `reid retrieve`
+refuses.
 """
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 from reid.artifacts import Results
 from reid.config import STANDARD, Config
-from reid.files import read_json_lines
+from reid.files import read_end, read_json_lines
 from reid.fingerprint import stage1_owners
 from reid.holdout import VALIDATION
 from reid.progress import duration
@@ -25,10 +26,10 @@ from reid.synthetic.marks import MANIFEST
 from reid.train.lease import owner_of
 
 State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]
-"""`unfinished`: was begun and has no result; whether it still runs only its log can tell.
-`outdated`: has a result, of a tuning that was made with other options."""
+"""`unfinished`: started and without a result; only its log can tell whether it still runs.
+`outdated`: its result belongs to a tuning that was made with other options."""
 
-_COLOURS: dict[State, int] = {
+_COLORS: dict[State, int] = {
     "done": 32,
     "outdated": 33,
     "running": 36,
@@ -41,21 +42,21 @@ _COLOURS: dict[State, int] = {
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the workflow: its step, what tells it from others, its last output, its log."""
+    """A job of the workflow: its step, its wildcards, its last output and its log."""
 
     step: str
-    subject: str
+    wildcards: tuple[str, ...]
     output: Path
     log: Path
     run: Path | None = None
-    """The folder of a training, where a stage writes its attempts and its journal."""
-    tuning: Callable[[], str | None] = lambda: None
-    """What is wrong with the tuning that the job writes or uses."""
+    """Folder of a training, where a stage writes its attempts and metrics."""
+    tuning: tuple[str, int] | None = None
+    """Variant and seed of the tuning that the job writes or uses."""
 
     @property
-    def stage(self) -> str:
-        """Name of the stage, of a training: `stage1`."""
-        return self.step.split()[-1]
+    def name(self) -> str:
+        """Step and wildcards, as `reid status` prints them."""
+        return " ".join([self.step, *self.wildcards])
 
 
 @dataclass(frozen=True)
@@ -69,101 +70,93 @@ class Status:
 
 def run(config: Config, files: Sequence[Path]) -> None:
     """Print the status of the experiment of `config`, which was read from `files`."""
-    found = [status(job) for job in jobs(config)]
-    for line in report(found, resume_command(files), colors=_in_color(sys.stdout)):
+    colors = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for line in report(statuses(config), resume_command(files), colors=colors):
         print(line)
 
 
 def jobs(config: Config) -> Iterator[Job]:
     """Every job of the workflow, in the order of the data."""
-    results = Results.of(config.dataset.name)
+    results, seeds = Results.of(config.dataset.name), config.seeds
+    protocols: tuple[str, ...] = config.dataset.protocols
     if config.demo:
         rendered = config.dataset.root / MANIFEST
-        yield Job("demo-data", "", rendered, results.log("demo_data"))
+        yield Job("demo-data", (), rendered, results.log("demo_data"))
         for backbone in config.backbones.values():
             file = Path(backbone.weights)
-            yield Job("demo-weights", file.stem, file, results.log("demo_weights", file.stem))
-    yield Job("index", "", results.index(config.dataset.protocols[-1]), results.log("index"))
-    owners = stage1_owners(config)
-    place: tuple[str, ...]
-    for number in (1, 2):
-        for training in config.trainings if number == 2 else dict.fromkeys(owners.values()):
-            for seed in config.seeds:
-                place = (training, f"seed{seed}")
-                yield Job(
-                    f"train stage{number}",
-                    " ".join(place),
-                    results.stage(training, seed, number),
-                    results.log("train", *place, f"stage{number}"),
-                    run=results.run(training, seed),
-                )
-    tuned = {name: variant for name, variant in config.variants.items() if variant.tuned}
+            yield Job("demo-weights", (file.stem,), file, results.log("demo_weights", file.stem))
+    yield Job("index", (), results.index(protocols[-1]), results.log("index"))
+    owners = dict.fromkeys(stage1_owners(config).values())
+    for number, names in ((1, list(owners)), (2, list(config.trainings))):
+        for name, seed in product(names, seeds):
+            place, folder = (name, f"seed{seed}"), results.run(name, seed)
+            log = results.log("train", *place, f"stage{number}")
+            output = results.stage(name, seed, number)
+            yield Job(f"train stage{number}", place, output, log, run=folder)
+    tuned = [name for name, variant in config.variants.items() if variant.tuned]
     used = {variant.training for variant in config.variants.values()}
-    held_out = {variant.training for variant in tuned.values()}
-    for training in (name for name in config.trainings if name in used):
-        for seed in config.seeds:
-            for split in (*config.dataset.protocols, *[VALIDATION] * (training in held_out)):
-                place = (training, f"seed{seed}", split)
-                output = results.features(training, seed, split)
-                yield Job("extract", " ".join(place), output, results.log("features", *place))
+    held_out = {config.variants[name].training for name in tuned}
+    for name, seed in product([name for name in config.trainings if name in used], seeds):
+        for split in (*protocols, *[VALIDATION] * (name in held_out)):
+            feature_place = (name, f"seed{seed}", split)
+            log = results.log("features", *feature_place)
+            yield Job("extract", feature_place, results.features(name, seed, split), log)
+    for name, seed in product(tuned, seeds):
+        place = (name, f"seed{seed}")
+        log = results.log("tune", *place)
+        yield Job("tune", place, results.tuned(name, seed), log, tuning=(name, seed))
+    for name, seed, protocol in product(config.variants, seeds, protocols):
+        row_place = (name, f"seed{seed}", protocol)
+        tuning = (name, seed) if name in tuned else None
+        output, log = results.retrieval(name, seed, protocol), results.log("retrieval", *row_place)
+        yield Job("retrieve", row_place, output, log, tuning=tuning)
+    yield Job("table", (), results.table("csv"), results.log("table"))
+    yield Job("report", (), results.report(), results.log("report"))
+
+
+def statuses(config: Config) -> list[Status]:
+    """The status of every job, from its files."""
 
     @cache
-    def untuned(name: str, seed: int) -> str | None:
-        return outdated(config, name, seed) if name in tuned else None
+    def reason(variant: str, seed: int) -> str | None:
+        return outdated(config, variant, seed)
 
-    for name in tuned:
-        for seed in config.seeds:
-            place, wrong = (name, f"seed{seed}"), partial(untuned, name, seed)
-            output = results.tuned(name, seed)
-            yield Job("tune", " ".join(place), output, results.log("tune", *place), tuning=wrong)
-    for name in config.variants:
-        for seed in config.seeds:
-            wrong = partial(untuned, name, seed)
-            for protocol in config.dataset.protocols:
-                place = (name, f"seed{seed}", protocol)
-                output = results.retrieval(name, seed, protocol)
-                log = results.log("retrieval", *place)
-                yield Job("retrieve", " ".join(place), output, log, tuning=wrong)
-    yield Job("table", "", results.table("csv"), results.log("table"))
-    yield Job("report", "", results.report(), results.log("report"))
+    def status(job: Job) -> Status:
+        if job.output.exists():
+            if job.tuning and (wrong := reason(*job.tuning)):
+                return Status(job, "outdated", f"the tuning {wrong}")
+            return Status(job, "done")
+        if job.run is not None:
+            return _of_training(job, job.run)
+        if job.log.exists():
+            return Status(job, "unfinished", _last_line(job.log))
+        return Status(job, "waiting")
+
+    return [status(job) for job in jobs(config)]
 
 
-def status(job: Job) -> Status:
-    """What the files say of a job."""
-    if job.output.exists():
-        reason = job.tuning()
-        return Status(job, "outdated", f"the tuning {reason}") if reason else Status(job, "done")
-    if job.run is not None:
-        return _of_training(job, job.run)
-    if job.log.exists():
-        return Status(job, "unfinished", _last_line(job.log))
-    return Status(job, "waiting")
+def report(jobs: Sequence[Status], command: str, *, colors: bool = False) -> Iterator[str]:
+    """Lines for people: a count by step, then what runs or failed, and the command to type."""
 
+    def painted(text: str, state: State) -> str:
+        return f"\033[{_COLORS[state]}m{text}\033[0m" if colors else text
 
-def report(found: Sequence[Status], command: str, *, colors: bool = False) -> Iterator[str]:
-    """Lines for people: a count by step, then what is at work or broke, and what to type."""
-    steps = list(dict.fromkeys(each.job.step for each in found))
+    steps = list(dict.fromkeys(status.job.step for status in jobs))
     width = max(map(len, steps))
     for step in steps:
-        states = [each.state for each in found if each.job.step == step]
-        counts = (
-            _colored(f"{states.count(name)} {name}", name, colors)
-            for name in _COLOURS
-            if name in states
-        )
+        states = [status.state for status in jobs if status.job.step == step]
+        counts = [painted(f"{states.count(s)} {s}", s) for s in _COLORS if s in states]
         yield f"{step:{width}}  {len(states):4} jobs: {', '.join(counts)}"
-    for each in found:
-        if each.state in ("done", "waiting"):
-            continue
-        yield ""
-        name = f"{each.job.step} {each.job.subject}".rstrip()
-        yield f"{_colored(each.state, each.state, colors)}: {name}"
-        if each.detail:
-            yield f"  {each.detail}"
-        if each.job.log.exists():  # started by hand there is none
-            yield f"  log: {each.job.log}"
+    for status in jobs:
+        if status.state not in ("done", "waiting"):
+            yield ""
+            yield f"{painted(status.state, status.state)}: {status.job.name}"
+            if status.detail:
+                yield f"  {status.detail}"
+            if status.job.log.exists():  # a training started by hand has none
+                yield f"  log: {status.job.log}"
     yield ""
-    if all(each.state == "done" for each in found):
+    if all(status.state == "done" for status in jobs):
         yield "All is done; `snakemake -n` says whether something changed since."
     else:
         yield f"To go on (what is done is kept): {command}"
@@ -176,47 +169,40 @@ def resume_command(files: Sequence[Path]) -> str:
 
 
 def _of_training(job: Job, folder: Path) -> Status:
+    stage = job.step.split()[-1]
     attempts = [
-        each for each in read_json_lines(folder / "attempts.jsonl") if each["stage"] == job.stage
+        attempt
+        for attempt in read_json_lines(folder / "attempts.jsonl")
+        if attempt.get("stage") == stage
     ]
     if not attempts and job.log.exists():
         return Status(job, "unfinished", _last_line(job.log))  # ended before it held its folder
-    if not attempts or attempts[-1]["event"] == "done":  # its result was taken away
+    if not attempts or attempts[-1].get("event") == "done":  # its output was deleted
         return Status(job, "waiting")
-    last, starts = attempts[-1], sum(each["event"] == "start" for each in attempts)
-    words = [f"attempt {starts}", *_position(folder / f"{job.stage}.jsonl")]
-    if last["event"] != "start":
-        state: State = "stopped" if last["event"] == "stopped" else "failed"
-        return Status(job, state, ", ".join([*words, f"{last['time']}: {last['reason']}"]))
+    starts = sum(attempt.get("event") == "start" for attempt in attempts)
+    words = [f"attempt {starts}", *_position(folder / f"{stage}.jsonl")]
+    last = attempts[-1]
+    if last.get("event") != "start":
+        state: State = "stopped" if last.get("event") == "stopped" else "failed"
+        words.append(f"{last.get('time')}: {last.get('reason')}")
+        return Status(job, state, ", ".join(words))
     owner = owner_of(folder)
     if owner is None:
-        return Status(job, "failed", ", ".join([*words, "killed: it left no word"]))
+        return Status(job, "failed", ", ".join([*words, "killed without an error message"]))
     heartbeat = f"last heartbeat {duration(owner.silence)} ago"
     return Status(job, "running", ", ".join([*words, str(owner), heartbeat]))
 
 
-def _position(journal: Path) -> Iterator[str]:
-    whole = _end(journal).rpartition("\n")[0] if journal.exists() else ""
-    if whole:
-        record = json.loads(whole.splitlines()[-1])
-        yield f"epoch {record['epoch']}, step {record['step']}"
+def _position(metrics: Path) -> Iterator[str]:
+    steps = [record for record in read_json_lines(metrics, last_bytes=_END) if "step" in record]
+    if steps:
+        yield f"epoch {steps[-1].get('epoch')}, step {steps[-1]['step']}"
+
+
+_END = 2**16
+"""Bytes read from the end of a log: more than any line that is written here."""
 
 
 def _last_line(log: Path) -> str:
-    lines = _end(log).splitlines()
+    lines = read_end(log, _END).splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
-
-def _end(path: Path) -> str:
-    """The last 64 KiB, more than any line that is written here."""
-    with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 2**16))
-        return file.read().decode("utf-8", errors="replace")
-
-
-def _in_color(stream: TextIO) -> bool:
-    return stream.isatty() and "NO_COLOR" not in os.environ
-
-
-def _colored(text: str, state: State, colors: bool) -> str:
-    return f"\033[{_COLOURS[state]}m{text}\033[0m" if colors else text

@@ -24,12 +24,12 @@ def settings() -> config.Config:
 
 
 def states(step: str) -> list[tuple[str, str]]:
-    found = [status.status(job) for job in status.jobs(settings()) if job.step == step]
-    return [(each.state, each.detail) for each in found]
+    jobs = [each for each in status.statuses(settings()) if each.job.step == step]
+    return [(each.state, each.detail) for each in jobs]
 
 
 def text(command: str = "snakemake") -> str:
-    return "\n".join(status.report([status.status(j) for j in status.jobs(settings())], command))
+    return "\n".join(status.report(status.statuses(settings()), command))
 
 
 def begin(lab: Lab) -> int:
@@ -61,9 +61,9 @@ def test_from_nothing_to_done(lab: Lab) -> None:
 
 def test_the_embedded_benchmark_has_two_more_steps() -> None:
     shipped = [Path("config/config.yaml"), Path("config/demo.yaml")]
-    steps = [(job.step, job.subject) for job in status.jobs(config.load(shipped))]
+    steps = [(job.step, *job.wildcards) for job in status.jobs(config.load(shipped))]
     assert steps[:3] == [
-        ("demo-data", ""),
+        ("demo-data",),
         ("demo-weights", "tiny-b16"),
         ("demo-weights", "tiny-l14"),
     ]
@@ -98,6 +98,18 @@ def test_a_training_at_work_stopped_killed_and_done(lab: Lab) -> None:
     assert states("train stage2") == [("done", "")]
 
 
+@pytest.mark.parametrize("damage", ["null\n", "[1]\n", "{}\n", "\0" * 200, '{"stage": 3}\n'])
+def test_damaged_records_of_a_training_end_nothing(lab: Lab, damage: str) -> None:
+    for name in ("attempts.jsonl", "stage2.jsonl", "lease.json"):
+        lab.run.mkdir(parents=True, exist_ok=True)
+        (lab.run / name).write_text(damage)
+    assert states("train stage2") == [("waiting", "")]
+    with (lab.run / "attempts.jsonl").open("a") as attempts:
+        attempts.write('\n{"stage": "stage2", "event": "start"}\n')
+    [(state, detail)] = states("train stage2")
+    assert (state, detail[:9]) in {("failed", "attempt 1"), ("running", "attempt 1")}
+
+
 def test_the_command_names_the_configuration_files_that_were_given() -> None:
     own = Path("my.yaml")
     assert status.resume_command([status.STANDARD]) == "snakemake"
@@ -108,7 +120,5 @@ def test_the_command_line_prints_it_without_colors_into_a_file(lab: Lab) -> None
     assert lab.finish("status") == 0
     assert "index" in lab.log()
     assert "\033[" not in lab.log()
-    colored = "\n".join(
-        status.report([status.status(j) for j in status.jobs(settings())], "", colors=True)
-    )
+    colored = "\n".join(status.report(status.statuses(settings()), "", colors=True))
     assert "\033[32m" in colored
