@@ -4,43 +4,30 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from reid import files
 from reid.config import Demo
+from reid.processes import worker_pool
 from reid.synthetic.camera import CAPTURE_POINTS, CapturePoint
 from reid.synthetic.marks import MANIFEST, claim_staging, digest, rendered_settings
 from reid.synthetic.names import aerial_name, folders, ground_name
 from reid.synthetic.people import Person, draw_person
-from reid.synthetic.photo import jpeg
 from reid.synthetic.scene import draw_take, film
 from reid.synthetic.sheet import contact_sheet
 
 __all__ = ["contact_sheet", "render"]
 
-VERSION = 5
+VERSION = 6
 """Raise it when the same settings render other files."""
 
 _PERSON, _POINTS, _TAKE = 1, 2, 3
 """Streams of random numbers of this module; pre-training draws its people from another one."""
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One tracklet to render: who, when, from where (None: a ground camera)."""
-
-    pid: int
-    train: bool
-    track: int
-    session: int
-    point: CapturePoint | None
 
 
 def person_of(demo: Demo, pid: int) -> Person:
@@ -49,54 +36,44 @@ def person_of(demo: Demo, pid: int) -> Person:
     return draw_person(rng, changed_share=demo.changed_share)
 
 
-def shots_of(demo: Demo, pid: int) -> list[Shot]:
-    """The tracklets of an identity; the first `train_identities` identities are for training.
+def views_of(demo: Demo, pid: int) -> list[tuple[int, CapturePoint | None]]:
+    """Session and capture point (None: a ground camera) of each tracklet of an identity.
 
     Ground tracklets alternate between the sessions; each session has its own capture points.
     """
     rng = np.random.default_rng((demo.seed, _POINTS, pid))
-    train = pid <= demo.train_identities
-    views: list[tuple[int, CapturePoint | None]] = []
-    views += [
-        (number * 2 // demo.ground_tracklets, None) for number in range(demo.ground_tracklets)
-    ]
+    ground = demo.ground_tracklets
+    views: list[tuple[int, CapturePoint | None]] = [(i * 2 // ground, None) for i in range(ground)]
     for session in (0, 1):
         chosen = rng.permutation(len(CAPTURE_POINTS))[: demo.capture_points]
         views += [(session, CAPTURE_POINTS[i]) for i in sorted(chosen)]
-    return [
-        Shot(pid, train, track, session, point)
-        for track, (session, point) in enumerate(views, start=1)
-    ]
+    return views
 
 
 def render_identity(demo: Demo, root: Path, pid: int) -> dict[str, str]:
     """Render every tracklet of an identity below `root`.
 
-    Returns the digest of each tracklet by its folder relative to `root`.
+    The first `train_identities` identities are for training. Returns the digest of each tracklet by
+    its folder relative to `root`.
     """
-    person = person_of(demo, pid)
+    person, train = person_of(demo, pid), pid <= demo.train_identities
     digests = {}
-    for shot in shots_of(demo, pid):
-        rng = np.random.default_rng((demo.seed, _TAKE, pid, shot.track))
-        take = draw_take(rng, session=shot.session, point=shot.point)
+    for track, (session, point) in enumerate(views_of(demo, pid), start=1):
+        rng = np.random.default_rng((demo.seed, _TAKE, pid, track))
+        take = draw_take(rng, session=session, point=point)
         places = [
-            f"{folder}/{pid:04d}/{pid:04d}_{shot.track:04d}"
-            for folder in folders(
-                train=shot.train, session=shot.session, aerial=shot.point is not None
-            )
+            f"{folder}/{pid:04d}/{pid:04d}_{track:04d}"
+            for folder in folders(train=train, session=session, aerial=point is not None)
         ]
         for place in places:
             (root / place).mkdir(parents=True)
-        for number, pixels in enumerate(film(person, shot.session, take, demo.frames, rng)):
-            if shot.point is None:
+        for number, pixels in enumerate(film(person, session, take, demo.frames, rng)):
+            if point is None:
                 name = ground_name(pid, person, number)
             else:
-                name = aerial_name(
-                    pid, person, shot.session, shot.point, shot.track, take.ground, number
-                )
-            data = jpeg(pixels, take.exposure.quality)
+                name = aerial_name(pid, person, session, point, track, take.ground, number)
             for place in places:
-                (root / place / name).write_bytes(data)
+                Image.fromarray(pixels).save(root / place / name, quality=take.quality)
         digests.update({place: digest(root / place) for place in places})
     return digests
 
@@ -142,7 +119,7 @@ def _render_all(demo: Demo, root: Path, workers: int) -> dict[str, str]:
     pids = range(1, count + 1)
     if workers == 1:
         return _gather(map(job, pids), count)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         return _gather(pool.map(job, pids), count)
 
 

@@ -1,137 +1,225 @@
-"""Bodies as arrays: stretched round cones with materials, and the builder that collects them.
+"""A walking, dressed person as round cones (the hull of two spheres each).
 
-A part is a round cone (the hull of two spheres) in its own frame, stretched along its axes, so
-one shape serves as limb, trunk, head, garment and bag.
+Body axes: x to the right, y forward (the walking direction), z up from the ground. Lengths are in
+statures. Proportions follow Winter's anthropometry; angles approximate normal gait.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.synthetic.people import Rgb
+from reid.synthetic.people import COLORS, GIRTH, HAIR, SKIN, Garment, Outfit, Person, Rgb
 
 Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
-PAINTS = ("plain", "striped", "pinstriped", "checked", "dotted", "two-tone", "open", "head")
-"""How a surface is colored from its two colors; shade.py knows them by their position."""
+PAINTS = ("plain", "striped", "checked", "two-tone", "open", "head")
+"""How a surface mixes its two colors; render.py knows them by their position."""
 
-NO_LIMIT = 9.0
-"""Meters: beyond every part, so a clip there does nothing."""
+STRIDES_PER_SECOND = 0.9
+SPEED = 1.3
+"""Walking speed, meters per second."""
 
-FORWARD = np.array([0.0, 1.0, 0.0])
-UP = np.array([0.0, 0.0, 1.0])
+_SIDES = (1, -1)
+_CHEST = np.array([0.0, 0.008, 0.235])
+"""From the pelvis."""
+
+
+class Paint(NamedTuple):
+    """A name of PAINTS and the two colors that it mixes."""
+
+    name: str
+    first: Rgb
+    second: Rgb
+
+
+class Part(NamedTuple):
+    """A round cone; `flat` scales it along y, below `floor` it is cut off."""
+
+    start: Array
+    end: Array
+    radii: tuple[float, float]
+    paint: Paint
+    flat: float = 1.0
+    floor: float = -1.0
 
 
 class Body(NamedTuple):
-    """n parts and m materials as arrays. Lengths in meters, frames in world axes."""
+    """n parts as arrays."""
 
-    axes: Array  # (n, 3, 3) rows: to the right, forward, along
-    origin: Array  # (n, 3) center of the first sphere
-    scale: Array  # (n, 3) stretch of the unit frame along these axes
-    cone: Array  # (n, 3) distance of the spheres, radius of the first, of the second
-    clip: Array  # (n, 2) what is kept of the axis, in the unit frame
-    material: Ints  # (n,) rows of the tables below
-    paint: Ints  # (m,) index into PAINTS
-    colors: Array  # (m, 2, 3) linear RGB
-    period: Array  # (m,) of the pattern
-
-    def spheres(self) -> tuple[Array, Array]:
-        """Centers (2n, 3) and radii (2n,) of spheres whose hulls contain the parts."""
-        ends = self.origin + self.axes[:, 2] * (self.scale[:, 2] * self.cone[:, 0])[:, None]
-        widest = self.scale.max(axis=1)
-        radii = np.concatenate([widest * self.cone[:, 1], widest * self.cone[:, 2]])
-        return np.concatenate([self.origin, ends]), radii
+    ends: Array  # (n, 2, 3) centers of the spheres
+    radii: Array  # (n, 2)
+    flat: Array  # (n,)
+    floor: Array  # (n,)
+    paint: NDArray[np.int64]  # (n,) positions in PAINTS
+    colors: Array  # (n, 2, 3) linear RGB
 
 
-@dataclass(frozen=True)
-class Material:
-    """Two sRGB colors, the pattern that mixes them, and its period in meters."""
+def figure(person: Person, session: int, *, phase: float) -> Body:
+    """The parts of `person` in session 0 or 1 at `phase` (radians) of a stride of two steps.
 
-    paint: str
-    first: Rgb
-    second: Rgb
-    period: float = 1.0
+    The lower foot touches the ground.
+    """
+    outfit = person.outfits[session]
+    legs = [part for side in _SIDES for part in _leg(person, outfit, side, phase)]
+    arms = [part for side in _SIDES for part in _arm(person, outfit, side, phase)]
+    parts = [*legs, *arms, *_trunk(person, outfit), *_head(person, outfit)]
+    if outfit.bag is not None:
+        parts += _bag(person, outfit.bag, phase)
+    ends = np.array([(part.start, part.end) for part in parts])
+    radii = np.array([part.radii for part in parts])
+    pelvis = -float((ends[..., 2] - radii)[: len(legs)].min())
+    ends[..., 2] += pelvis
+    return Body(
+        ends=ends,
+        radii=radii,
+        flat=np.array([part.flat for part in parts]),
+        floor=np.array([part.floor for part in parts]) + pelvis,
+        paint=np.array([PAINTS.index(part.paint.name) for part in parts]),
+        colors=(np.array([part.paint[1:] for part in parts]) / 255.0) ** 2.2,
+    )
 
 
-@dataclass(frozen=True)
-class _Part:
-    axes: Array
-    origin: Array
-    scale: tuple[float, float, float]
-    cone: tuple[float, float, float]
-    clip: tuple[float, float]
-    material: int
-
-
-def frame(along: Array, front: Array) -> Array:
-    """(3, 3) orthonormal rows right, forward, along; `front` lies in the forward half."""
-    z = along / math.sqrt(float(along @ along))
-    y = front - float(front @ z) * z
-    y = y / math.sqrt(float(y @ y))
-    x = (y[1] * z[2] - y[2] * z[1], y[2] * z[0] - y[0] * z[2], y[0] * z[1] - y[1] * z[0])
+def _at(x: float, y: float, z: float) -> Array:
     return np.array([x, y, z])
 
 
-@dataclass
-class Builder:
-    """Collects parts and materials in body axes: x to the right, y forward, z up."""
+def _hang(joint: Array, length: float, angle: float, outward: float = 0.0) -> Array:
+    """The end of a limb that hangs from `joint`, swung forward by `angle` (radians)."""
+    return joint + length * _at(outward, math.sin(angle), -math.cos(angle))
 
-    parts: list[_Part] = field(default_factory=list)
-    materials: list[Material] = field(default_factory=list)
 
-    def material(self, material: Material) -> int:
-        """Add a material; returns its row."""
-        self.materials.append(material)
-        return len(self.materials) - 1
+def _plain(color: Rgb) -> Paint:
+    return Paint("plain", color, color)
 
-    def limb(
-        self,
-        start: Array,
-        end: Array,
-        radii: tuple[float, float],
-        material: int,
-        *,
-        flat: tuple[float, float] = (1.0, 1.0),
-        clip: tuple[float, float] = (-NO_LIMIT, NO_LIMIT),
-        front: Array = FORWARD,
-    ) -> None:
-        """A round cone; `flat` stretches it sideways and forward, `clip` keeps a piece (meters)."""
-        along = end - start
-        length = math.sqrt(float(along @ along))
-        axes = frame(along, front)
-        scale = (*flat, 1.0)
-        self.parts.append(_Part(axes, start, scale, (length, *radii), clip, material))
 
-    def blob(
-        self,
-        center: Array,
-        radii: tuple[float, float, float],
-        material: int,
-        *,
-        clip: tuple[float, float] = (-NO_LIMIT, NO_LIMIT),
-        axes: Array | None = None,
-    ) -> None:
-        """An ellipsoid; `clip` is in units of its radius along."""
-        axes = np.eye(3) if axes is None else axes
-        self.parts.append(_Part(axes, center, radii, (0.0, 1.0, 1.0), clip, material))
+def _cloth(garment: Garment) -> Paint:
+    return Paint(garment.pattern, COLORS[garment.color], COLORS[garment.second])
 
-    def place(self, position: Array, heading: float) -> Body:
-        """The body in the world: at `position` (3,), walking towards `heading` radians."""
-        cos, sin = math.cos(heading), math.sin(heading)
-        turn = np.array([[sin, cos, 0.0], [-cos, sin, 0.0], [0.0, 0.0, 1.0]])
-        colors = np.array([(m.first, m.second) for m in self.materials]) / 255.0
-        return Body(
-            axes=np.stack([part.axes for part in self.parts]) @ turn.T,
-            origin=np.stack([part.origin for part in self.parts]) @ turn.T + position,
-            scale=np.array([part.scale for part in self.parts]),
-            cone=np.array([part.cone for part in self.parts]),
-            clip=np.array([part.clip for part in self.parts]),
-            material=np.array([part.material for part in self.parts], dtype=np.int64),
-            paint=np.array([PAINTS.index(m.paint) for m in self.materials], dtype=np.int64),
-            colors=np.asarray(colors**2.2),
-            period=np.array([m.period for m in self.materials]),
-        )
+
+def _sleeve(top: Garment) -> Paint:
+    """Sleeves show the color of the upper part, without an open front."""
+    paint = _cloth(top)
+    if top.pattern in ("open", "two-tone"):
+        return _plain(paint.second if top.pattern == "two-tone" else paint.first)
+    return paint
+
+
+def _leg(person: Person, outfit: Outfit, side: int, phase: float) -> Iterator[Part]:
+    girth, stride = GIRTH[person.build], phase + (side < 0) * math.pi
+    half = (0.052 if person.woman else 0.048) * math.sqrt(girth)
+    swing = 0.03 + 0.42 * math.sin(stride)
+    # The knee bends while the leg swings forward.
+    bend = 0.08 + 0.85 * max(0.0, math.cos(stride)) ** 2
+    hip = _at(side * half, side * half * 0.1 * math.sin(phase), -0.008)
+    knee = _hang(hip, 0.245, swing)
+    ankle = _hang(knee, 0.240, swing - bend)
+    heel, toe = (
+        ankle - _at(0, 0.012, 0),
+        _hang(ankle, 0.1, 0.6 * (swing - bend) - 0.1 + math.pi / 2),
+    )
+    bottom, skin, bare = _cloth(outfit.bottom), _plain(SKIN[person.skin]), 0.83
+    if outfit.bottom.kind == "trousers":
+        skin, bare = bottom, 1.0
+    yield Part(hip, knee, (0.054 * girth * bare, 0.037 * girth * bare), skin)
+    yield Part(knee, ankle, (0.037 * girth * bare, 0.029 * bare), skin)
+    yield Part(heel, toe, (0.021, 0.018), _cloth(outfit.shoes))
+    if outfit.top.kind == "coat" or outfit.bottom.kind != "trousers":
+        cloth = _cloth(outfit.top) if outfit.top.kind == "coat" else bottom
+        yield Part(hip, hip + 0.7 * (knee - hip), (0.056 * girth, 0.050 * girth), cloth)
+
+
+def _joints_of_arm(person: Person, side: int, phase: float) -> tuple[Array, Array, Array]:
+    """Shoulder, elbow and hand."""
+    half = (0.103 if person.woman else 0.117) * math.sqrt(GIRTH[person.build])
+    forward = math.sin(phase + (side > 0) * math.pi)
+    shoulder = _CHEST + _at(side * half, -side * half * 0.1 * math.sin(phase), 0.040)
+    elbow = _hang(shoulder, 0.172, 0.04 + 0.42 * forward, side * 0.14)
+    hand = _hang(elbow, 0.18, 0.34 + 0.42 * forward + 0.2 * max(0.0, forward))
+    return shoulder, elbow, hand
+
+
+def _arm(person: Person, outfit: Outfit, side: int, phase: float) -> Iterator[Part]:
+    girth, cloth, skin = GIRTH[person.build], _sleeve(outfit.top), _plain(SKIN[person.skin])
+    shoulder, elbow, hand = _joints_of_arm(person, side, phase)
+    loose = 0.007 if outfit.top.kind in ("jacket", "coat") else 0.004
+    upper, lower = (0.028 * girth + loose, 0.023 * girth + loose), 0.022
+    yield Part(_CHEST + _at(0, 0, 0.04), shoulder, (0.046, 0.034 * girth), cloth)
+    if outfit.top.kind == "t-shirt":
+        yield Part(shoulder, shoulder + 0.6 * (elbow - shoulder), upper, cloth)
+        cloth, upper, lower = skin, (0.027 * girth, 0.023 * girth), 0.018
+    yield Part(shoulder, elbow, upper, cloth)
+    yield Part(elbow, elbow + 0.8 * (hand - elbow), (upper[1], lower), cloth)
+    yield Part(elbow + 0.85 * (hand - elbow), hand, (0.017, 0.021), skin)
+
+
+def _trunk(person: Person, outfit: Outfit) -> Iterator[Part]:
+    girth, coat, tucked = GIRTH[person.build], outfit.top.kind == "coat", outfit.top.kind == "shirt"
+    top, bottom, neck = _cloth(outfit.top), _cloth(outfit.bottom), _at(0, 0.012, 0.30)
+    hip = (0.094 if person.woman else 0.087) * girth
+    # A shirt is tucked in; anything else hangs over the hips.
+    waist = (0.076 if person.woman else 0.084) * girth if tucked else hip
+    bust = (0.086 if person.woman else 0.097) * girth
+    yield Part(_at(0, 0, 0), _at(0, 0, 0.02), (hip, hip), bottom, flat=0.74)
+    yield Part(_at(0, 0, 0.05 if tucked else 0.03), _CHEST, (waist, bust), top, flat=0.72)
+    yield Part(_CHEST + _at(0, 0, 0.04), neck, (0.060, 0.036), _sleeve(outfit.top))
+    yield Part(neck, neck + _at(0, 0.012, 0.08), (0.030, 0.030), _plain(SKIN[person.skin]))
+    if person.woman:
+        for side in _SIDES:
+            breast = _at(side * 0.038 * girth, 0.050 * girth, 0.223)
+            yield Part(breast, breast + _at(0, 0, 0.01), (0.038, 0.034), _sleeve(outfit.top))
+    if person.build == "heavy":
+        yield Part(_at(0, 0.022, 0.07), _at(0, 0.022, 0.12), (0.095, 0.095), top)
+    if coat or outfit.bottom.kind == "skirt":
+        hem, radii = -0.24 if coat else -0.20, (0.084 * girth, 0.128 * girth**0.7)
+        cloth = top if coat else bottom
+        yield Part(_at(0, 0, 0.06), _at(0, 0, hem), radii, cloth, flat=0.95, floor=hem)
+
+
+def _head(person: Person, outfit: Outfit) -> Iterator[Part]:
+    skin, hair, bald = SKIN[person.skin], HAIR[person.hair], person.hairstyle == "bald"
+    middle = _at(0, 0.024, 0.402)
+    chin, crown = middle - _at(0, 0, 0.024), middle + _at(0, 0, 0.018)
+    yield Part(chin, crown, (0.042, 0.048), Paint("head", skin, skin if bald else hair), flat=1.2)
+    nose = middle + _at(0, 0.054, -0.010)
+    yield Part(nose, nose - _at(0, 0.004, -0.01), (0.010, 0.007), _plain(skin))
+    tufts = {
+        "beard": (_at(0, 0.014, -0.028), _at(0, 0.018, -0.024), (0.038, 0.039)),
+        "short": (_at(0, -0.014, 0), _at(0, -0.010, 0.018), (0.049, 0.051)),
+        "bob": (_at(0, -0.020, -0.034), _at(0, -0.014, 0.018), (0.058, 0.052)),
+        "long": (_at(0, -0.040, 0), _at(0, -0.070, -0.17), (0.046, 0.034)),
+        "bun": (_at(0, -0.060, 0.045), _at(0, -0.060, 0.055), (0.026, 0.026)),
+    }
+    styles = {"bald": (), "short": ("short",), "bob": ("short", "bob")}.get(
+        person.hairstyle, ("short", "bob", person.hairstyle)
+    )
+    for name in (*styles, *["beard"] * person.beard):
+        start, end, radii = tufts[name]
+        yield Part(middle + start, middle + end, radii, _plain(hair))
+    if outfit.cap is not None:
+        brow, cap = float(middle[2]) + 0.012, _cloth(outfit.cap)
+        yield Part(middle, crown, (0.055, 0.053), cap, flat=1.2, floor=brow)
+        brim = middle + _at(0, 0.05, -0.020)
+        yield Part(brim, brim + _at(0, 0.036, 0), (0.044, 0.042), cap, floor=brow)
+
+
+def _bag(person: Person, bag: Garment, phase: float) -> Iterator[Part]:
+    cloth, depth, strap = _cloth(bag), 0.068 * GIRTH[person.build], (0.012, 0.011)
+    if bag.kind == "backpack":
+        low = _CHEST - _at(0, depth + 0.053, 0.1)
+        yield Part(low, low + _at(0, 0.005, 0.1), (0.080, 0.070), cloth, flat=0.75)
+        for side in _SIDES:
+            shoulder, front = _at(side * 0.07, 0, 0.317), _at(side * 0.062, depth, 0.225)
+            yield Part(shoulder, front, strap, cloth)
+            yield Part(front, _at(side * 0.085, 0.03, 0.125), strap, cloth)
+        return
+    if bag.kind == "handbag":
+        middle = _joints_of_arm(person, 1, phase)[2] - _at(0, 0, 0.075)
+    else:
+        middle = _at(depth + 0.047, -0.02, 0)
+        for y in (depth + 0.014, -depth - 0.010):
+            yield Part(_at(-0.07, 0, 0.315), _at(0, y, 0.165), strap, cloth)
+            yield Part(_at(0, y, 0.165), middle + _at(0, 0, 0.03), strap, cloth)
+    yield Part(middle - _at(0, 0.035, 0), middle + _at(0, 0.035, 0), (0.050, 0.050), cloth)

@@ -1,4 +1,4 @@
-"""Where pictures are taken from: pinhole cameras on the ground and at the 18 capture points."""
+"""Where pictures are taken from: a pinhole on the ground or at one of the 18 capture points."""
 
 import math
 from dataclasses import dataclass
@@ -41,40 +41,24 @@ GROUND_FOCAL = 640.0
 class Camera:
     """A pinhole without distortion. Image axes: u to the right, v down, principal point 0, 0."""
 
-    position: Array  # (3,) meters, world (z up, ground at z = 0)
+    eye: Array  # (3,) world (z up, ground at z = 0)
     rotation: Array  # (3, 3) rows: right, down, forward in world axes
     focal: float  # pixels
 
-    def project(self, points: Array) -> Array:
-        """World points (n, 3) to pixel coordinates (n, 2). Points must lie before the camera."""
-        local = (points - self.position) @ self.rotation.T
-        pixels: Array = self.focal * local[:, :2] / local[:, 2:]
-        return pixels
+    def rays(self, left: float, top: float, width: int, height: int) -> Array:
+        """Directions (height, width, 3) through pixel centers, 1 along the optical axis."""
+        u = (left + np.arange(width) + 0.5) / self.focal
+        v = (top + np.arange(height) + 0.5) / self.focal
+        right, down, forward = self.rotation
+        directions: Array = u[:, None] * right + v[:, None, None] * down + forward
+        return directions
 
 
-def look_at(position: Array, target: Array, *, focal: float, up: Array) -> Camera:
-    """A camera at `position` with `target` in its center and `up` upwards in the image.
-
-    `up` must not be parallel to the line of sight: looking straight down, it is the heading.
-    """
-    forward = target - position
-    forward = forward / np.linalg.norm(forward)
+def look_at(eye: Array, aim: Array, *, azimuth: float, focal: float) -> Camera:
+    """A camera at `eye` that has `aim` in its center; `azimuth` is up where it looks down."""
+    forward = (aim - eye) / np.linalg.norm(aim - eye)
+    steep = math.hypot(forward[0], forward[1]) < 0.1
+    up = np.array([math.cos(azimuth), math.sin(azimuth), 0.0] if steep else [0.0, 0.0, 1.0])
     right = np.cross(forward, up)
     right = right / np.linalg.norm(right)
-    return Camera(position, np.stack([right, np.cross(forward, right), forward]), focal)
-
-
-def drone(point: CapturePoint, *, azimuth: float, aim: Array) -> Camera:
-    """The drone at a capture point from the origin, at `azimuth` radians, looking at `aim` (3,)."""
-    ahead = np.array([math.cos(azimuth), math.sin(azimuth), 0.0])
-    position = -point.distance * ahead + np.array([0.0, 0.0, point.height])
-    # Seen from straight above, "up" in the picture is where the drone heads.
-    up = ahead if point.distance == 0 else np.array([0.0, 0.0, 1.0])
-    return look_at(position, aim, focal=DRONE_FOCAL, up=up)
-
-
-def ground(*, distance: float, azimuth: float, height: float, aim: Array) -> Camera:
-    """A hand-held camera `height` meters above the ground, `distance` meters from the origin."""
-    ahead = np.array([math.cos(azimuth), math.sin(azimuth), 0.0])
-    position = -distance * ahead + np.array([0.0, 0.0, height])
-    return look_at(position, aim, focal=GROUND_FOCAL, up=np.array([0.0, 0.0, 1.0]))
+    return Camera(eye, np.stack([right, np.cross(forward, right), forward]), focal)

@@ -1,30 +1,60 @@
 """Rendered people with captions of what they look like: what the tiny CLIPs learn from."""
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
+from reid.processes import worker_pool
 from reid.synthetic.camera import CAPTURE_POINTS, CapturePoint
-from reid.synthetic.people import Person, caption, draw_person
+from reid.synthetic.people import Garment, Outfit, Person, draw_person
 from reid.synthetic.scene import draw_take, film
 
 _CAPTIONED = 4
 """Stream of random numbers: no person of the benchmark is drawn from it."""
 
-_CHUNK = 250
 _GROUND_SHARE = 0.3
 
 
 class Captioned(NamedTuple):
-    """n crops, resized to squares, and what is said of them."""
+    """n crops, resized to squares, and their captions."""
 
     crops: NDArray[np.uint8]  # (n, size, size, 3)
     captions: list[str]
+
+
+def render_captioned(count: int, size: int, *, seed: int, workers: int) -> Captioned:
+    """`count` people, one crop each, from the ground or a random capture point.
+
+    The first n of a longer run are those of a run of n, for any number of workers.
+    """
+    job = partial(_captioned_crop, size=size, seed=seed)
+    if workers == 1:
+        pairs = list(map(job, range(count)))
+    else:
+        with worker_pool(workers) as pool:
+            pairs = list(pool.map(job, range(count), chunksize=50))
+    return Captioned(np.stack([crop for crop, _ in pairs]), [caption for _, caption in pairs])
+
+
+def draw_captioned(number: int, seed: int) -> tuple[Person, Generator]:
+    """The person of a caption, and the generator of everything else about it."""
+    rng = np.random.default_rng((seed, _CAPTIONED, number))
+    return draw_person(rng, changed_share=0.0), rng
+
+
+def _captioned_crop(number: int, *, size: int, seed: int) -> tuple[NDArray[np.uint8], str]:
+    person, rng = draw_captioned(number, seed)
+    session = int(rng.integers(2))
+    point = None
+    if rng.random() >= _GROUND_SHARE:
+        point = CAPTURE_POINTS[int(rng.integers(len(CAPTURE_POINTS)))]
+    pixels = next(film(person, session, draw_take(rng, session=session, point=point), 1, rng))
+    square = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(square), caption(person, session, view_words(point), rng)
 
 
 def view_words(point: CapturePoint | None) -> str:
@@ -35,43 +65,54 @@ def view_words(point: CapturePoint | None) -> str:
     return f"{where}, far away" if point.slant > 45 else where
 
 
-def render_captioned(count: int, size: int, *, seed: int, workers: int) -> Captioned:
-    """`count` people, one crop each, from the ground and from every capture point in turn.
+def caption(person: Person, session: int, view: str, rng: Generator) -> str:
+    """A sentence on a person in a session (0 or 1) seen in `view`, such as "from above".
 
-    The first n of a longer run are those of a run of n, for any number of workers.
+    The order and the choice of details vary, as captions of photographs do; the upper and the
+    lower garment are always named.
     """
-    starts = range(0, count, _CHUNK)
-    job = partial(_chunk, count=count, size=size, seed=seed)
-    if workers == 1:
-        chunks = [job(start) for start in starts]
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            chunks = list(pool.map(job, starts))
-    return Captioned(
-        np.concatenate([chunk.crops for chunk in chunks]),
-        [words for chunk in chunks for words in chunk.captions],
-    )
+    outfit = person.outfits[session]
+    clothes = [_article(_garment(outfit.top))]
+    bottom = _garment(outfit.bottom)
+    clothes.append(_article(bottom) if outfit.bottom.kind == "skirt" else bottom)
+    if rng.random() < 0.7:
+        clothes.append(_garment(outfit.shoes))
+    dressed, carrying = f"in {', '.join(clothes)}", _extras(person, outfit, rng)
+    parts = [dressed, carrying] if rng.random() < 0.7 else [carrying, dressed]
+    return f"a photo of {_who(person)} {', '.join(filter(None, parts))}, seen {view}"
 
 
-def _chunk(start: int, *, count: int, size: int, seed: int) -> Captioned:
-    numbers = range(start, min(start + _CHUNK, count))
-    pairs = [_one(number, size, seed) for number in numbers]
-    return Captioned(np.stack([crop for crop, _ in pairs]), [words for _, words in pairs])
+def _who(person: Person) -> str:
+    words = ["woman" if person.woman else "man"]
+    if person.build != "average":
+        words.insert(0, person.build)
+    if person.stature > (1.72 if person.woman else 1.83):
+        words.insert(0, "tall")
+    elif person.stature < 1.58:
+        words.insert(0, "short")
+    return _article(" ".join(words))
 
 
-def draw_captioned(number: int, seed: int) -> tuple[Person, np.random.Generator]:
-    """The person of a caption, and the generator of everything else about it."""
-    rng = np.random.default_rng((seed, _CAPTIONED, number))
-    return draw_person(rng, changed_share=0.0), rng
+def _extras(person: Person, outfit: Outfit, rng: Generator) -> str:
+    extras = []
+    if outfit.cap is not None:
+        extras.append(_article(_garment(outfit.cap)))
+    elif rng.random() < 0.7:
+        styles = {"bald": "no hair", "bun": f"{person.hair} hair in a bun"}
+        extras.append(styles.get(person.hairstyle, f"{person.hairstyle} {person.hair} hair"))
+    if outfit.bag is not None:
+        extras.append(_article(_garment(outfit.bag)))
+    return f"with {' and '.join(extras)}" if extras else ""
 
 
-def _one(number: int, size: int, seed: int) -> tuple[NDArray[np.uint8], str]:
-    person, rng = draw_captioned(number, seed)
-    session = int(rng.integers(2))
-    point = None
-    if rng.random() >= _GROUND_SHARE:
-        point = CAPTURE_POINTS[int(rng.integers(len(CAPTURE_POINTS)))]
-    take = draw_take(rng, session=session, point=point)
-    pixels = next(film(person, session, take, 1, rng))
-    square = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(square), caption(person, session, view_words(point), rng)
+def _garment(garment: Garment) -> str:
+    """Such as "red and white striped t-shirt"."""
+    if garment.pattern == "plain":
+        return f"{garment.color} {garment.kind}"
+    if garment.pattern == "open":
+        return f"{garment.color} {garment.kind} over {garment.second}"
+    return f"{garment.color} and {garment.second} {garment.pattern} {garment.kind}"
+
+
+def _article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

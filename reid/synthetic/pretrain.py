@@ -1,8 +1,8 @@
 """Two tiny CLIPs, trained from nothing on captioned crops, in the layout of OpenAI's weights.
 
-They stand for ViT-B/16 and ViT-L/14 in the demo, so that it loads real files of real geometry:
-both towers, the true vocabulary, QuickGELU, a square position table. Their people are not those
-of the benchmark.
+They stand for ViT-B/16 and ViT-L/14 in the demo, so that it loads real files of real geometry: both
+towers, the true vocabulary, QuickGELU, a square position table. None of their people is in the
+benchmark.
 """
 
 import math
@@ -20,20 +20,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from reid.config import Demo
+from reid.data.normalize import normalize
 from reid.errors import UserError
 from reid.files import replacing
 from reid.synthetic.captions import Captioned, render_captioned
 from reid.synthetic.marks import WEIGHTS_MARK, demand_tiny_clip
 
-VOCABULARY = 49408
 CONTEXT = 77
-# What the network of this project feeds its backbone with (MODEL: ImageNet's, not CLIP's).
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+"""Rows of OpenAI's table of text positions."""
 
 _BATCH = 64
 _LEARNING_RATE = 1e-3
-_WEIGHT_DECAY = 0.05
 _WARMUP = 20
 _MAX_LOGIT_SCALE = math.log(100.0)
 
@@ -48,39 +45,33 @@ class Shape:
     layers: int
     embed: int
     text_width: int
-    text_layers: int
+
+    def build(self, context: int) -> CLIP:
+        """An untrained CLIP with `context` text tokens; its parameters have OpenAI's names."""
+        return CLIP(
+            embed_dim=self.embed,
+            vision_cfg={
+                "image_size": self.image,
+                "patch_size": self.patch,
+                "width": self.width,
+                "layers": self.layers,
+                "head_width": 64,
+            },
+            text_cfg={
+                "context_length": context,
+                "vocab_size": 49408,
+                "width": self.text_width,
+                "heads": self.text_width // 64,
+                "layers": 2,
+            },
+            quick_gelu=True,
+        )
 
 
 SHAPES: Mapping[str, Shape] = {
-    "vit_b16": Shape(
-        image=64, patch=16, width=128, layers=4, embed=64, text_width=64, text_layers=2
-    ),
-    "vit_l14": Shape(
-        image=56, patch=14, width=192, layers=5, embed=128, text_width=128, text_layers=2
-    ),
+    "vit_b16": Shape(image=64, patch=16, width=128, layers=4, embed=64, text_width=64),
+    "vit_l14": Shape(image=56, patch=14, width=192, layers=5, embed=128, text_width=128),
 }
-
-
-def build(shape: Shape) -> CLIP:
-    """An untrained CLIP of open_clip, whose parameters have OpenAI's names."""
-    return CLIP(
-        embed_dim=shape.embed,
-        vision_cfg={
-            "image_size": shape.image,
-            "patch_size": shape.patch,
-            "width": shape.width,
-            "layers": shape.layers,
-            "head_width": 64,
-        },
-        text_cfg={
-            "context_length": CONTEXT,
-            "vocab_size": VOCABULARY,
-            "width": shape.text_width,
-            "heads": shape.text_width // 64,
-            "layers": shape.text_layers,
-        },
-        quick_gelu=True,
-    )
 
 
 def pretrain(demo: Demo, backbone: str, out: Path) -> None:
@@ -91,91 +82,54 @@ def pretrain(demo: Demo, backbone: str, out: Path) -> None:
     if backbone not in SHAPES:
         raise UserError(f"no tiny CLIP stands for backbone {backbone!r}: use {' or '.join(SHAPES)}")
     demand_tiny_clip(out)
-    shape = SHAPES[backbone]
-    workers = len(os.sched_getaffinity(0))
     started = time.monotonic()
-    data = render_captioned(demo.captions, shape.image, seed=demo.seed, workers=workers)
+    workers, size = len(os.sched_getaffinity(0)), SHAPES[backbone].image
+    data = render_captioned(demo.captions, size, seed=demo.seed, workers=workers)
     print(f"{backbone}: {demo.captions} captioned crops in {time.monotonic() - started:.0f} s")
-    model, _ = train(shape, data, epochs=demo.clip_epochs, seed=demo.seed, name=backbone)
+    model, losses = train(SHAPES[backbone], data, epochs=demo.clip_epochs, seed=demo.seed)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    positions = torch.zeros(CONTEXT, SHAPES[backbone].text_width)
+    positions[: model.context_length] = tensors["positional_embedding"]
     demand_tiny_clip(out)  # rendering and training take a while: look once more
     with replacing(out) as temporary:
-        save_file(tensors, temporary, metadata=WEIGHTS_MARK)
-    print(f"{backbone}: {out}", flush=True)
+        save_file({**tensors, "positional_embedding": positions}, temporary, metadata=WEIGHTS_MARK)
+    spent = time.monotonic() - started
+    print(f"{backbone}: {out}, final loss {losses[-1]:.2f}, {spent:.0f} s", flush=True)
 
 
-def train(
-    shape: Shape, data: Captioned, *, epochs: int, seed: int, name: str
-) -> tuple[CLIP, list[float]]:
+def train(shape: Shape, data: Captioned, *, epochs: int, seed: int) -> tuple[CLIP, list[float]]:
     """Contrastive training (CLIP's symmetric cross-entropy). Returns the model and all losses."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(shape)
-    draws = torch.Generator().manual_seed(seed)
     tokens = open_clip.tokenize(data.captions)
     tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]  # nothing follows the end of text
     crops = torch.from_numpy(data.crops).permute(0, 3, 1, 2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = shape.build(context=tokens.shape[1])
+    draws = torch.Generator().manual_seed(seed)
     batch = min(_BATCH, len(crops))
-    per_epoch = len(crops) // batch
-    steps = epochs * per_epoch
+    steps = epochs * (len(crops) // batch)
     optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=_LEARNING_RATE,
-        betas=(0.9, 0.98),
-        weight_decay=_WEIGHT_DECAY,
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / _WARMUP, 0.5 + 0.5 * math.cos(math.pi * step / steps)),
+        model.parameters(), betas=(0.9, 0.98), weight_decay=0.05, fused=True
     )
     losses: list[float] = []
-    right = 0
-    started = time.monotonic()
-    for epoch in range(epochs):
-        order = torch.randperm(len(crops), generator=draws)[: per_epoch * batch]
-        for rows in torch.split(order, batch):
+    for _ in range(epochs):
+        order = torch.randperm(len(crops), generator=draws)
+        for rows in torch.split(order[: len(order) // batch * batch], batch):
+            share = 0.5 + 0.5 * math.cos(math.pi * len(losses) / steps)
+            optimizer.param_groups[0]["lr"] = _LEARNING_RATE * min(
+                (len(losses) + 1) / _WARMUP, share
+            )
             pictures = zoom(normalize(crops[rows]), draws)
-            logits = similarities(model, pictures, tokens[rows])
-            pairs = torch.arange(len(rows))
+            image, text, scale = model(pictures, tokens[rows])
+            logits, pairs = scale * image @ text.T, torch.arange(batch)
             loss = functional.cross_entropy(logits, pairs)
             loss = 0.5 * (loss + functional.cross_entropy(logits.T, pairs))
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            schedule.step()
-            with torch.no_grad():
-                model.logit_scale.clamp_(max=_MAX_LOGIT_SCALE)
+            model.logit_scale.data.clamp_(max=_MAX_LOGIT_SCALE)
             losses.append(loss.item())
-            right += int((logits.argmax(dim=1) == pairs).sum())
-        seen = per_epoch * batch
-        spent = time.monotonic() - started
-        left = spent / (epoch + 1) * (epochs - epoch - 1)
-        print(
-            f"{name}: epoch {epoch + 1}/{epochs}, loss {sum(losses[-per_epoch:]) / per_epoch:.2f}, "
-            f"caption found {100 * right / seen:.0f} % of {batch}, "
-            f"{seen * (epoch + 1) / spent:.0f} crops/s, {left:.0f} s left",
-            flush=True,
-        )
-        right = 0
     return model.eval(), losses
-
-
-def similarities(model: CLIP, pictures: Tensor, tokens: Tensor) -> Tensor:
-    """Scaled cosines (B, B) of pictures (B, 3, H, W) and captions (B, L <= 77)."""
-    length = tokens.shape[1]
-    text = model.token_embedding(tokens) + model.positional_embedding[:length]
-    text = model.transformer(text, attn_mask=model.attn_mask[:length, :length])
-    ends = model.ln_final(text)[torch.arange(len(tokens)), tokens.argmax(dim=1)]
-    said = functional.normalize(ends @ model.text_projection, dim=-1)
-    seen = functional.normalize(model.visual(pictures), dim=-1)
-    return torch.as_tensor(model.logit_scale.exp() * seen @ said.T)
-
-
-def normalize(crops: Tensor) -> Tensor:
-    """uint8 (B, 3, H, W) to float32 of ImageNet's mean and deviation."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return (crops.float() / 255.0 - mean) / std
 
 
 def zoom(pictures: Tensor, draws: torch.Generator) -> Tensor:
@@ -185,10 +139,7 @@ def zoom(pictures: Tensor, draws: torch.Generator) -> Tensor:
     count = len(pictures)
     share = 1.0 - torch.rand(count, 2, generator=draws) * torch.tensor([0.28, 0.4])
     shift = (2.0 * torch.rand(count, 2, generator=draws) - 1.0) * (1.0 - share)
-    mirrored = torch.rand(count, generator=draws) < 0.5
-    affine = torch.zeros(count, 2, 3)
-    affine[:, 0, 0] = torch.where(mirrored, -share[:, 0], share[:, 0])
-    affine[:, 1, 1] = share[:, 1]
-    affine[:, :, 2] = shift
+    share[:, 0] *= 2.0 * torch.randint(2, (count,), generator=draws) - 1.0
+    affine = torch.cat([torch.diag_embed(share), shift[..., None]], dim=2)
     grid = functional.affine_grid(affine, list(pictures.shape), align_corners=False)
     return functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)

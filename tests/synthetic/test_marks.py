@@ -1,6 +1,5 @@
 """`reid demo-data` and `reid demo-weights` replace only what they wrote."""
 
-import json
 import os
 import shutil
 import tempfile
@@ -60,49 +59,24 @@ def test_a_foreign_or_changed_file_is_refused_and_nothing_changes(
         assert [path.name for path in Path(folder).iterdir()] == ["data"]
 
 
-def swap_for_photograph(root: Path) -> None:
-    next(root.rglob("*.jpg")).write_bytes(b"a photograph under our name")
+HARM: dict[str, Callable[[Path, Path], object]] = {
+    "changed crop": lambda _, crop: crop.write_bytes(b"a photograph under our name"),
+    "lost crop": lambda _, crop: crop.unlink(),
+    "lost tracklet": lambda _, crop: shutil.rmtree(crop.parent),
+    "no mark": lambda root, _: (root / MANIFEST).unlink(),
+    "damaged mark": lambda root, _: (root / MANIFEST).write_text("{"),
+    "short mark": lambda root, _: (root / MANIFEST).write_text('{"settings": {}}'),
+    "real dataset": lambda root, _: shutil.copytree(root / "train" / "0001", root / "train" / "9"),
+}
 
 
-def lose_a_crop(root: Path) -> None:
-    next(root.rglob("*.jpg")).unlink()
-
-
-def lose_a_tracklet(root: Path) -> None:
-    shutil.rmtree(next(root.rglob("*.jpg")).parent)
-
-
-def lose_the_mark(root: Path) -> None:
-    (root / MANIFEST).unlink()
-
-
-def damage_the_mark(root: Path) -> None:
-    (root / MANIFEST).write_text("{")
-
-
-def shorten_the_mark(root: Path) -> None:
-    (root / MANIFEST).write_text(json.dumps({"settings": {}}))
-
-
-def put_a_real_dataset_in_its_place(root: Path) -> None:
-    for folder in root.iterdir():
-        if folder.is_dir():
-            shutil.rmtree(folder)
-    (root / "train" / "0001" / "0001_0001").mkdir(parents=True)
-    (root / "train" / "0001" / "0001_0001" / "mine.jpg").write_bytes(b"real")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [swap_for_photograph, lose_a_crop, lose_a_tracklet, lose_the_mark, damage_the_mark,
-     shorten_the_mark, put_a_real_dataset_in_its_place],
-)  # fmt: skip
+@pytest.mark.parametrize("harm", HARM)
 @pytest.mark.parametrize("demo", [DEMO, OTHER])
 def test_a_render_that_was_changed_is_left_as_it_is(
-    rendered: Path, tmp_path: Path, change: Callable[[Path], None], demo: Demo
+    rendered: Path, tmp_path: Path, harm: str, demo: Demo
 ) -> None:
     root = shutil.copytree(rendered, tmp_path / "data")
-    change(root)
+    HARM[harm](root, min(root.rglob("*.jpg")))
     before = contents(root)
     with pytest.raises(UserError, match=str(root)):
         benchmark.render(demo, root, workers=1)
