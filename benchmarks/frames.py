@@ -22,8 +22,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
-from reid.data.layout import CAPTURE_POINTS, PROTOCOL_FOLDERS
+from reid.data.detreidx import PROTOCOL_FOLDERS
 from reid.data.normalize import MEAN, STD
+from reid.data.tracklet import CAPTURE_POINTS
 
 HEIGHT, WIDTH = 256, 128
 BANDS = ((12, 32), (32, 64), (64, 128), (128, 257), (12, 257))

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from reid.data.names import FrameNames, Run
 
 from benchmarks.frames import SPLITS, grow, options, race, spent
 from reid.data import index, quality
-from reid.data.layout import CAPTURE_POINTS, PROTOCOL_FOLDERS, Tracklet
-from reid.data.names import FrameNames, Run
+from reid.data.detreidx import PROTOCOL_FOLDERS
 from reid.data.stored import write_split
+from reid.data.tracklet import CAPTURE_POINTS, Tracklet
 
 
 def glob_loader(root: Path) -> list[list[str]]:

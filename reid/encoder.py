@@ -9,7 +9,6 @@ print(query.folders[0], "is most like", ranking.index[0])
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,11 @@ from numpy.typing import NDArray
 
 from reid.config import Clip, ReRanking, Training
 from reid.data.dataset import TrackletDataset
-from reid.data.layout import GrammarError, Scene, Tracklet, parse_scene
+from reid.data.detreidx import UnknownName, parse_name
+from reid.data.frames import folders_with_frames, list_frames
 from reid.data.loading import loader, naming_dead_processes
-from reid.data.names import FrameNames, group
 from reid.data.sampler import sequential_batches
+from reid.data.tracklet import FrameNames, Scene, Tracklet
 from reid.errors import UserError
 from reid.features.extract import embed, restore
 from reid.features.features import Floats
@@ -175,29 +175,19 @@ class TrackletEncoder:
 def _folders_below(root: Path) -> list[Path]:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder: expected one with tracklet folders")
-    found = [
-        Path(folder)
-        for folder, _, names in os.walk(root)
-        if any(name.lower().endswith((".jpg", ".jpeg")) for name in names)
-    ]
-    if not found:
+    folders = list(folders_with_frames(root))
+    if not folders:
         raise UserError(f"{root} holds no folder with .jpg images")
-    return sorted(found)
+    return folders
 
 
 def _tracklet(folder: Path, camera: int | None) -> Tracklet:
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: expected the images of a tracklet")
-    names = sorted(
-        path.name for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg")
-    )
-    if not names:
+    frames = list_frames(folder)
+    if not frames:
         raise UserError(f"{folder} has no .jpg images")
-    frames: Sequence[str] = tuple(names)
-    if camera is None:
-        scene, frames = _scene_of(folder, names)
-    else:
-        scene = Scene(None, camera)
+    scene = _scene_of(folder, frames) if camera is None else Scene(None, camera)
     measures = (scene.altitude, scene.distance, scene.angle)
     altitude, distance, angle = (math.nan if value is None else value for value in measures)
     return Tracklet(
@@ -211,25 +201,24 @@ def _tracklet(folder: Path, camera: int | None) -> Tracklet:
         altitude=altitude,
         distance=distance,
         angle=angle,
-        frames=frames,
+        frames=FrameNames.of(frames),
     )
 
 
-def _scene_of(folder: Path, names: list[str]) -> tuple[Scene, FrameNames]:
+def _scene_of(folder: Path, names: Sequence[str]) -> Scene:
     """What the DetReIDX names of a tracklet say. Raises UserError when they say nothing, or two."""
-    runs = group(names)
     problem = ""
     scenes = set()
-    for run in runs:
-        person = run.head.split("_")[0]
+    for name in names:
         try:
-            scenes.add(parse_scene(run, int(person) if person.isdigit() else -1))
-        except GrammarError as error:
-            problem = f"{next(iter(FrameNames([run])))}: {error}"
+            scenes.add(parse_name(name))
+        except UnknownName as error:
+            problem = f"{name}: {error}"
+            break
     if len(scenes) > 1:
-        problem = "its names tell of different cameras or conditions"
+        problem = "its names tell of different people, cameras or conditions"
     if problem:
         raise UserError(
             f"{folder}: {problem}; say what took it with camera=0 (ground), 1 or 2 (aerial)"
         )
-    return scenes.pop(), FrameNames(runs)
+    return scenes.pop()[1]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from reid.config import Validation
-from reid.data.layout import Tracklet
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 
 VALIDATION: Final = "validation"

@@ -112,15 +112,12 @@ def demo_weights(settings: Config, arguments: argparse.Namespace) -> None:
     pretrain.pretrain(_demo(settings), arguments.backbone, backbone.file)
 
 
-@verb(
-    "index",
-    option("--duplicates", action="store_true", help="also read every frame to find equal ones"),
-)
-def index(settings: Config, arguments: argparse.Namespace) -> None:
+@verb("index")
+def index(settings: Config, _: argparse.Namespace) -> None:
     """List every tracklet of the dataset; write the index, rejected.csv and a summary."""
     from reid.data import index as indexing
 
-    indexing.run(settings, look_for_duplicates=arguments.duplicates)
+    indexing.run(settings)
 
 
 @verb(
@@ -130,10 +127,10 @@ def index(settings: Config, arguments: argparse.Namespace) -> None:
     example="--frames 8",
 )
 def check(settings: Config, arguments: argparse.Namespace) -> None:
-    """Decode the indexed frames once: damaged ones, odd ones, sizes by capture point."""
-    from reid.data import quality
+    """Decode the indexed frames once: damaged, odd and equal ones, sizes by capture point."""
+    from reid.data import check as checking
 
-    quality.run(settings, frames=arguments.frames, least_height=arguments.least_height)
+    checking.run(settings, frames=arguments.frames, least_height=arguments.least_height)
 
 
 @verb(

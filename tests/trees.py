@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reid.data.layout import CAPTURE_POINTS, PROTOCOL_FOLDERS
+from reid.data.detreidx import PROTOCOL_FOLDERS
+from reid.data.tracklet import CAPTURE_POINTS
 
 
 def frame_name(

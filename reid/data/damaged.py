@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from reid.data.layout import Tracklet
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 
 COLUMNS = ("path", "damage")
@@ -12,7 +12,7 @@ COLUMNS = ("path", "damage")
 
 
 def read_damaged(path: Path) -> dict[str, str]:
-    """What is wrong, by path of a frame, from a `damaged.csv`. Raises UserError."""
+    """Damage by path of a frame, from a `damaged.csv`. Raises UserError."""
     try:
         with path.open(encoding="utf-8", newline="") as opened:
             rows = list(csv.reader(opened))
@@ -31,10 +31,10 @@ def read_damaged(path: Path) -> dict[str, str]:
     return dict(rows[1:])
 
 
-def demand_undamaged(tracklets: Iterable[Tracklet], verdict: Path) -> None:
+def demand_undamaged(tracklets: Iterable[Tracklet], listed: Path) -> None:
     """Raise UserError when frames that a `damaged.csv` names are still in tracklets."""
     names: dict[str, set[str]] = {}
-    for damaged in read_damaged(verdict):
+    for damaged in read_damaged(listed):
         folder, _, name = damaged.rpartition("/")
         names.setdefault(folder, set()).add(name)
     still = [
@@ -46,6 +46,6 @@ def demand_undamaged(tracklets: Iterable[Tracklet], verdict: Path) -> None:
     ]
     if still:
         raise UserError(
-            f"{len(still)} frames that {verdict} names are in the index, the first is {still[0]}: "
+            f"{len(still)} frames that {listed} names are in the index, the first is {still[0]}: "
             f"set dataset.damaged to it and run `reid index`, or run `reid check` again"
         )

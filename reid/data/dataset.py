@@ -14,10 +14,10 @@ from reid.config import Clip, ColorJitter
 from reid.data import jitter
 from reid.data.decode import Decoder, decode_into
 from reid.data.frames import Files, Frames
-from reid.data.layout import Tracklet
 from reid.data.packed import Packed
 from reid.data.resize import prepare
 from reid.data.sampler import Draw, sample_frames
+from reid.data.tracklet import Tracklet
 
 
 @dataclass(frozen=True)

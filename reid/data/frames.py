@@ -1,11 +1,120 @@
-"""Where the bytes of frames come from: files under the dataset root, or a pack of them."""
+"""Frames as files: the one listing of a tracklet's folder, and reading them."""
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from reid.data.layout import Tracklet
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
+
+IGNORED = "of the system, ignored"
+"""Reason for files that systems put into folders: they are no part of the dataset."""
+FOLDER = "folder inside a tracklet folder"
+
+_SYSTEM = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}
+_DIGITS = re.compile("([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in the folder of a tracklet."""
+
+    modified: int
+    """When the folder last changed: ns since the epoch, taken before it was read."""
+    frames: dict[str, int | None] = field(default_factory=dict)
+    """Usable frames in natural order, with their bytes (None: not looked at)."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """Reasons by name of what is no usable frame."""
+
+
+def list_folder(folder: Path | str, *, check_sizes: bool) -> Listing:
+    """List frames in natural order. `check_sizes` looks at each file. Raises UserError."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            listing = Listing(os.fstat(descriptor).st_mtime_ns)
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    _sort_in(entry, listing, check_sizes)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
+    sizes = listing.frames
+    ordered = {name: sizes[name] for name in natural_order(list(sizes))}
+    return Listing(listing.modified, ordered, listing.problems)
+
+
+def list_frames(folder: Path | str) -> list[str]:
+    """File names of a tracklet's frames in natural order. Raises UserError."""
+    return list(list_folder(folder, check_sizes=False).frames)
+
+
+def _sort_in(entry: "os.DirEntry[str]", listing: Listing, check_sizes: bool) -> None:
+    """Put one entry of a folder among the frames or the problems of `listing`."""
+    name, size = entry.name, None
+    try:
+        if is_ignored(name):
+            reason = IGNORED
+        elif not is_text(name):
+            reason = "file name is not UTF-8"
+        elif not is_jpeg(name):
+            reason = FOLDER if entry.is_dir() else "not a .jpg file"
+        elif not entry.is_file():
+            reason = FOLDER if entry.is_dir() else "not a file, or a broken link"
+        elif check_sizes and not (size := entry.stat().st_size):
+            reason = "zero bytes"
+        else:
+            listing.frames[name] = size
+            return
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    listing.problems[name] = reason
+
+
+def natural_order(names: Sequence[str]) -> list[str]:
+    """Names sorted as people count: numbers by value, text whatever its case."""
+    prefix = os.path.commonprefix(names)  # noqa: RUF071
+    start = len(prefix.rstrip("0123456789"))  # what all share needs no comparison
+
+    def key(name: str) -> tuple[list[str | int], str]:
+        # Text and numbers in turn, text first: no comparison is of text with a number.
+        parts = _DIGITS.split(name[start:])
+        return [int(part) if odd % 2 else part.casefold() for odd, part in enumerate(parts)], name
+
+    return sorted(names, key=key)
+
+
+def folders_with_frames(root: Path, _above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Folders at and below `root` that hold frames, in natural order; links are followed.
+
+    A link to a folder above itself is left out. Raises UserError.
+    """
+    listing = list_folder(root, check_sizes=False)
+    if listing.frames:
+        yield root
+    real = (*_above, os.path.realpath(root))
+    for name in natural_order([n for n, why in listing.problems.items() if why == FOLDER]):
+        if os.path.realpath(root / name) not in real:
+            yield from folders_with_frames(root / name, real)
+
+
+def is_jpeg(name: str) -> bool:
+    """Whether a file name is that of a JPEG."""
+    return name.lower().endswith((".jpg", ".jpeg"))
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden or one that systems put anywhere."""
+    return name.startswith(".") or name in _SYSTEM
+
+
+def is_text(name: str) -> bool:
+    """Whether a name can be written as UTF-8."""
+    return name.isprintable() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 class Frames(Protocol):
@@ -28,7 +137,7 @@ class Files:
         self.root = root
 
     def expect(self, tracklet: Tracklet, positions: Sequence[int]) -> None:
-        """Nothing: files of their own gain nothing by it."""
+        """Nothing: separate files gain nothing by it."""
 
     def read(self, tracklet: Tracklet, position: int) -> bytes:
         """Read the file. Raises UserError when it is missing or unreadable."""
@@ -42,4 +151,4 @@ class Files:
 
     def name(self, tracklet: Tracklet, position: int) -> str:
         """Path of the file."""
-        return str(self.root / tracklet.folder / tracklet.frames[position])
+        return f"{self.root}/{tracklet.folder}/{tracklet.frames[position]}"

@@ -6,23 +6,19 @@ index/summary.json                  counts and checks
 """
 
 import csv
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 
 from reid.artifacts import SPLITS, Results
 from reid.claim import remove_temporaries
 from reid.config import Config, nearest
-from reid.data import duplicates
-from reid.data.checks import check, is_placed, summarize
 from reid.data.damaged import read_damaged
-from reid.data.journal import Journal
-from reid.data.layout import CAMERAS, Subset, Tracklet
+from reid.data.detreidx import CAMERAS
 from reid.data.layouts import LAYOUTS
-from reid.data.scan import Found, Look, Plan, Rejected, Unit, scan_units
+from reid.data.scan import Look, Rejected, Source, read_folder
 from reid.data.stored import (
     check_fresh,
     count_cameras,
@@ -31,9 +27,11 @@ from reid.data.stored import (
     read_split,
     write_split,
 )
+from reid.data.summary import check_limits, is_placed, summarize
+from reid.data.tracklet import Subset, Tracklet
 from reid.errors import UserError
-from reid.files import replacing, sha256_of_json, write_json
-from reid.sources import code_hash
+from reid.files import replacing, write_json
+from reid.progress import Progress
 
 __all__ = ["Index", "build", "check_fresh", "count_cameras", "read_split", "run"]
 
@@ -49,8 +47,6 @@ class Index:
     rejected: tuple[Rejected, ...]
     cameras: tuple[str, ...] = CAMERAS
     """What camera 0, 1, ... is."""
-    duplicates: Mapping[str, int] | None = None
-    """Counts of frames of equal content (reid.data.duplicates), when they were looked for."""
 
     def write(self, folder: Path) -> None:
         """Write `<split>.parquet`, `rejected.csv` and `summary.json`, each atomically."""
@@ -69,10 +65,7 @@ class Index:
             writer = csv.writer(opened, lineterminator="\n")
             writer.writerow(field.name for field in fields(Rejected))
             writer.writerows((rejected.path, rejected.reason) for rejected in self.rejected)
-        summary = summarize(self.splits, self.rejected, self.cameras)
-        if self.duplicates is not None:
-            summary["duplicates"] = dict(self.duplicates)
-        write_json(folder / "summary.json", summary)
+        write_json(folder / "summary.json", summarize(self.splits, self.rejected, self.cameras))
 
     @classmethod
     def read(cls, folder: Path) -> "Index":
@@ -100,17 +93,15 @@ def build(
     workers: int | None = None,
     check_sizes: bool = True,
     damaged: Mapping[str, str] | None = None,
-    journal: Path | None = None,
     quiet: bool = True,
 ) -> Index:
     """Index the dataset under `root`; nothing is written there.
 
     `layout` is the convention of folders and file names (docs/DATA.md), `workers` the number of
-    threads (default: 8, once the file system makes one wait). Without `check_sizes` folders are
-    listed but files not looked at, so that empty ones stay; `damaged` holds reasons by path of
-    files to leave out (`reid check`). With `journal` a killed index goes on where it was; the file
-    is deleted when all is scanned. `quiet` prints no progress. Raises UserError when the root or
-    something that the layout demands is missing.
+    threads (default 8). Without `check_sizes` folders are listed but files not looked at, so that
+    empty ones stay; `damaged` holds reasons by path of files to leave out (`reid check`). `quiet`
+    prints no progress. Raises UserError when the root or something that the layout demands is
+    missing.
     """
     if layout not in LAYOUTS:
         raise UserError(f"dataset.layout: no layout {layout!r}{nearest(layout, list(LAYOUTS))}")
@@ -122,25 +113,32 @@ def build(
                 f"(it has {', '.join(convention.protocols)})"
             )
     demand_folder(root, "dataset.root names the folder of the dataset")
+    contents = convention.find(root, protocols, manifest)
+    folders: dict[tuple[str, str], list[Source]] = {}
+    for source in contents.sources:
+        folders.setdefault((source.split, source.folder), []).append(source)
     look = Look(root, check_sizes, damaged or {})
-    plan = convention.plan(look, protocols, manifest)
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(workers or 8))
-        at_once = workers is not None
-        scan = partial(scan_units, plan.units, pool=pool, at_once=at_once, quiet=quiet)
-        if journal is None:
-            found = scan(lambda unit: unit.scan())
-        else:
-            kept = stack.enter_context(Journal(journal, root, _key(look, layout, plan)))
-            found = scan(kept.scan)
-            kept.remove()
-    splits = _assemble(plan.units, found, protocols, convention.swapped)
+    rejected = list(contents.rejected)
+    by_split: dict[str, list[Tracklet]] = {}
+    progress, started, files = Progress("index", len(folders), "folders"), time.monotonic(), 0
+    with ThreadPoolExecutor(workers or 8) as pool:
+        results = pool.map(
+            lambda item: read_folder(item[0][1], item[1], look, complete=contents.complete),
+            folders.items(),
+        )
+        for (split, _), (tracklets, bad) in zip(folders, results, strict=True):
+            by_split.setdefault(split, []).extend(tracklets)
+            rejected += bad
+            files += sum(len(tracklet.frames) for tracklet in tracklets) + len(bad)
+            if not quiet:
+                rate = files / max(time.monotonic() - started, 1e-6)
+                progress.advance(note=f"{files:,} files, {rate:,.0f} files/s")
+    splits = _assemble(by_split, protocols, convention.swapped)
     cameras = convention.cameras
     if cameras is None:
         highest = max((t.camera for split in splits.values() for t in split), default=0)
         cameras = tuple(f"camera{number}" for number in range(highest + 1))
-    rejected = (*plan.rejected, *(one for part in found for one in part.rejected))
-    return Index(splits, rejected, cameras)
+    return Index(splits, tuple(rejected), cameras)
 
 
 def _is_part(name: str) -> bool:
@@ -148,24 +146,13 @@ def _is_part(name: str) -> bool:
     return name in ("rejected.csv", "summary.json", *(f"{split}.parquet" for split in SPLITS))
 
 
-def _key(look: Look, layout: str, plan: Plan) -> str:
-    """What entries of a journal hold for."""
-    options = [str(look.root.resolve()), look.check_sizes, dict(look.damaged), layout, plan.stamp]
-    return sha256_of_json([options, code_hash("reid.data.index")])
-
-
 def _assemble(
-    units: Sequence[Unit],
-    found: Sequence[Found],
-    protocols: Sequence[str],
-    swapped: Sequence[str],
+    by_split: Mapping[str, Sequence[Tracklet]], protocols: Sequence[str], swapped: Sequence[str]
 ) -> dict[str, tuple[Tracklet, ...]]:
-    by_split: dict[str, list[Tracklet]] = {}
-    for unit, part in zip(units, found, strict=True):
-        by_split.setdefault(unit.split, []).extend(part.tracklets)
+    """`train`, and each protocol with its queries first."""
     splits = {"train": tuple(by_split.get("train", ()))}
     for protocol in protocols:
-        pool = by_split.get("test", [])
+        pool = by_split.get("test", ())
         if protocol in swapped:
             pool = [replace(t, subset=_OTHER[t.subset]) for t in pool]
         chosen = by_split.get(protocol, ()) or [t for t in pool if is_placed(t, protocol)]
@@ -173,8 +160,8 @@ def _assemble(
     return splits
 
 
-def run(config: Config, *, look_for_duplicates: bool = False) -> None:
-    """`reid index`: build, report, check, write. Raises UserError as `build` and `check` do."""
+def run(config: Config) -> None:
+    """`reid index`: build, report, check, write. Raises UserError as both do."""
     options = config.dataset
     folder = Results.of(options.name).index("train").parent
     damaged = {} if options.damaged is None else read_damaged(options.damaged)
@@ -185,22 +172,18 @@ def run(config: Config, *, look_for_duplicates: bool = False) -> None:
         manifest=options.manifest,
         check_sizes=options.check_sizes,
         damaged={path: f"damaged: {damage}" for path, damage in damaged.items()},
-        journal=folder / "scan.journal",
         quiet=False,
     )
-    (folder / "duplicates.csv").unlink(missing_ok=True)
-    if look_for_duplicates:
-        found = duplicates.find(index.splits, options.root, quiet=False)
-        found.write(folder / "duplicates.csv")
-        index = replace(index, duplicates=found.summary())
-        print(f"duplicates: {len(found.bad)} bad ones ({folder / 'duplicates.csv'})")
     index.write_report(folder)
-    check(index.splits, index.rejected, options, report=folder / "rejected.csv")
+    check_limits(index.splits, index.rejected, options, report=folder / "rejected.csv")
     index.write(folder)
     for split, tracklets in index.splits.items():
-        odd = [tracklet for tracklet in tracklets if not is_placed(tracklet, split)]
-        if odd:
-            print(f"warning: {len(odd)} tracklets of {split} are not of its view: {odd[0].path}")
+        misplaced = [tracklet for tracklet in tracklets if not is_placed(tracklet, split)]
+        if misplaced:
+            print(
+                f"warning: {len(misplaced)} tracklets of {split} are not of its view: "
+                f"{misplaced[0].path}"
+            )
         frames = sum(len(tracklet.frames) for tracklet in tracklets)
         print(f"{split}: {len(tracklets)} tracklets, {frames} frames")
     print(f"rejected: {len(index.rejected)} files ({folder / 'rejected.csv'})")

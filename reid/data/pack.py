@@ -1,23 +1,18 @@
-"""Frames as they are, concatenated tracklet by tracklet into a few large files.
-
-    pack/00000.shard     JPEG bytes of whole tracklets, nothing between them
-    pack/00000.frames    one record a frame: where it ends in the shard, and its CRC-32
-    pack/00000.parquet   one row a tracklet: path, first record, frames; written last
-    pack/pack.json       sizes and hashes of all shards: the pack is complete
+"""`reid pack`: copy frames into a few large tar files (reid.data.packed has the format).
 
 Why: a crop is two kilobytes; one file each starves a GPU on a parallel file system. A shard counts
-once its .parquet is there, so a run that was killed goes on after the last whole shard, and the
+once its .parquet is there, so a run that was killed continues after the last whole shard, and the
 result is the same bytes as without the kill.
 """
 
-import hashlib
+import tarfile
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,31 +20,55 @@ import pyarrow.parquet as pq
 
 from reid.artifacts import SPLITS, Results
 from reid.claim import claim, remove_temporaries
-from reid.config import Config
+from reid.config import Clip, Config
 from reid.data.damaged import demand_undamaged
 from reid.data.frames import Files
-from reid.data.layout import Tracklet
-from reid.data.packed import (
-    RECORD,
-    SCHEMA,
-    Row,
-    damaged,
-    identity_of,
-    is_part,
-    read_manifest,
-    read_rows,
-    shard_path,
-)
-from reid.data.selection import Selection, everything, sampled
+from reid.data.packed import SCHEMA, Shard, is_part, open_shards, table_path, tar_path
+from reid.data.sampler import sample_frames
 from reid.data.stored import check_fresh, read_split
+from reid.data.tracklet import Tracklet, identity_of
 from reid.errors import UserError
 from reid.files import replacing, sha256_of_file, write_json
 from reid.progress import Progress
 
 LARGEST_SHARD = 1 << 30
 
+Selection: TypeAlias = Callable[[Tracklet], tuple[int, ...] | None]
+"""Positions of the frames to keep, ascending; None: all."""
 _Content: TypeAlias = tuple[Tracklet, tuple[int, ...] | None, list[bytes]]
 """A tracklet, which of its frames are kept, and their bytes."""
+
+
+def everything(tracklet: Tracklet) -> None:
+    """Keep every frame."""
+    del tracklet
+
+
+def sampled(frames: int, clips: Collection[Clip]) -> Selection:
+    """Keep of queries and gallery what test sampling takes: clips of `frames` frames, and `clips`.
+
+    Training tracklets stay whole: training may draw any of their frames. Raises UserError when a
+    clip takes more than `frames`.
+    """
+    if frames < 1:
+        raise UserError(f"--frames-per-tracklet is {frames}: expected at least 1")
+    for clip in clips:
+        if clip.frames > frames:
+            raise UserError(
+                f"--frames-per-tracklet is {frames}, but a training takes clip.frames "
+                f"{clip.frames} of each tracklet: give at least that"
+            )
+    ways = {(count, clip.test_sampling) for clip in clips for count in (clip.frames, frames)}
+
+    def keep(tracklet: Tracklet) -> tuple[int, ...] | None:
+        count = len(tracklet.frames)
+        if tracklet.subset == "train":
+            return None
+        taken = [sample_frames(count, wanted, test=sampling) for wanted, sampling in sorted(ways)]
+        kept = np.unique(np.concatenate(taken))
+        return None if len(kept) == count else tuple(kept.tolist())
+
+    return keep
 
 
 def pack(
@@ -63,103 +82,57 @@ def pack(
     workers: int = 8,
     quiet: bool = True,
 ) -> None:
-    """Pack tracklets into `folder`, going on after the last whole shard of an earlier run.
+    """Pack tracklets into `folder`, continuing after the last whole shard of an earlier run.
 
-    `folder` must be new, empty or a pack of the same `dataset`: files in it are replaced.
-
-    A shard is closed by the tracklet that brings it to `largest_shard` bytes; `workers` threads
-    read ahead; `keep` chooses frames. Raises UserError as `reid.claim.claim` does, when a frame is
+    `folder` must be new, empty or a pack of the same `dataset`: files in it are replaced. A shard
+    is closed by the tracklet that brings it to `largest_shard` bytes; `workers` threads read
+    ahead; `keep` chooses frames. Raises UserError as `reid.claim.claim` does, when a frame is
     missing or was replaced after indexing, or the disk is full: whole shards stay.
     """
     claim(folder, kind="pack", of=dataset, ours=is_part, dataset_root=root)
     (folder / "pack.json").unlink(missing_ok=True)
     remove_temporaries(folder, is_part)
     done, number = _whole_shards(tracklets, folder, keep)
-    _remove_from(folder, number)
+    for path in sorted(folder.glob("[0-9]*.*"), reverse=True):  # of an earlier index
+        if is_part(path.name) and int(path.stem) >= number:
+            path.unlink()
     progress = Progress("pack", len(tracklets), "tracklets", done=done)
     with ThreadPoolExecutor(workers) as pool:
         remaining = _read_ahead(pool, Files(root), tracklets[done:], keep, 2 * workers)
         while done < len(tracklets):
             try:
-                rows = _write_shard(remaining, folder, number, largest_shard)
+                count = _write_shard(remaining, folder, number, largest_shard)
             except OSError as error:
                 raise UserError(
-                    f"{shard_path(folder, number, 'shard')} cannot be written "
-                    f"({error.strerror}): make room and run `reid pack` again, the "
-                    f"{number} shards before it stay"
+                    f"{tar_path(folder, number)} cannot be written ({error.strerror}): make room "
+                    f"and run `reid pack` again, the {number} shards before it stay"
                 ) from None
-            done, number = done + len(rows), number + 1
+            done, number = done + count, number + 1
             if not quiet:
-                progress.advance(len(rows), f"{number} shards")
-    _finish(folder, number)
-
-
-def run(config: Config, *, frames_per_tracklet: int | None = None) -> None:
-    """`reid pack`: all indexed tracklets into `runtime.pack`.
-
-    With `frames_per_tracklet` only some frames of queries and gallery (reid.data.selection).
-    Raises UserError as `pack` does, and when `reid check` found frames damaged that are still in
-    the index.
-    """
-    options, folder, results = config.dataset, _folder(config), Results.of(config.dataset.name)
-    keep: Selection = everything
-    if frames_per_tracklet is not None:
-        keep = sampled(frames_per_tracklet, [each.clip for each in config.trainings.values()])
-    tracklets: dict[str, Tracklet] = {}  # by path: protocols may share one
-    for split in SPLITS:
-        if split == "train" or split in options.protocols:
-            index = results.index(split)
-            check_fresh(options.root, index)
-            tracklets |= {tracklet.path: tracklet for tracklet in read_split(index)}
-    verdict = options.damaged or results.root / "check" / "damaged.csv"
-    if verdict.exists():
-        demand_undamaged(tracklets.values(), verdict)
-    everyone = list(tracklets.values())
-    pack(everyone, options.root, folder, dataset=options.name, keep=keep, quiet=False)
-
-
-def run_verify(config: Config) -> None:
-    """`reid pack --verify`. Raises UserError as `verify` does."""
-    folder = _folder(config)
-    verify(folder)
-    print(f"{folder}: every shard is as packed")
-
-
-def _folder(config: Config) -> Path:
-    if config.runtime.pack in (None, Path()):
-        raise UserError("runtime.pack is not set: name the folder to pack into")
-    assert config.runtime.pack is not None
-    return config.runtime.pack
-
-
-def verify(folder: Path) -> None:
-    """Compare every shard with its hash. Raises UserError naming the first file that differs."""
-    for number, facts in enumerate(read_manifest(folder)["shards"]):
-        for suffix in ("shard", "frames"):
-            path = shard_path(folder, number, suffix)
-            if not path.is_file() or sha256_of_file(path) != facts[suffix]:
-                raise damaged(path)
+                progress.advance(count, f"{number} shards")
+    facts = [
+        {
+            "tar_bytes": tar_path(folder, shard).stat().st_size,
+            "table_sha256": sha256_of_file(table_path(folder, shard)),
+        }
+        for shard in range(number)
+    ]
+    write_json(folder / "pack.json", {"shards": facts})
 
 
 def _whole_shards(tracklets: Sequence[Tracklet], folder: Path, keep: Selection) -> tuple[int, int]:
     """How many tracklets, in how many shards, an earlier run has packed as they are today."""
     done = number = 0
-    while shard_path(folder, number, "parquet").exists():
-        rows = read_rows(folder, number)
-        own = tracklets[done : done + len(rows)]
-        if len(own) < len(rows) or not all(map(Row.matches, rows, own)):
-            break
-        if [row.kept for row in rows] != [keep(tracklet) for tracklet in own]:
+    while table_path(folder, number).exists() and tar_path(folder, number).exists():
+        rows = Shard(folder, number).rows
+        part = tracklets[done : done + len(rows)]
+        if len(part) < len(rows) or not all(
+            row.matches(tracklet) and row.kept == keep(tracklet)
+            for row, tracklet in zip(rows, part, strict=True)
+        ):
             break
         done, number = done + len(rows), number + 1
     return done, number
-
-
-def _remove_from(folder: Path, number: int) -> None:
-    """Delete shards from `number` on: of an earlier index, or beyond the end."""
-    for path in sorted(folder.glob("[0-9]*.*"), reverse=True):
-        if is_part(path.name) and int(path.stem) >= number:
-            path.unlink()
 
 
 def _read_ahead(
@@ -177,8 +150,8 @@ def _read_ahead(
         frames = [files.read(tracklet, position) for position in positions]
         if kept is None and tracklet.size not in (None, sum(map(len, frames))):
             raise UserError(
-                f"{files.root / tracklet.folder}: frames of {tracklet.path} have other sizes than "
-                "when indexed, so one was replaced: run `reid index` again"
+                f"frames of {files.root / tracklet.path} have other sizes than when indexed: run "
+                "`reid index` again"
             )
         return tracklet, kept, frames
 
@@ -189,41 +162,81 @@ def _read_ahead(
         waiting.extend(pool.submit(read, tracklet) for tracklet in islice(todo, 1))
 
 
-def _write_shard(
-    remaining: Iterable[_Content], folder: Path, number: int, largest: int
-) -> list[Row]:
-    rows: list[Row] = []
-    records: list[tuple[int, int]] = []
-    end, digest = 0, hashlib.sha256()
-    with replacing(shard_path(folder, number, "shard")) as temporary, temporary.open("wb") as out:
+def _write_shard(remaining: Iterable[_Content], folder: Path, number: int, largest: int) -> int:
+    """Write the next shard; returns its number of tracklets."""
+    rows: list[dict[str, Any]] = []
+    with replacing(tar_path(folder, number)) as temporary, temporary.open("wb") as out:
         for tracklet, kept, frames in remaining:
-            path, count, modified, names = identity_of(tracklet)
-            size = sum(map(len, frames))
-            rows.append(Row(path, len(records), count, modified, names, size, kept))
-            for data in frames:
-                end += len(data)
-                records.append((end, zlib.crc32(data)))
-                digest.update(data)
-                out.write(data)
-            if end >= largest:
+            path, modified, names = identity_of(tracklet)
+            positions = range(len(frames)) if kept is None else kept
+            offsets = []
+            for position, data in zip(positions, frames, strict=True):
+                out.write(_header(f"{tracklet.folder}/{tracklet.frames[position]}", len(data)))
+                offsets.append(out.tell())
+                out.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
+            rows.append(
+                {"path": path, "modified": modified, "names": names, "kept": kept}
+                | {"offset": offsets, "bytes": list(map(len, frames))}
+                | {"crc32": list(map(zlib.crc32, frames))}
+            )
+            if out.tell() >= largest:
                 break
-    index = np.array(records, dtype=RECORD).tobytes()
-    with replacing(shard_path(folder, number, "frames")) as temporary:
-        temporary.write_bytes(index)
-    facts = {"shard": digest.hexdigest(), "frames": hashlib.sha256(index).hexdigest()}
-    with replacing(shard_path(folder, number, "parquet")) as temporary:
-        columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
-        pq.write_table(pa.table(columns, schema=SCHEMA.with_metadata(facts)), temporary)
-    return rows
+        out.write(bytes(2 * tarfile.BLOCKSIZE))
+    with replacing(table_path(folder, number)) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary, compression="zstd")
+    return len(rows)
 
 
-def _finish(folder: Path, shards: int) -> None:
-    """Write `pack.json` from what each shard says of itself."""
-    facts = []
-    for number in range(shards):
-        hashes = pq.read_schema(shard_path(folder, number, "parquet")).metadata
-        size = shard_path(folder, number, "shard").stat().st_size
-        facts.append(
-            {"bytes": size, **{k: hashes[k.encode()].decode() for k in ("shard", "frames")}}
-        )
-    write_json(folder / "pack.json", {"shards": facts})
+def _header(name: str, size: int) -> bytes:
+    """Header of a tar member; the same bytes at any time and on any machine."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    try:
+        return member.tobuf(tarfile.USTAR_FORMAT)
+    except ValueError:  # the name is too long for one block
+        return member.tobuf(tarfile.PAX_FORMAT)
+
+
+def verify(folder: Path) -> None:
+    """Compare every frame with its CRC-32. Raises UserError naming the first file that differs."""
+    for shard in open_shards(folder):
+        for frame in range(len(shard.offset)):
+            shard.read(frame)
+
+
+def run(config: Config, *, frames_per_tracklet: int | None = None) -> None:
+    """`reid pack`: all indexed tracklets into `runtime.pack`.
+
+    With `frames_per_tracklet` only some frames of queries and gallery, see `sampled`. Raises
+    UserError as `pack` does, and when `reid check` found frames damaged that are still in the
+    index.
+    """
+    options, folder, results = config.dataset, _folder(config), Results.of(config.dataset.name)
+    keep: Selection = everything
+    if frames_per_tracklet is not None:
+        keep = sampled(frames_per_tracklet, [options.clip for options in config.trainings.values()])
+    tracklets: dict[str, Tracklet] = {}  # by path: protocols may share one
+    for split in SPLITS:
+        if split == "train" or split in options.protocols:
+            index = results.index(split)
+            check_fresh(options.root, index)
+            tracklets |= {tracklet.path: tracklet for tracklet in read_split(index)}
+    listed = options.damaged or results.root / "check" / "damaged.csv"
+    if listed.exists():
+        demand_undamaged(tracklets.values(), listed)
+    everyone = list(tracklets.values())
+    pack(everyone, options.root, folder, dataset=options.name, keep=keep, quiet=False)
+
+
+def run_verify(config: Config) -> None:
+    """`reid pack --verify`. Raises UserError as `verify` does."""
+    folder = _folder(config)
+    verify(folder)
+    print(f"{folder}: every frame is as packed")
+
+
+def _folder(config: Config) -> Path:
+    folder = config.runtime.pack
+    if folder is None or folder == Path():
+        raise UserError("runtime.pack is not set: name the folder to pack into")
+    return folder

@@ -1,18 +1,17 @@
-"""Look into the folders of a dataset, many at a time: what all layouts have in common."""
+"""Read the folders of a dataset into tracklets and rejected files, the same for all layouts."""
 
+import math
 import os
-import stat
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reid.data.layout import Scene, Subset, Tracklet
-from reid.data.listing import Listing
-from reid.data.names import FrameNames
+from reid.data.detreidx import UnknownName
+from reid.data.frames import FOLDER, IGNORED, Listing, is_ignored, is_jpeg, is_text, list_folder
+from reid.data.tracklet import FrameNames, Scene, Subset, Tracklet
 from reid.errors import UserError
-from reid.progress import Progress
+
+OTHER_SCENE = "view, height, distance, angle or session differs from the rest of its tracklet"
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,36 @@ class Rejected:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was gathered from some folders."""
+class Source:
+    """A tracklet that a layout has found, before its files are looked at."""
 
-    tracklets: tuple[Tracklet, ...] = ()
-    rejected: tuple[Rejected, ...] = ()
-    folders: tuple[tuple[str, int], ...] = ()
-    """Those looked into, with their modification times (ns) before that."""
+    path: str
+    """Unique, relative to the dataset root."""
+    folder: str
+    """Where its frames lie."""
+    identity: int
+    subset: Subset
+    scene: Scene | Callable[[str], Scene]
+    """Or a function of a file name, which raises UnknownName."""
+    frames: Sequence[str] | None = None
+    """None: all JPEGs of the folder."""
+    protocol: str = "test"
+    """Of a query or gallery tracklet; `test`: protocols choose from these."""
+
+    @property
+    def split(self) -> str:
+        """`train` or the protocol."""
+        return "train" if self.subset == "train" else self.protocol
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a layout finds under a dataset root."""
+
+    sources: Sequence[Source]
+    rejected: Sequence[Rejected] = ()
+    complete: bool = True
+    """Files that no source takes are rejected; else they are none of the index's business."""
 
 
 @dataclass(frozen=True)
@@ -45,162 +67,131 @@ class Look:
     """Reasons by path of files to leave out."""
 
 
-@dataclass(frozen=True)
-class Unit:
-    """Folders that are scanned together, most often those of one person."""
-
-    folder: str
-    split: str
-    """`train`, a protocol, or `test`: queries and gallery that protocols choose from."""
-    scan: Callable[[], Found]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a layout has to scan."""
-
-    units: Sequence[Unit]
-    rejected: Sequence[Rejected] = ()
-    stamp: str = ""
-    """Changes when the same folders would give something else, for example by another list."""
-
-
-def scan_units(
-    units: Sequence[Unit],
-    scan: Callable[[Unit], Found],
-    pool: ThreadPoolExecutor,
-    *,
-    at_once: bool = True,
-    quiet: bool = True,
-) -> list[Found]:
-    """What `scan` finds in each unit, in their order.
-
-    Unless `at_once`, the threads of `pool` are used from the first unit on that this one waited
-    for longer than it worked. Where the system has all in memory they only hinder each other.
-    """
-    found: list[Found] = []
-    files = 0
-    progress = Progress("index", len(units), "folders")
-    started = time.monotonic()
-    for one in _scan_all(iter(units), scan, pool, alone=not at_once):
-        found.append(one)
-        files += sum(len(t.frames) for t in one.tracklets) + len(one.rejected)
-        if not quiet:
-            rate = files / max(time.monotonic() - started, 1e-6)
-            progress.advance(note=f"{files:,} files, {rate:,.0f} files/s")
-    return found
+def read_folder(
+    folder: str, sources: Sequence[Source], look: Look, *, complete: bool
+) -> tuple[list[Tracklet], list[Rejected]]:
+    """Tracklets of the `sources` of one folder, and its rejected files. Raises UserError."""
+    if not (look.root / folder).is_dir():
+        raise UserError(f"{look.root / folder} is not a folder, but a list of the dataset names it")
+    listing = list_folder(f"{look.root}/{folder}", check_sizes=look.check_sizes)
+    if look.damaged:
+        for name in [n for n in listing.frames if f"{folder}/{n}" in look.damaged]:
+            del listing.frames[name]
+            listing.problems[name] = look.damaged[f"{folder}/{name}"]
+    tracklets, used = [], set[str]()
+    for source in sources:
+        names, scene = _frames_of(source, listing)
+        used.update(names if source.frames is None else source.frames)
+        if names and scene:
+            tracklets.append(_tracklet(source, scene, names, listing, look))
+    whole = any(source.frames is None for source in sources)
+    if whole and not tracklets and all(why == IGNORED for why in listing.problems.values()):
+        return [], [
+            *_rejected(folder, listing.problems, look.root),
+            reject(folder, "empty tracklet"),
+        ]
+    missing = {name for source in sources for name in source.frames or ()} - listing.frames.keys()
+    reasons = {name: listing.problems.get(name, "listed, but missing") for name in missing}
+    if complete:
+        reasons |= listing.problems
+        reasons |= dict.fromkeys(listing.frames.keys() - used, "in no list of the dataset")
+    elif whole:
+        reasons |= {name: why for name, why in listing.problems.items() if is_jpeg(name)}
+        if not tracklets and not reasons:
+            return [], [reject(folder, "no .jpg file in it")]
+    return tracklets, _rejected(folder, reasons, look.root)
 
 
-def _scan_all(
-    units: Iterator[Unit], scan: Callable[[Unit], Found], pool: ThreadPoolExecutor, *, alone: bool
-) -> Iterator[Found]:
-    for unit in units if alone else ():
-        clock, work = time.monotonic(), time.thread_time()
-        found = scan(unit)
-        work = time.thread_time() - work
-        waited = time.monotonic() - clock - work
-        yield found
-        if waited > work:
-            break
-    yield from pool.map(scan, units)
+def _frames_of(source: Source, listing: Listing) -> tuple[list[str], Scene | None]:
+    """Frames of a source with their scene; others go from frames to problems of `listing`."""
+    wanted = listing.frames if source.frames is None else source.frames
+    names = [name for name in wanted if name in listing.frames]
+    if isinstance(source.scene, Scene):
+        return names, source.scene
+    scenes: dict[Scene, list[str]] = {}
+    problems = {}
+    for name in names:
+        try:
+            scenes.setdefault(source.scene(name), []).append(name)
+        except UnknownName as error:
+            problems[name] = str(error)
+    scene = max(scenes, key=lambda scene: len(scenes[scene]), default=None)
+    for other in scenes.keys() - {scene}:
+        problems |= dict.fromkeys(scenes[other], OTHER_SCENE)
+    for name in problems:
+        del listing.frames[name]
+    listing.problems.update(problems)
+    return scenes.get(scene, []) if scene else [], scene
 
 
-def make_tracklet(
-    path: str,
-    identity: int,
-    subset: Subset,
-    scene: Scene,
-    frames: FrameNames,
-    *,
-    modified: int,
-    size: int | None,
-    in_folder: str = "",
+def _tracklet(
+    source: Source, scene: Scene, names: Sequence[str], listing: Listing, look: Look
 ) -> Tracklet:
-    """A tracklet from what is known of it."""
+    measures = (scene.altitude, scene.distance, scene.angle)
+    sizes = [listing.frames[name] or 0 for name in names]
+    altitude, distance, angle = (math.nan if value is None else value for value in measures)
     return Tracklet(
-        identity=identity,
-        name=path.rpartition("/")[2],
-        path=path,
-        subset=subset,
+        identity=source.identity,
+        name=source.path.rpartition("/")[2],
+        path=source.path,
+        subset=source.subset,
         view=scene.view,
         camera=scene.camera,
         session=scene.session,
-        altitude=_or_nan(scene.altitude),
-        distance=_or_nan(scene.distance),
-        angle=_or_nan(scene.angle),
-        frames=frames,
-        modified=modified,
-        in_folder=in_folder,
-        size=size,
+        altitude=altitude,
+        distance=distance,
+        angle=angle,
+        frames=FrameNames.of(names),
+        modified=listing.modified,
+        in_folder="" if source.folder == source.path else source.folder,
+        size=sum(sizes) if look.check_sizes else None,
     )
 
 
-def look_at(folder: str, listed: Listing, look: Look) -> tuple[dict[str, str], dict[str, int]]:
-    """Reasons by name of files not to use, and the sizes of the others (when `check_sizes`)."""
-    bad: dict[str, str] = {}
-    sizes: dict[str, int] = {}
-    if look.check_sizes:
-        descriptor = os.open(look.root / folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            for name in listed.names():
-                try:
-                    status = os.stat(name, dir_fd=descriptor)
-                except OSError as error:
-                    bad[name] = f"cannot be read: {error.strerror}"
-                    continue
-                if status.st_size == 0:
-                    bad[name] = "zero bytes"
-                elif not stat.S_ISREG(status.st_mode):
-                    bad[name] = "not a file"
-                else:
-                    sizes[name] = status.st_size
-        finally:
-            os.close(descriptor)
-    if look.damaged:
-        paths = {name: f"{folder}/{name}" for name in listed.names()}
-        bad |= {name: look.damaged[path] for name, path in paths.items() if path in look.damaged}
-    return bad, sizes
-
-
-def entries(folder: Path) -> list[os.DirEntry[str]]:
+def entries(folder: Path) -> list["os.DirEntry[str]"]:
     """What is in a folder, by name. Raises UserError."""
     try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as opened:
+            return sorted(opened, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
 
 
-IGNORED = "of the system, ignored"
-"""Why files are left out that systems put into folders: they count as no part of the dataset."""
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder is one that systems put anywhere, or hidden."""
-    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini")
-
-
-def reject_entry(root: Path, path: str, reason: str) -> list[Rejected]:
-    """Leave out what is at `path`; of a folder, every file."""
-    if is_ignored(path.rpartition("/")[2]):
-        return [reject(path, IGNORED)]
-    if (root / path).is_dir():
-        return list(reject_below(root, path, "folder inside a tracklet folder"))
-    return [reject(path, reason if is_text(path) else "file name is not UTF-8")]
-
-
-def reject_below(root: Path, folder: str, reason: str) -> Iterator[Rejected]:
-    """Every file below `folder`, so that the share of rejected files is honest."""
-    empty = True
+def subfolders(root: Path, folder: str, rejected: list[Rejected]) -> Iterator[str]:
+    """Names of the folders in `root/folder`; what else lies there goes to `rejected`."""
     for entry in entries(root / folder):
-        empty = False
-        place = f"{folder}/{entry.name}"
-        if entry.is_dir(follow_symlinks=False):
-            yield from reject_below(root, place, reason)
+        path = f"{folder}/{entry.name}"
+        if is_ignored(entry.name):
+            rejected.append(reject(path, IGNORED))
+        elif not entry.is_dir():
+            rejected.append(reject(path, "file outside a tracklet folder"))
+        elif not is_text(entry.name):
+            rejected += reject_below(root, path, "folder name is not UTF-8")
         else:
-            yield reject(place, reason)
-    if empty:
-        yield reject(folder, reason)
+            yield entry.name
+
+
+def _rejected(folder: str, reasons: Mapping[str, str], root: Path) -> list[Rejected]:
+    rejected = []
+    for name, reason in sorted(reasons.items()):
+        path = f"{folder}/{name}"
+        if reason == FOLDER:
+            rejected += reject_below(root, path, reason)
+        else:
+            rejected.append(reject(path, reason))
+    return rejected
+
+
+def reject_below(root: Path, folder: str, reason: str) -> list[Rejected]:
+    """Every file below `folder`, so that the share of rejected files is honest."""
+    rejected = []
+    for entry in entries(root / folder):
+        path = f"{folder}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            rejected += reject_below(root, path, reason)
+        else:
+            rejected.append(reject(path, reason))
+    return rejected or [reject(folder, reason)]
 
 
 def reject(path: str, reason: str) -> Rejected:
@@ -208,14 +199,11 @@ def reject(path: str, reason: str) -> Rejected:
     return Rejected(path.encode("utf-8", "backslashreplace").decode(), reason)
 
 
-def is_text(name: str) -> bool:
-    """Whether a name can be written as UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
+def number_identities(names: Collection[str]) -> dict[str, int]:
+    """The number of each person's name: the name itself if all are different integers, else its
+    rank among all. `7` and `007` are two people."""
+    every = sorted(set(names))
+    numeric = all(name.isascii() and name.isdigit() and int(name) < 2**63 for name in every)
+    if numeric and len({int(name) for name in every}) == len(every):
+        return {name: int(name) for name in every}
+    return {name: rank for rank, name in enumerate(every)}

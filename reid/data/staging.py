@@ -1,20 +1,18 @@
-"""A pack on a disk of the node itself, copied there once whatever the number of jobs."""
+"""A pack on a disk of the node itself, copied there once for all jobs of a user."""
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from reid.claim import claim, remove_temporaries
 from reid.config import Runtime
-from reid.data.packed import PARTS, damaged, read_manifest, shard_path
+from reid.data.packed import is_part, read_manifest, table_path, tar_path
 from reid.errors import UserError
 from reid.files import replacing, sha256_of_file
 from reid.progress import Progress
-
-_CHUNK = 1 << 24
 
 
 def pack_for(runtime: Runtime) -> Path | None:
@@ -31,64 +29,58 @@ def pack_for(runtime: Runtime) -> Path | None:
 
 
 def stage(pack: Path, node: Path, *, quiet: bool = True) -> Path:
-    """Copy a pack into a folder of its own under `node`; returns that folder.
+    """Copy a pack into a folder below `node`; returns that folder.
 
-    Jobs of one node take turns: the first copies, the others find it whole. What a killed job
-    left is finished. Raises UserError when there is no room, or a copy differs from the pack.
+    Each user has a copy of their own. Jobs take turns: the first copies, the others compare sizes
+    and times with the pack and copy what differs, so that an interrupted copy is finished and a
+    missing or exchanged file replaced. Raises UserError when there is no room.
     """
-    shards = read_manifest(pack)["shards"]
+    shards = range(len(read_manifest(pack)))
     digest = sha256_of_file(pack / "pack.json")[:16]
-    folder = node / f"xfd-reid-pack-{digest}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / ".lock"):
-        if (folder / "pack.json").exists():
-            return folder
-        missing = [
-            (number, suffix)
-            for number in range(len(shards))
-            for suffix in PARTS
-            if not shard_path(folder, number, suffix).exists()
-        ]
-        size = sum(shard_path(pack, *part).stat().st_size for part in missing)
-        free = shutil.disk_usage(folder).free
+    folder = node / f"xfd-reid-pack-{os.getuid()}-{digest}"
+    if not node.exists():
+        node.mkdir(parents=True, exist_ok=True)
+        node.chmod(0o1777)  # other users stage there too, as in /tmp
+    with _locked(node / f".{folder.name}.lock"):
+        claim(folder, kind="copy of a pack", of=digest, ours=is_part)
+        remove_temporaries(folder, is_part)
+        sources = [tar_path(pack, shard) for shard in shards]
+        sources += [*(table_path(pack, shard) for shard in shards), pack / "pack.json"]
+        outdated = [path for path in sources if not _is_copy(folder / path.name, path)]
+        size, free = sum(path.stat().st_size for path in outdated), shutil.disk_usage(folder).free
         if size > free:
             raise UserError(
                 f"{folder}: {size / 1e9:.1f} GB of {pack} to copy, {free / 1e9:.1f} GB free: "
                 "change or unset runtime.stage_to"
             )
         progress = Progress(f"copy of {pack}", max(1, size >> 20), "MiB")
-        for number, suffix in missing:
-            source = shard_path(pack, number, suffix)
-            copied = _copy(source, shard_path(folder, number, suffix))
-            if suffix in shards[number] and copied != shards[number][suffix]:
-                shard_path(folder, number, suffix).unlink()
-                raise damaged(source)
+        for source in outdated:
+            _copy(source, folder / source.name)
             if not quiet:
                 progress.advance(source.stat().st_size >> 20)
-        _copy(pack / "pack.json", folder / "pack.json")
     return folder
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait for the lock of this node; the kernel frees it when its holder dies."""
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for a lock of this node; the kernel releases it when its holder dies."""
     with path.open("w") as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)
         yield
 
 
-def _copy(source: Path, target: Path) -> str:
-    """Copy a file atomically; returns the SHA-256 of what was read."""
-    digest = hashlib.sha256()
+def _is_copy(target: Path, source: Path) -> bool:
+    """Whether both have the same size and modification time (in seconds)."""
+    if not target.is_file():
+        return False
+    copied, original = target.stat(), source.stat()
+    return (copied.st_size, int(copied.st_mtime)) == (original.st_size, int(original.st_mtime))
+
+
+def _copy(source: Path, target: Path) -> None:
     try:
-        with (
-            replacing(target) as temporary,
-            source.open("rb") as reading,
-            temporary.open("wb") as out,
-        ):
-            while data := reading.read(_CHUNK):
-                digest.update(data)
-                out.write(data)
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+            shutil.copystat(source, temporary)
     except OSError as error:
         raise UserError(f"{source} cannot be copied to {target}: {error.strerror}") from None
-    return digest.hexdigest()

@@ -1,31 +1,19 @@
-"""Tracklets of one split as a Parquet file: a row each, frame names by what differs."""
+"""Tracklets of one split as a Parquet file, a row each."""
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from itertools import pairwise
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reid.data.layout import CAMERAS, Tracklet
-from reid.data.names import FrameNames, Run
+from reid.data.detreidx import CAMERAS
+from reid.data.tracklet import FrameNames, Tracklet
 from reid.errors import UserError
 from reid.files import replacing
-
-_RUN = pa.struct(
-    [
-        ("head", pa.string()),
-        ("width", pa.int8()),
-        ("suffix", pa.string()),
-        ("numbers", pa.list_(pa.int32())),
-    ]
-)
-"""File names `head_NUMBERsuffix`, the number padded to `width` digits (reid.data.names)."""
 
 _COLUMNS: dict[str, pa.DataType] = {
     "identity": pa.int64(),
@@ -38,7 +26,9 @@ _COLUMNS: dict[str, pa.DataType] = {
     "altitude": pa.float64(),
     "distance": pa.float64(),
     "angle": pa.float64(),
-    "frames": pa.list_(_RUN),
+    "prefix": pa.string(),
+    "frames": pa.list_(pa.string()),
+    "suffix": pa.string(),
     "modified": pa.int64(),
     "in_folder": pa.string(),
     "size": pa.int64(),
@@ -47,8 +37,8 @@ _COLUMNS: dict[str, pa.DataType] = {
 }
 SCHEMA = pa.schema(_COLUMNS)
 _FIELDS = tuple(field.name for field in fields(Tracklet))
-"""What a tracklet is made of. Other columns are for people: it knows them from these."""
-_NUMBERS = "frames.list.element.numbers.list.element"
+"""What a tracklet is made of: the name of a frame is prefix, its entry of `frames`, suffix. Other
+columns are for people."""
 _CAMERAS = b"cameras"
 
 
@@ -56,17 +46,22 @@ def write_split(
     path: Path, tracklets: Sequence[Tracklet], *, cameras: Sequence[str] = CAMERAS
 ) -> None:
     """Write tracklets to a Parquet file, atomically; `cameras` are those of the whole dataset."""
-    columns = {name: [getattr(t, name) for t in tracklets] for name in SCHEMA.names}
-    columns["frames"] = [
-        [asdict(run) for run in FrameNames.of(tracklet.frames).runs] for tracklet in tracklets
-    ]
+    names = [FrameNames.of(tracklet.frames) for tracklet in tracklets]
+    columns: dict[str, list[Any]] = {
+        column: [getattr(tracklet, column, None) for tracklet in tracklets]
+        for column in SCHEMA.names
+    }
+    columns["prefix"] = [name.prefix for name in names]
+    columns["frames"] = [name.middles for name in names]
+    columns["suffix"] = [name.suffix for name in names]
+    schema = SCHEMA.with_metadata({_CAMERAS: json.dumps(list(cameras)).encode()})
     with replacing(path) as temporary:
-        schema = SCHEMA.with_metadata({_CAMERAS: json.dumps(list(cameras)).encode()})
         pq.write_table(
             pa.table(columns, schema=schema),
             temporary,
             use_dictionary=False,
-            column_encoding={_NUMBERS: "DELTA_BINARY_PACKED"},  # consecutive ones take no space
+            compression="zstd",
+            column_encoding={"frames.list.element": "DELTA_BYTE_ARRAY"},  # next to no space
         )
 
 
@@ -89,20 +84,20 @@ def count_cameras(path: Path) -> int:
 
 def read_split(path: Path) -> tuple[Tracklet, ...]:
     """Tracklets of one split's Parquet file. Raises UserError when missing or damaged."""
-    table = _read(path, _FIELDS)
-    columns: list[Sequence[Any]] = [
-        _names(column.combine_chunks()) if name == "frames" else column.to_pylist()
-        for name, column in zip(_FIELDS, map(table.column, _FIELDS), strict=True)
-    ]
-    return tuple(map(Tracklet, *columns))
+    tracklets: list[Tracklet] = []
+    for batch in _read(path, (*_FIELDS, "prefix", "suffix")).to_batches():
+        columns = {name: batch.column(name) for name in batch.schema.names if name != "frames"}
+        frames = batch.column("frames")
+        rows = pa.table(columns).to_pylist()
+        for number, row in enumerate(rows):
+            names = FrameNames(row.pop("prefix"), frames[number].values, row.pop("suffix"))
+            tracklets.append(Tracklet(**row, frames=names))
+    return tuple(tracklets)
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
     """Some columns of an index. Raises UserError as `read_split`."""
-    with _naming(path):
-        # One read of the file instead of one a column. Threads do not help: they share columns,
-        # and nearly all there is is in the one of frames' numbers.
-        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+    with _naming(path), pq.ParquetFile(path) as file:
         if not file.schema_arrow.equals(SCHEMA):
             raise UserError(f"{path} has other columns than an index: run `reid index` again")
         return file.read(columns=list(columns), use_threads=False)
@@ -148,16 +143,3 @@ def demand_folder(folder: Path, hint: str) -> None:
     """Raise UserError, ending in `hint`, unless `folder` is a folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: {hint}")
-
-
-def _names(column: Any) -> list[FrameNames]:
-    """Frame names by tracklet, from a column of lists of `_RUN`; all share one array of numbers."""
-    runs = column.values
-    numbers = runs.field("numbers")
-    flat = numbers.values.to_numpy()
-    parts = [flat[start:end] for start, end in pairwise(numbers.offsets.to_pylist())]
-    widths = runs.field("width").to_pylist()
-    # Few different strings, many tracklets: keep each once.
-    heads, suffixes = (map(sys.intern, runs.field(f).to_pylist()) for f in ("head", "suffix"))
-    made = list(map(Run, heads, widths, suffixes, parts))
-    return [FrameNames(made[start:end]) for start, end in pairwise(column.offsets.to_pylist())]

@@ -7,11 +7,11 @@ import torch
 from reid.artifacts import Results
 from reid.config import Config, Training
 from reid.data.dataset import Batch, TrackletDataset
-from reid.data.layout import Tracklet
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.normalize import normalize
 from reid.data.sampler import sequential_batches
 from reid.data.stored import count_cameras
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.holdout import VALIDATION, held_out
 from reid.model import network

@@ -13,8 +13,8 @@ from safetensors import safe_open
 
 from reid.artifacts import Results
 from reid.config import Config
-from reid.data.layout import Tracklet
 from reid.data.stored import read_split
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.report.collect import Measurement
 from reid.report.drawing import HOLLOW, Look, Plot, canvas, horizontal, legend_above, save

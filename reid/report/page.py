@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter
 
 from reid.artifacts import SPLITS, Results
 from reid.config import Config
-from reid.data.layout import Tracklet
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, sha256_of_json, write_text
 from reid.progress import Progress, duration

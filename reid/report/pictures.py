@@ -13,9 +13,9 @@ from PIL import Image
 from reid.config import Clip, Dataset, Runtime
 from reid.data.decode import decode
 from reid.data.frames import Files, Frames
-from reid.data.layout import Tracklet
 from reid.data.packed import Packed
 from reid.data.sampler import sample_frames
+from reid.data.tracklet import Tracklet
 
 Faces = Literal["blur", "keep"]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from reid.artifacts import Results
 from reid.config import Config, Report, ReRanking
-from reid.data.layout import Tracklet
 from reid.data.stored import read_split
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import read_features, read_heights
 from reid.report.collect import Measurement

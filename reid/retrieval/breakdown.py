@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reid.data.layout import Tracklet
+from reid.data.tracklet import Tracklet
 from reid.retrieval.metrics import Metrics, Ranking, same_camera, summarize
 
 HEIGHT_EDGES = (0, 16, 24, 32, 48, 64, 96, 128, 256)

@@ -8,8 +8,8 @@ import numpy as np
 
 from reid.artifacts import Results
 from reid.config import Config, ReRanking
-from reid.data.layout import Tracklet
 from reid.data.stored import read_split
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import Floats, read_features, read_heights
 from reid.files import sha256_of_file, write_json

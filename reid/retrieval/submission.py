@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from reid.artifacts import Results
 from reid.config import Config
-from reid.data.layout import Tracklet
 from reid.data.stored import read_split
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import Floats, read_features
 from reid.files import replacing

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.data import layout
+from reid.data import tracklet
 
 Array = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ class CapturePoint:
 
 CAPTURE_POINTS = tuple(
     CapturePoint(height, distance, round(angle))
-    for height, distance, angle in layout.CAPTURE_POINTS
+    for height, distance, angle in tracklet.CAPTURE_POINTS
 )
 
 DRONE_FOCAL = 1280.0

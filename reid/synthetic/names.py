@@ -1,6 +1,6 @@
 """Names of folders and files, as DetReIDX writes them."""
 
-from reid.data.layout import PROTOCOL_FOLDERS
+from reid.data.detreidx import PROTOCOL_FOLDERS
 from reid.synthetic.camera import CapturePoint
 from reid.synthetic.people import BAGS, BOTTOMS, GIRTH, HAIR, HAIRSTYLES, TOPS, Person
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from reid.data.layout import PROTOCOL_FOLDERS
+from reid.data.detreidx import PROTOCOL_FOLDERS
 from reid.errors import UserError
 from reid.files import replacing
 

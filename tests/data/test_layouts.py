@@ -11,7 +11,7 @@ import scipy.io
 import torch
 
 from reid.config import Clip, Dataset, Protocol
-from reid.data import checks, index, pack
+from reid.data import index, pack, summary
 from reid.data.dataset import TrackletDataset
 from reid.data.layouts import LAYOUTS
 from reid.data.stored import count_cameras, read_split
@@ -76,7 +76,7 @@ def test_every_tracklet_is_found_and_nothing_else(indexed):
             sizes = [(root / tracklet.folder / frame).stat().st_size for frame in tracklet.frames]
             assert (len(sizes), tracklet.size) == (3, sum(sizes))
     options = Dataset(root=root, layout=name, protocols=case.protocols)
-    checks.check(built.splits, (), options, report=root / "rejected.csv")
+    summary.check_limits(built.splits, (), options, report=root / "rejected.csv")
 
 
 def test_cameras_follow_from_layout_or_data_and_are_stored(indexed, tmp_path):

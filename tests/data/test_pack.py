@@ -1,10 +1,15 @@
 import errno
+import json
+import math
 import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import tarfile
 import time
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -16,10 +21,11 @@ from reid.data.dataset import TrackletDataset
 from reid.data.loading import loader
 from reid.data.packed import Packed
 from reid.data.sampler import pk_batches
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from tests.trees import frame_name, make_tree, write_frame
 
-SMALL = 6000  # bytes: several shards of a few tracklets each
+SMALL = 10_000  # bytes: several shards of a few tracklets each
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +59,16 @@ def test_every_frame_reads_back(tree, tracklets, packed):
             assert reader.read(tracklet, position) == stored
 
 
-def test_shards_are_few_large_files_of_nothing_but_jpegs(tree, tracklets, packed):
-    shards = sorted(packed.glob("*.shard"))
+def test_shards_are_few_large_files(tree, tracklets, packed):
+    shards = sorted(packed.glob("*.tar"))
     assert len(shards) > 3
     sizes = [
         (tree / tracklet.path / name).stat().st_size
         for tracklet in tracklets
         for name in tracklet.frames
     ]
-    assert sum(shard.stat().st_size for shard in shards) == sum(sizes)
+    blocks = [512 + -(-size // 512) * 512 for size in sizes]  # header, content
+    assert sum(shard.stat().st_size for shard in shards) == sum(blocks) + 1024 * len(shards)
     assert all(shard.stat().st_size >= SMALL for shard in shards[:-1])
     pack.verify(packed)
 
@@ -151,7 +158,7 @@ def test_full_disk_is_one_clear_error_and_earlier_shards_stay(
         return write(*arguments)
 
     monkeypatch.setattr(pack, "_write_shard", full)
-    with pytest.raises(UserError, match=r"00002\.shard.*No space left.*2 shards before it stay"):
+    with pytest.raises(UserError, match=r"00002\.tar.*No space left.*2 shards before it stay"):
         pack.pack(tracklets, tree, folder, largest_shard=SMALL)
     assert [path.name for path in sorted(folder.glob("*.parquet"))] == [
         *("00000.parquet", "00001.parquet")
@@ -162,31 +169,72 @@ def test_full_disk_is_one_clear_error_and_earlier_shards_stay(
 
 
 def test_a_changed_bit_is_found_when_read_and_when_verified(tracklets, packed):
-    shard = packed / "00001.shard"
+    shard = packed / "00001.tar"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(UserError, match=r"00001\.shard is not what was packed"):
+    with pytest.raises(UserError, match=r"00001\.tar is not what was packed"):
         pack.verify(packed)
     reader = Packed(packed, tracklets)
     frames = [(tracklet, i) for tracklet in tracklets for i in range(len(tracklet.frames))]
-    with pytest.raises(UserError, match=r"00001\.shard is not what was packed"):
+    with pytest.raises(UserError, match=r"00001\.tar is not what was packed"):
         [reader.read(*frame) for frame in frames]
 
 
-def test_a_short_or_missing_part_is_found_when_opened(tracklets, packed):
-    for name in ("00001.shard", "00002.frames"):
-        whole = (packed / name).read_bytes()
-        (packed / name).write_bytes(whole[:-8])
-        with pytest.raises(UserError, match="is not what was packed"):
+def test_a_short_missing_or_exchanged_part_is_found(tracklets, packed):
+    for name, message in (("00001.tar", "is not what was packed"), ("00001.parquet", "damaged")):
+        path = packed / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-8])
+        with pytest.raises(UserError, match=message):
             Packed(packed, tracklets)
-        (packed / name).unlink()
-        with pytest.raises(UserError, match="cannot be opened"):
+        path.unlink()
+        with pytest.raises(UserError, match=rf"{name}.*(cannot be opened|damaged)"):
             Packed(packed, tracklets)
-        (packed / name).write_bytes(whole)
-    (packed / "00000.parquet").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"00000\.parquet is damaged"):
+        path.write_bytes(whole)
+    (packed / "00000.parquet").rename(packed / "x")
+    (packed / "00001.parquet").rename(packed / "00000.parquet")
+    (packed / "x").rename(packed / "00001.parquet")
+    with pytest.raises(UserError, match=r"is not what was packed"):
         Packed(packed, tracklets)
+
+
+def test_a_pack_of_the_format_before_is_refused(tracklets, packed):
+    facts = {"bytes": 1, "shard": "x", "frames": "y"}
+    (packed / "pack.json").write_text(json.dumps({"shards": [facts]}))
+    with pytest.raises(UserError, match="is not of this version"):
+        Packed(packed, tracklets)
+
+
+def test_ordinary_tools_open_it(tree, tracklets, packed):
+    """tar lists the frames by their paths; pandas finds the bytes of each."""
+    names = []
+    for path in sorted(packed.glob("*.tar")):
+        listed = subprocess.run(["tar", "-tf", path], capture_output=True, text=True, check=True)
+        names += listed.stdout.splitlines()
+        table = pd.read_parquet(path.with_suffix(".parquet"))
+        data = path.read_bytes()
+        with tarfile.open(path) as opened:
+            contents = [opened.extractfile(member).read() for member in opened]
+        rows = zip(table["offset"].explode(), table["bytes"].explode(), strict=True)
+        assert [data[start : start + size] for start, size in rows] == contents
+    assert names == [f"{t.folder}/{frame}" for t in tracklets for frame in t.frames]
+    first = subprocess.run(["tar", "-xOf", packed / "00000.tar", names[0]], capture_output=True)
+    assert first.stdout == (tree / names[0]).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["f" * 90, "f" * 200, "é" * 100, "日本 1"])
+def test_names_of_any_length_and_script_are_packed(tmp_path, name):
+    folder = tmp_path / "data" / ("d" * 200) / "t"
+    write_frame(folder / f"{name}.jpg", seed=1)
+    tracklet = Tracklet(
+        *(1, "t", f"{'d' * 200}/t", "train", None, 0, None, *[math.nan] * 3), (f"{name}.jpg",)
+    )
+    pack.pack([tracklet], tmp_path / "data", tmp_path / "pack")
+    stored = (folder / f"{name}.jpg").read_bytes()
+    assert Packed(tmp_path / "pack", [tracklet]).read(tracklet, 0) == stored
+    with tarfile.open(tmp_path / "pack" / "00000.tar") as opened:
+        assert opened.getnames() == [f"{'d' * 200}/t/{name}.jpg"]
 
 
 def test_a_pack_of_an_older_index_is_refused_and_brought_up_to_date(tree, tmp_path):
@@ -199,12 +247,12 @@ def test_a_pack_of_an_older_index_is_refused_and_brought_up_to_date(tree, tmp_pa
     new = index.build(own).splits["train"]
     with pytest.raises(UserError, match="run `reid pack` again"):
         Packed(folder, new)
-    kept = (folder / "00000.shard").stat().st_mtime_ns
+    kept = (folder / "00000.tar").stat().st_mtime_ns
     pack.pack(new, own, folder, largest_shard=SMALL)
     Packed(folder, new)
-    assert (folder / "00000.shard").stat().st_mtime_ns == kept
+    assert (folder / "00000.tar").stat().st_mtime_ns == kept
     pack.pack(new[:2], own, folder, largest_shard=SMALL)
-    assert len(list(folder.glob("*.shard"))) == 1
+    assert len(list(folder.glob("*.tar"))) == 1
     with pytest.raises(UserError, match="does not hold"):
         Packed(folder, new)
 
@@ -232,6 +280,6 @@ def test_through_the_command_line(tree, tmp_path, monkeypatch, capsys):
     assert "packed holds no finished pack" in capsys.readouterr().err
     assert main(["pack", *configs]) == 0
     assert main(["pack", "--verify", *configs]) == 0
-    assert "every shard is as packed" in capsys.readouterr().out
+    assert "every frame is as packed" in capsys.readouterr().out
     tracklets = index.read_split(tmp_path / "results" / "tiny" / "index" / "A2A.parquet")
     assert Packed(tmp_path / "packed", tracklets).read(tracklets[0], 0)

@@ -9,9 +9,9 @@ from reid.config import Clip
 from reid.data import index, pack
 from reid.data.dataset import TrackletDataset
 from reid.data.loading import loader
+from reid.data.pack import sampled
 from reid.data.packed import Packed
 from reid.data.sampler import pk_batches, sequential_batches
-from reid.data.selection import sampled
 from reid.errors import UserError
 from tests.trees import make_tree
 
@@ -87,7 +87,7 @@ def test_another_selection_packs_anew(tree, splits, tmp_path):
     sizes = []
     for keep in ({"keep": sampled(3, [FIRST])}, {"keep": sampled(4, [FIRST])}, {}):
         pack.pack(every, tree, folder, **keep)
-        sizes.append((folder / "00000.shard").stat().st_size)
+        sizes.append((folder / "00000.tar").stat().st_size)
         pack.verify(folder)
     assert sizes == sorted(set(sizes))
     reader = Packed(folder, every)

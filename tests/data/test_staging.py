@@ -1,13 +1,19 @@
 import multiprocessing
 import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from reid.claim import MARK
 from reid.config import Runtime
 from reid.data import index, pack, staging
 from reid.data.packed import Packed
 from reid.errors import UserError
+from tests.runs import wait
 from tests.trees import make_tree
 
 
@@ -87,14 +93,57 @@ def test_no_room_is_said_before_anything_is_copied(packed, tmp_path, monkeypatch
         staging.stage(packed, tmp_path / "node")
 
 
-def test_a_damaged_pack_is_not_copied(packed, tmp_path):
-    shard = packed / "00001.shard"
-    data = bytearray(shard.read_bytes())
-    data[7] ^= 1
-    shard.write_bytes(data)
-    with pytest.raises(UserError, match=r"00001\.shard is not what was packed"):
+def test_a_missing_or_exchanged_shard_is_copied_again(packed, tmp_path):
+    folder = staging.stage(packed, tmp_path / "node")
+    (folder / "00000.tar").rename(folder / "x")
+    (folder / "00001.tar").rename(folder / "00000.tar")
+    (folder / "x").unlink()
+    assert staging.stage(packed, tmp_path / "node") == folder
+    assert content(folder) == content(packed)
+
+
+def test_what_a_killed_copy_left_is_removed(packed, tmp_path):
+    def killed(source, target):
+        target.write_bytes(source.read_bytes()[:-1])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if not pid:
+        shutil.copyfile = killed
         staging.stage(packed, tmp_path / "node")
-    assert not list((tmp_path / "node").glob("*/00001.shard"))
+        os._exit(0)
+    assert wait(pid) == -signal.SIGKILL
+    (folder,) = (tmp_path / "node").glob("xfd*")
+    assert list(folder.glob(".00000.tar.*.tmp"))
+    assert staging.stage(packed, tmp_path / "node") == folder
+    assert content(folder) == content(packed)
+    assert {path.name for path in folder.glob(".*")} == {MARK}
+
+
+def test_files_of_others_are_neither_changed_nor_taken_for_the_copy(packed, tmp_path):
+    folder = staging.stage(packed, tmp_path / "node")
+    (folder / "00007.tar.gz").write_bytes(b"the user's")
+    with pytest.raises(UserError, match=r"00007\.tar\.gz was not made by this command"):
+        staging.stage(packed, tmp_path / "node")
+    assert (folder / "00007.tar.gz").read_bytes() == b"the user's"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_two_users_of_a_node_have_a_copy_each(packed):
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:
+        root = Path(temporary)
+        root.chmod(0o1777)
+        pack = shutil.copytree(packed, root / "pack")
+        for user in (1001, 1002):
+            pid = os.fork()
+            if not pid:
+                os.setgid(user)
+                os.setuid(user)
+                folder = staging.stage(pack, root / "disk" / "reid")
+                os._exit(0 if content(folder) == content(pack) else 1)
+            assert wait(pid) == 0
+        owners = {path.stat().st_uid for path in (root / "disk" / "reid").glob("xfd*")}
+        assert owners == {1001, 1002}
 
 
 def test_a_new_pack_gets_a_folder_of_its_own(tree, packed, tmp_path):

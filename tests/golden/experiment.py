@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from reid.cli import main
-from reid.data.layout import PROTOCOL_FOLDERS
+from reid.data.detreidx import PROTOCOL_FOLDERS
 from tests.clips import TINY, state_dict
 from tests.trees import frame_name
 

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from reid import config
 from reid.artifacts import Results
 from reid.data.index import Index
-from reid.data.layout import CAPTURE_POINTS, Tracklet
+from reid.data.tracklet import CAPTURE_POINTS, Tracklet
 
 SIDES = {"A2G": ((1, 2), (0,)), "G2A": ((0,), (1, 2)), "A2A": ((1,), (2,))}
 

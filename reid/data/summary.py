@@ -1,4 +1,4 @@
-"""What an index says about its dataset, and whether that is good enough to go on."""
+"""Counts of an index, and whether it keeps to the limits of the configuration."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from reid.config import Dataset
-from reid.data.layout import CAMERAS, PROTOCOL_VIEWS, Tracklet
-from reid.data.scan import IGNORED, Rejected
+from reid.data.detreidx import CAMERAS
+from reid.data.frames import IGNORED
+from reid.data.scan import Rejected
+from reid.data.tracklet import PROTOCOL_VIEWS, Tracklet
 from reid.errors import UserError
 
 Splits = Mapping[str, Sequence[Tracklet]]
@@ -99,8 +101,10 @@ def _counts(tracklets: Sequence[Tracklet], cameras: Sequence[str]) -> dict[str, 
     }
 
 
-def check(splits: Splits, rejected: Sequence[Rejected], options: Dataset, *, report: Path) -> None:
-    """Hold an index against the limits of the configuration; `report` is named in errors.
+def check_limits(
+    splits: Splits, rejected: Sequence[Rejected], options: Dataset, *, report: Path
+) -> None:
+    """Compare an index with the limits of the configuration; `report` is named in errors.
 
     Raises UserError for too many rejected files, a split without tracklets, identities both in
     training and test, or too many queries without a positive.

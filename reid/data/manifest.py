@@ -9,7 +9,6 @@ view, session, altitude, distance, angle   optional, empty where unknown
 """
 
 import csv
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from io import StringIO
@@ -17,87 +16,84 @@ from pathlib import Path, PurePosixPath
 from typing import get_args
 
 from reid.config import nearest
-from reid.data.layout import Scene, Subset, View, is_jpeg
-from reid.data.layouts.identities import number_identities
-from reid.data.layouts.lists import Listed, plan_lists
-from reid.data.names import FrameNames
-from reid.data.scan import Look, Plan
+from reid.data.frames import is_jpeg
+from reid.data.scan import Contents, Source, number_identities
+from reid.data.tracklet import Scene, Subset, View
 from reid.errors import UserError
 
-_NEEDED = ("path", "identity", "camera", "split")
+_REQUIRED = ("path", "identity", "camera", "split")
 _OPTIONAL = ("tracklet", "view", "session", "altitude", "distance", "angle")
+_OTHER_IMAGES = {".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 LARGEST_CAMERA = 126
 
 
-def plan_manifest(look: Look, manifest: Path | None) -> Plan:
-    """`manifest` is by default `manifest.csv` in the root. Raises UserError naming the line."""
-    path = manifest or look.root / "manifest.csv"
+def find_manifest(path: Path) -> Contents:
+    """The tracklets of a manifest. Raises UserError naming the line."""
     try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): see dataset.manifest") from None
     rows = csv.DictReader(StringIO(text, newline=""))
-    _check_columns(rows.fieldnames or (), path)
-    listed = _group(rows, path)
-    return plan_lists(look, listed, complete=False, stamp=hashlib.sha256(content).hexdigest())
-
-
-def _check_columns(columns: Iterable[str], path: Path) -> None:
-    known = (*_NEEDED, *_OPTIONAL)
+    known, columns = (*_REQUIRED, *_OPTIONAL), rows.fieldnames or ()
     for name in columns:
         if name not in known:
             raise UserError(f"{path}: unknown column {name!r}{nearest(name, known)}")
-    missing = sorted(set(_NEEDED) - set(columns))
-    if missing:
+    if missing := sorted(set(_REQUIRED) - set(columns)):
         raise UserError(f"{path}: column {missing[0]!r} is missing")
+    return Contents(_sources(rows, path), complete=False)
 
 
-def _group(rows: Iterable[Mapping[str, str]], path: Path) -> list[Listed]:
+def _sources(rows: Iterable[Mapping[str, str]], path: Path) -> list[Source]:
     facts: dict[tuple[str, str], tuple[str, str, Scene]] = {}
     frames: dict[tuple[str, str], list[str]] = {}
+    lines: dict[str, int] = {}
     for line, row in enumerate(rows, start=2):
         try:
-            if None in row or None in row.values():
-                raise ValueError("fewer or more fields than columns")
-            place, frame = _place(row["path"])
-            name = row.get("tracklet") or ""
-            subset = row["split"]
-            if subset not in get_args(Subset):
-                raise ValueError(f"split {subset!r} is not one of {', '.join(get_args(Subset))}")
-            if not row["identity"]:
-                raise ValueError("identity is empty")
-            key = (subset, f"{place}/{name}" if name and frame else place)
-            own = (place, row["identity"], _scene(row))
-            if facts.setdefault(key, own) != own:
+            key, fact, frame = _read_row(row)
+            if facts.setdefault(key, fact) != fact:
                 raise ValueError(f"differs from an earlier line of the same tracklet, {key[1]}")
+            full = f"{fact[0]}/{frame}" if frame else key[1]
+            if (earlier := lines.setdefault(full, line)) != line:
+                raise ValueError(f"{row['path']} is in line {earlier} already")
+            if (key in frames) if not frame else (key[1] in lines):
+                raise ValueError("the folder is listed, and frames of it too")
             if frame:
                 frames.setdefault(key, []).append(frame)
-            elif key in frames:
-                raise ValueError("the folder is listed, and frames of it too")
         except ValueError as error:
             raise UserError(f"{path}, line {line}: {error}") from None
-    identify = number_identities(identity for _, identity, _ in facts.values())
+    numbers = number_identities({identity for _, identity, _ in facts.values()})
     subsets: dict[str, Subset] = {subset: subset for subset in get_args(Subset)}
     return [
-        Listed(
-            unique,
-            place,
-            identify(identity),
+        Source(
+            tracklet,
+            folder,
+            numbers[identity],
             subsets[subset],
             scene,
-            FrameNames.of(frames[subset, unique]) if (subset, unique) in frames else None,
+            frames.get((subset, tracklet)),
         )
-        for (subset, unique), (place, identity, scene) in facts.items()
+        for (subset, tracklet), (folder, identity, scene) in facts.items()
     ]
 
 
-def _place(text: str) -> tuple[str, str]:
-    """Folder and file name (empty for a folder)."""
-    path = PurePosixPath(text)
-    if not text or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"path {text!r} is not one below dataset.root")
-    return (str(path.parent), path.name) if is_jpeg(path.name) else (str(path), "")
+def _read_row(row: Mapping[str, str]) -> tuple[tuple[str, str], tuple[str, str, Scene], str]:
+    """(split, tracklet), (folder, identity, scene) and file name, empty for a folder."""
+    if None in row or None in row.values():
+        raise ValueError("fewer or more fields than columns")
+    subset = row["split"]
+    if subset not in get_args(Subset):
+        raise ValueError(f"split {subset!r} is not one of {', '.join(get_args(Subset))}")
+    if not row["identity"]:
+        raise ValueError("identity is empty")
+    path = PurePosixPath(row["path"])
+    if not row["path"] or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"path {row['path']!r} is not one below dataset.root")
+    if path.suffix.lower() in _OTHER_IMAGES:
+        raise ValueError(f"{row['path']} is not a .jpg file: convert the frames to JPEG")
+    folder, frame = (str(path.parent), path.name) if is_jpeg(path.name) else (str(path), "")
+    name = row.get("tracklet") or ""
+    tracklet = f"{folder}/{name}" if name and frame else folder
+    return (subset, tracklet), (folder, row["identity"], _scene(row)), frame
 
 
 def _scene(row: Mapping[str, str]) -> Scene:

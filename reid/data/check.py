@@ -1,0 +1,283 @@
+"""`reid check`: decode the frames once, before a training finds out which are damaged.
+
+check/damaged.csv    frames that cannot be used, and why: what dataset.damaged leaves out;
+                     what it leaves out already is not looked at again and stays in the list
+check/notes.csv      frames and tracklets that can be used but stand out
+check/duplicates.csv frames of equal content, of two people or in training and test
+check/histograms.csv counts of crop heights and tracklet lengths by capture point, and as .png
+check/parts/         what an interrupted check has seen: the next one continues from there
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from reid.artifacts import SPLITS, Results
+from reid.claim import remove_temporaries
+from reid.config import Config
+from reid.data.damaged import COLUMNS, read_damaged
+from reid.data.decode import decode
+from reid.data.frames import Files
+from reid.data.stored import check_fresh, read_split
+from reid.data.tracklet import Tracklet, identity_of
+from reid.errors import UserError
+from reid.files import replacing, sha256_of_json
+from reid.processes import worker_pool
+from reid.progress import Progress
+
+HEIGHTS = (0, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 65536)
+LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 1 << 20)
+GROUPS = ("ground", *(f"point {number}" for number in range(1, 19)), "elsewhere")
+TRACKLETS_A_PART = 32
+
+
+def inspect(
+    tracklets: Sequence[Tracklet],
+    root: Path,
+    folder: Path,
+    *,
+    frames: int | None = None,
+    workers: int = 0,
+    quiet: bool = True,
+) -> pd.DataFrame:
+    """Decode all frames, or `frames` of each tracklet evenly spread: one row a frame.
+
+    Columns: tracklet (position in `tracklets`), position, height, width (pixels), mode (of
+    Pillow), bytes, digest (64 bits of BLAKE2), damage ("": none). `workers` processes write parts
+    to `folder`, where an interrupted run continues.
+    """
+    parts = [
+        tracklets[start : start + TRACKLETS_A_PART]
+        for start in range(0, len(tracklets), TRACKLETS_A_PART)
+    ]
+    paths = [
+        folder / f"{sha256_of_json([frames, *map(identity_of, part)])}.parquet" for part in parts
+    ]
+    missing = [(part, path) for part, path in zip(parts, paths, strict=True) if not path.exists()]
+    work = partial(_inspect_part, root=root, frames=frames)
+    progress = Progress("check", len(parts), "parts", done=len(parts) - len(missing))
+    for _ in _map(work, missing, workers):
+        if not quiet:
+            progress.advance()
+    rows = [pd.read_parquet(path) for path in paths]
+    for number, part in enumerate(rows):
+        part["tracklet"] = part["tracklet"] + number * TRACKLETS_A_PART
+    return pd.concat(rows, ignore_index=True)
+
+
+def _map(
+    work: "partial[None]", parts: Sequence[tuple[Sequence[Tracklet], Path]], workers: int
+) -> Iterator[None]:
+    if not workers:
+        yield from (work(*part) for part in parts)
+    elif parts:
+        with worker_pool(workers) as pool:
+            yield from pool.map(work, *zip(*parts, strict=True))
+
+
+def _inspect_part(
+    tracklets: Sequence[Tracklet], path: Path, *, root: Path, frames: int | None
+) -> None:
+    files, rows = Files(root), []
+    for number, tracklet in enumerate(tracklets):
+        count = len(tracklet.frames)
+        step = count if frames is None else min(frames, count)
+        rows += [
+            (number, position, *_inspect_frame(files, tracklet, position))
+            for position in (np.arange(step) * count // step).tolist()
+        ]
+    names = ("tracklet", "position", "height", "width", "mode", "bytes", "digest", "damage")
+    table = pd.DataFrame.from_records(rows, columns=names)
+    integers = dict.fromkeys(("tracklet", "position", "height", "width", "bytes"), np.int32)
+    table = table.astype(
+        {**integers, "digest": np.uint64, "mode": "category", "damage": "category"}
+    )
+    with replacing(path) as temporary:
+        table.to_parquet(temporary)
+
+
+def _inspect_frame(
+    files: Files, tracklet: Tracklet, position: int
+) -> tuple[int, int, str, int, int, str]:
+    """Height, width, mode, bytes, digest, damage."""
+    name, size, digest = files.name(tracklet, position), 0, 0
+    try:
+        data = files.read(tracklet, position)
+        size = len(data)
+        digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+        height, width = decode(data, name=name).shape[:2]
+        with Image.open(BytesIO(data)) as image:
+            return height, width, image.mode, size, digest, ""
+    except UserError as error:
+        return 0, 0, "", size, digest, str(error).removeprefix(f"{name} ").partition(": ")[0]
+
+
+Rows = list[tuple[str, ...]]
+
+
+def damages(seen: pd.DataFrame, tracklets: Sequence[Tracklet]) -> dict[str, str]:
+    """Reasons by path of frames that cannot be used."""
+    bad = seen[seen.damage != ""]
+    return {
+        _path(tracklets[number], position): damage
+        for number, position, damage in _rows(bad, "tracklet", "position", "damage")
+    }
+
+
+def notes(seen: pd.DataFrame, tracklets: Sequence[Tracklet], *, least_height: int) -> Rows:
+    """Path and note of what can be used but stands out: odd frames, low tracklets."""
+    whole = seen[seen.damage == ""]
+    odd = whole[(whole["mode"] != "RGB") | (whole.height < 2) | (whole.width < 2)]
+    rows: Rows = [
+        (
+            _path(tracklets[number], position),
+            f"{width} x {height} px, Pillow mode {mode}: used as RGB",
+        )
+        for number, position, height, width, mode in _rows(
+            odd, "tracklet", "position", "height", "width", "mode"
+        )
+    ]
+    medians = whole.groupby("tracklet").height.median()
+    sums = seen.groupby("tracklet").bytes.agg(["sum", "size"])
+    for number, tracklet in enumerate(tracklets):
+        total, count = sums.loc[number]
+        if count == len(tracklet.frames) and tracklet.size not in (None, total):
+            note = "frames have other sizes than when indexed: index again"
+            rows.append((tracklet.path, note))
+        if medians.get(number, least_height) < least_height:
+            rows.append((tracklet.path, f"median crop height {medians[number]:g} px"))
+    return rows
+
+
+def duplicates(seen: pd.DataFrame, tracklets: Sequence[Tracklet]) -> Rows:
+    """Path, path of the first frame of equal content, and the problem with that.
+
+    Between people, or between training and test, copies spoil a benchmark. A copy in another
+    tracklet counts once; copies in tracklets of the same person and side are no problem.
+    """
+    copies = seen[(seen["bytes"] > 0) & seen.duplicated("digest", keep=False)]
+    copies = copies.drop_duplicates(["digest", "tracklet"])
+    first = copies.drop_duplicates("digest")[["digest", "tracklet", "position"]]
+    later = copies[copies.duplicated("digest")]
+    later = later.merge(first, how="left", on="digest", suffixes=("", "_first"))
+    rows: Rows = []
+    columns = ("tracklet", "position", "tracklet_first", "position_first")
+    for number, position, number_first, position_first in _rows(later, *columns):
+        copy, original = tracklets[number], tracklets[number_first]
+        leak = (copy.subset == "train") != (original.subset == "train")
+        if leak or copy.identity != original.identity:
+            paths = _path(copy, position), _path(original, position_first)
+            rows.append((*paths, "train and test" if leak else "other identity"))
+    return rows
+
+
+def histograms(seen: pd.DataFrame, tracklets: Sequence[Tracklet]) -> pd.DataFrame:
+    """Counts of crop heights (whole frames) and of tracklet lengths, by capture point."""
+    groups = np.array([_group(tracklet) for tracklet in tracklets])
+    whole = seen[seen.damage == ""]
+    lengths = np.array([len(tracklet.frames) for tracklet in tracklets])
+    quantities = (
+        ("crop height", HEIGHTS, groups[whole.tracklet], whole.height.to_numpy()),
+        ("tracklet length", LENGTHS, groups, lengths),
+    )
+    parts = []
+    for group in [group for group in GROUPS if group in groups]:
+        for quantity, edges, owners, values in quantities:
+            counts = np.histogram(values[owners == group], edges)[0]
+            columns = {"group": group, "quantity": quantity, "from": edges[:-1], "below": edges[1:]}
+            parts.append(pd.DataFrame({**columns, "count": counts}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _draw(counts: pd.DataFrame, path: Path) -> None:
+    """Histograms as a picture: shares of a group's total, the total behind its name."""
+    figure = Figure(figsize=(14, 2 + 0.3 * counts.group.nunique()), layout="constrained")
+    for axes, (quantity, part) in zip(
+        figure.subplots(1, 2), counts.groupby("quantity"), strict=True
+    ):
+        table = part.pivot(index="group", columns="from", values="count")
+        table = table.reindex([group for group in GROUPS if group in table.index])
+        totals = table.sum(axis=1)
+        axes.imshow(table.div(totals.clip(lower=1), axis=0), aspect="auto", cmap="Blues")
+        axes.set_title(f"{quantity} ({'px' if quantity == 'crop height' else 'frames'}, from)")
+        axes.set_xticks(range(table.shape[1]), table.columns)
+        axes.set_yticks(range(len(table)), [f"{g}: {n:,}" for g, n in totals.items()])
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _rows(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """Rows of some columns as Python values."""
+    return zip(*(frame[column].tolist() for column in columns), strict=True)
+
+
+def _path(tracklet: Tracklet, position: int) -> str:
+    return f"{tracklet.folder}/{tracklet.frames[position]}"
+
+
+def _group(tracklet: Tracklet) -> str:
+    point = tracklet.capture_point
+    return (
+        ("ground" if tracklet.view == "ground" else "elsewhere") if point is None else GROUPS[point]
+    )
+
+
+def _is_part(name: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{64}\.parquet", name) is not None
+
+
+def run(config: Config, *, frames: int | None, least_height: int) -> None:
+    """`reid check`: inspect what is indexed, write the report.
+
+    Raises UserError without index, and for less than one frame or pixel.
+    """
+    for flag, value in (("--frames", frames), ("--least-height", least_height)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag} is {value}: expected at least 1")
+    options, results = config.dataset, Results.of(config.dataset.name)
+    known = {} if options.damaged is None else read_damaged(options.damaged)
+    by_path: dict[str, Tracklet] = {}  # protocols may share a tracklet
+    for split in SPLITS:
+        if split == "train" or split in options.protocols:
+            check_fresh(options.root, results.index(split))
+            by_path |= {tracklet.path: tracklet for tracklet in read_split(results.index(split))}
+    tracklets, folder = list(by_path.values()), results.root / "check"
+    parts = folder / "parts"
+    remove_temporaries(parts, _is_part)
+    workers = config.runtime.workers
+    seen = inspect(tracklets, options.root, parts, frames=frames, workers=workers, quiet=False)
+    damaged, copies = damages(seen, tracklets), duplicates(seen, tracklets)
+    listed = folder / "damaged.csv"
+    _write(listed, COLUMNS, list((known | damaged).items()))
+    remarks = notes(seen, tracklets, least_height=least_height)
+    _write(folder / "notes.csv", ("path", "note"), remarks)
+    _write(folder / "duplicates.csv", ("path", "same_as", "problem"), copies)
+    counts = histograms(seen, tracklets)
+    _write(folder / "histograms.csv", [*counts.columns], counts.to_records(index=False).tolist())
+    _draw(counts, folder / "histograms.png")
+    for part in filter(lambda path: _is_part(path.name), list(parts.iterdir())):
+        part.unlink()
+    print(f"{len(seen)} frames seen, {len(damaged)} damaged: {listed}")
+    if copies:
+        print(f"{len(copies)} copies of other people's or test frames: {folder / 'duplicates.csv'}")
+    if left_out := len(known.keys() - damaged.keys()):
+        print(f"{left_out} frames that {options.damaged} leaves out stay in that list")
+    if damaged:
+        print(
+            f"to leave them out: dataset.damaged: {listed}, within dataset.max_rejected_share "
+            f"({options.max_rejected_share:g}), then `reid index`"
+        )
+
+
+def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with replacing(path) as temporary:
+        pd.DataFrame(list(rows), columns=list(columns)).to_csv(temporary, index=False)
