@@ -216,7 +216,7 @@ def _scene_of(folder: Path, names: Sequence[str]) -> Scene:
             problem = f"{name}: {error}"
             break
     if len(scenes) > 1:
-        problem = "its names tell of different people, cameras or conditions"
+        problem = "its names tell of different cameras, conditions or people"
     if problem:
         raise UserError(
             f"{folder}: {problem}; say what took it with camera=0 (ground), 1 or 2 (aerial)"

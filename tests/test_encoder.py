@@ -98,6 +98,19 @@ def test_other_file_names_need_a_camera(encoder, tmp_path):
     assert not np.array_equal(ground, aerial)
 
 
+def test_frames_are_those_of_the_index_in_its_order(encoder, tmp_path):
+    """Unpadded numbers, and what a Mac leaves: the same features as of padded numbers alone."""
+    for number in range(1, 13):
+        write_frame(tmp_path / "padded" / f"{number:02d}.jpg", seed=number, height=40)
+        write_frame(tmp_path / "data" / "t" / f"{number}.jpg", seed=number, height=40)
+    for junk in ("t/._1.jpg", "__MACOSX/t/._1.jpg", "t/.ipynb_checkpoints/1-checkpoint.jpg"):
+        write_frame(tmp_path / "data" / junk, seed=99, height=40)
+    (tmp_path / "data/linked").symlink_to(tmp_path / "padded")
+    whole = encoder.encode(tmp_path / "data", camera=0)
+    assert [folder.name for folder in whole.folders] == ["linked", "t"]
+    assert np.array_equal(*whole.features)
+
+
 def test_bad_input_is_one_clear_error(encoder, run, tmp_path):
     def folder(name, *files):
         for file in files:

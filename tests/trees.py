@@ -9,6 +9,13 @@ from PIL import Image
 from reid.data.detreidx import PROTOCOL_FOLDERS
 from reid.data.tracklet import CAPTURE_POINTS
 
+EXPERIMENT = {
+    "backbones": {"b": {"weights": "none.safetensors"}},
+    "trainings": {"t": {"backbone": "b", "clip": {"frames": 3, "height": 16, "width": 8}}},
+    "variants": {"v": {"training": "t", "label": "v"}},
+}
+"""Sections that a configuration needs, for commands that read only its dataset."""
+
 
 def frame_name(
     identity: int, frame: int, *, camera: int, point: int = 1, spelling: str = "", minute: int = 18

@@ -151,4 +151,4 @@ class Files:
 
     def name(self, tracklet: Tracklet, position: int) -> str:
         """Path of the file."""
-        return f"{self.root}/{tracklet.folder}/{tracklet.frames[position]}"
+        return str(self.root / tracklet.folder / tracklet.frames[position])

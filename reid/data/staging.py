@@ -70,11 +70,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _is_copy(target: Path, source: Path) -> bool:
-    """Whether both have the same size and modification time (in seconds)."""
+    """Whether both have the same size and modification time."""
     if not target.is_file():
         return False
     copied, original = target.stat(), source.stat()
-    return (copied.st_size, int(copied.st_mtime)) == (original.st_size, int(original.st_mtime))
+    return (copied.st_size, copied.st_mtime_ns) == (original.st_size, original.st_mtime_ns)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from reid.cli import main
 from reid.data import check, index
 from reid.data.frames import Files
 from tests.runs import wait
-from tests.trees import frame_name, make_tree, write_frame
+from tests.trees import EXPERIMENT, frame_name, make_tree, write_frame
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def inspect(tree, tmp_path):
 
 def configure(tmp_path, tree, **dataset):
     content = {"dataset": {"name": "tiny", "root": str(tree), "protocols": ["A2G"], **dataset}}
-    content |= {"backbones": {}, "trainings": {}, "variants": {}, "runtime": {"workers": 0}}
+    content |= EXPERIMENT | {"runtime": {"workers": 0}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     return ["--config", "config.yaml"]
 

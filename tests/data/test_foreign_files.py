@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid.cli import main
-from tests.trees import make_tree, write_frame
+from tests.trees import EXPERIMENT, make_tree, write_frame
 
 NAMES = st.one_of(
     st.from_regex(r"[0-9]{1,6}\.(jpg|shard|parquet|tar|txt)", fullmatch=True),
@@ -24,8 +24,7 @@ def lab(folder: Path, pack: str = "packed", name: str = "tiny") -> list[str]:
     if not (folder / "data").exists():
         make_tree(folder / "data", frames=2, protocols=("A2A",))
     content = {"dataset": {"name": name, "root": str(folder / "data"), "protocols": ["A2A"]}}
-    content |= {"backbones": {}, "trainings": {}, "variants": {}}
-    content |= {"runtime": {"pack": pack, "workers": 0}}
+    content |= EXPERIMENT | {"runtime": {"pack": pack, "workers": 0}}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
     return ["--config", str(folder / f"{name}.yaml")]
 

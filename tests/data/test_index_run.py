@@ -3,15 +3,13 @@
 import yaml
 
 from reid.cli import main
-from tests.trees import make_tree
-
-MINIMAL = {"backbones": {}, "trainings": {}, "variants": {}}
+from tests.trees import EXPERIMENT, make_tree
 
 
 def run(tmp_path, monkeypatch, **dataset):
     monkeypatch.chdir(tmp_path)
     options = {"name": "tiny", "root": str(tmp_path / "data"), **dataset}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"dataset": options, **MINIMAL}))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"dataset": options, **EXPERIMENT}))
     return main(["index", "--config", "config.yaml"])
 
 

@@ -23,7 +23,7 @@ from reid.data.packed import Packed
 from reid.data.sampler import pk_batches
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
-from tests.trees import frame_name, make_tree, write_frame
+from tests.trees import EXPERIMENT, frame_name, make_tree, write_frame
 
 SMALL = 10_000  # bytes: several shards of a few tracklets each
 
@@ -269,7 +269,7 @@ def test_a_missing_frame_names_the_file(tree, tmp_path):
 def test_through_the_command_line(tree, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     base = {"dataset": {"name": "tiny", "root": str(tree)}}
-    base |= {"backbones": {}, "trainings": {}, "variants": {}}
+    base |= EXPERIMENT
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
     (tmp_path / "pack.yaml").write_text(yaml.safe_dump({"runtime": {"pack": "packed"}}))
     configs = ["--config", "base.yaml", "--config", "pack.yaml"]

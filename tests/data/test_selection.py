@@ -13,7 +13,7 @@ from reid.data.pack import sampled
 from reid.data.packed import Packed
 from reid.data.sampler import pk_batches, sequential_batches
 from reid.errors import UserError
-from tests.trees import make_tree
+from tests.trees import EXPERIMENT, make_tree
 
 SIZE = {"height": 16, "width": 8}
 FIRST, CENTRE = (Clip(frames=3, test_sampling=how, **SIZE) for how in ("first", "center"))
@@ -104,8 +104,7 @@ def test_fewer_than_a_clip_takes_is_one_clear_error(frames, message):
 
 def configure(folder, tree, **dataset):
     base = {"dataset": {"name": "tiny", "root": str(tree), **dataset}}
-    base |= {"backbones": {"b": {"weights": "none"}}, "variants": {}}
-    base["trainings"] = {"t": {"backbone": "b", "clip": {"frames": 3, **SIZE}}}
+    base |= EXPERIMENT
     base["runtime"] = {"pack": "packed", "workers": 0}
     (folder / "config.yaml").write_text(yaml.safe_dump(base))
 
