@@ -13,37 +13,19 @@ Pattern = Literal["plain", "striped", "checked", "two-tone", "open"]
 
 # sRGB, 0..255. Names are what captions say.
 COLORS: Mapping[str, Rgb] = {
-    "black": (26, 26, 30),
-    "white": (236, 236, 232),
-    "gray": (128, 130, 132),
-    "red": (196, 28, 34),
-    "orange": (232, 118, 24),
-    "yellow": (236, 204, 44),
-    "green": (30, 136, 62),
-    "olive": (98, 104, 50),
-    "turquoise": (34, 168, 172),
-    "blue": (34, 82, 196),
-    "navy": (26, 36, 84),
-    "sky-blue": (132, 184, 230),
-    "purple": (112, 46, 148),
-    "pink": (234, 130, 168),
-    "brown": (106, 66, 38),
-    "beige": (206, 184, 146),
-}
+    "black": (26, 26, 30), "white": (236, 236, 232), "gray": (128, 130, 132), "red": (196, 28, 34),
+    "orange": (232, 118, 24), "yellow": (236, 204, 44), "green": (30, 136, 62),
+    "olive": (98, 104, 50), "turquoise": (34, 168, 172), "blue": (34, 82, 196),
+    "navy": (26, 36, 84), "sky-blue": (132, 184, 230), "purple": (112, 46, 148),
+    "pink": (234, 130, 168), "brown": (106, 66, 38), "beige": (206, 184, 146),
+}  # fmt: skip
 HAIR: Mapping[str, Rgb] = {
-    "black": (22, 18, 18),
-    "brown": (74, 46, 28),
-    "blond": (198, 164, 96),
-    "red": (146, 66, 28),
+    "black": (22, 18, 18), "brown": (74, 46, 28), "blond": (198, 164, 96), "red": (146, 66, 28),
     "gray": (150, 148, 146),
-}
+}  # fmt: skip
 SKIN: Sequence[Rgb] = (
-    (242, 206, 178),
-    (226, 178, 142),
-    (190, 138, 100),
-    (138, 92, 62),
-    (86, 56, 40),
-)
+    (242, 206, 178), (226, 178, 142), (190, 138, 100), (138, 92, 62), (86, 56, 40),
+)  # fmt: skip
 GIRTH: Mapping[str, float] = {"slim": 0.88, "average": 1.0, "heavy": 1.2}
 """Builds, and the factor of each on the widths of trunk and limbs."""
 

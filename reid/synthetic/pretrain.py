@@ -51,21 +51,15 @@ class Shape:
         return CLIP(
             embed_dim=self.embed,
             vision_cfg={
-                "image_size": self.image,
-                "patch_size": self.patch,
-                "width": self.width,
-                "layers": self.layers,
-                "head_width": 64,
+                "image_size": self.image, "patch_size": self.patch, "head_width": 64,
+                "width": self.width, "layers": self.layers,
             },
             text_cfg={
-                "context_length": context,
-                "vocab_size": 49408,
-                "width": self.text_width,
-                "heads": self.text_width // 64,
-                "layers": 2,
+                "context_length": context, "vocab_size": 49408, "layers": 2,
+                "width": self.text_width, "heads": self.text_width // 64,
             },
             quick_gelu=True,
-        )
+        )  # fmt: skip
 
 
 SHAPES: Mapping[str, Shape] = {
@@ -83,7 +77,8 @@ def pretrain(demo: Demo, backbone: str, out: Path) -> None:
         raise UserError(f"no tiny CLIP stands for backbone {backbone!r}: use {' or '.join(SHAPES)}")
     demand_tiny_clip(out)
     started = time.monotonic()
-    workers, size = len(os.sched_getaffinity(0)), SHAPES[backbone].image
+    size = SHAPES[backbone].image
+    workers = max(1, min(len(os.sched_getaffinity(0)), demo.captions // 100))
     data = render_captioned(demo.captions, size, seed=demo.seed, workers=workers)
     print(f"{backbone}: {demo.captions} captioned crops in {time.monotonic() - started:.0f} s")
     model, losses = train(SHAPES[backbone], data, epochs=demo.clip_epochs, seed=demo.seed)
