@@ -6,14 +6,13 @@ stops Slurm's controller comes first, while the others prepare what needs no Slu
 
 import fcntl
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.site import STAGE2, STEPS, Site
+from tests.slurm.site import STAGE2, Site
 from tests.slurm.testbed import conf, slurm
 
 
@@ -103,36 +102,3 @@ def second_site(base: Site, tmp_path: Path) -> Iterator[Site]:
     site.forget_stage2()
     yield site
     site.clear_away()
-
-
-@pytest.fixture
-def report(
-    record_property: Callable[[str, object], None],
-) -> Callable[[str, Site, list[str]], None]:
-    """Note what a must-show must print; pytest_terminal_summary prints it."""
-    began = time.monotonic()
-
-    def show(name: str, site: Site, jobs: list[str]) -> None:
-        starts = [line["event"] for line in site.attempts].count("start")
-        redone = len(site.steps) - STEPS
-        seconds = time.monotonic() - began
-        record_property(
-            SHOWN,
-            f"{name}: jobs {', '.join(jobs)}; attempts of stage 2 of baseline {starts}, "
-            f"steps redone {redone}; {seconds:.0f} s",
-        )
-
-    return show
-
-
-SHOWN = "shown"
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Jobs, attempts, steps done twice and time of each test, also from the workers of xdist."""
-    ended = (each for key in ("passed", "failed") for each in terminalreporter.getreports(key))
-    lines = [text for each in ended for name, text in each.user_properties if name == SHOWN]
-    if lines:
-        terminalreporter.section("on Slurm")
-        for line in lines:
-            terminalreporter.write_line(str(line))

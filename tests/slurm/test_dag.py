@@ -1,7 +1,7 @@
 """Must-show 1: the whole ablation by `snakemake --profile slurm`, from a fresh clone."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,9 +51,7 @@ def there(local: Site, tmp_path: Path) -> Iterator[Site]:
     site.clear_away()
 
 
-def test_must_show_1_the_whole_table(
-    local: Site, there: Site, report: Callable[[str, Site, list[str]], None]
-) -> None:
+def test_must_show_1_the_whole_table(local: Site, there: Site) -> None:
     # CPU rules go to the default of all jobs, GPU rules name their own partition.
     there.edit("# slurm_partition: \"'cpu'\"", "slurm_partition: \"'cpu'\"")
     there.to_partition("gpu")
@@ -61,7 +59,6 @@ def test_must_show_1_the_whole_table(
     controller.succeeds(1500)
     steps = re.search(r"(\d+) of \1 steps \(100%\) done", controller.text)
     assert steps, controller.text
-    report(f"the whole DAG, {steps[1]} steps", there, controller.jobs)
     for suffix in ("csv", "md", "tex"):
         table = f"results/demo/tables/ablation.{suffix}"
         assert (there.path / table).read_text() == (local.path / table).read_text()

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,7 @@ def losses(run: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_must_show_9_two_processes_of_srun(
-    site: Site, base: Site, capsys: pytest.CaptureFixture[str], nodes: int
-) -> None:
-    began = time.monotonic()
+def test_must_show_9_two_processes_of_srun(site: Site, base: Site, nodes: int) -> None:
     done = subprocess.run(
         ["srun", "--ntasks=2", f"--nodes={nodes}", "--mem=4G", "--time=5", "--gpus=a100:2",
          "--partition=gpu", sys.executable, "-m", "reid", *TRAIN, "--seed", "1"],
@@ -33,7 +29,6 @@ def test_must_show_9_two_processes_of_srun(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     alone, together = losses(base.path / RUN), losses(site.run)
-    show(capsys, f"two processes on {nodes} node(s)", site, alone, together, began)
     start, end = site.attempts
     assert (start["event"], end["event"]) == ("start", "done"), "only one of them keeps the ledger"
     assert job(start["job"])["NumNodes"] == str(nodes)
@@ -42,11 +37,8 @@ def test_must_show_9_two_processes_of_srun(
     assert (site.run / "stage2.safetensors").exists()
 
 
-def test_gpus_of_the_profile_are_processes(
-    site: Site, base: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_gpus_of_the_profile_are_processes(site: Site, base: Site) -> None:
     """`gpu: 2` in one place, and the time limit on top: both processes save and go on."""
-    began = time.monotonic()
     site.edit("  stage2: *gpu", "  stage2:\n    <<: *gpu\n    gpu: 2")  # fmt: skip
     controller = site.on_slurm(step_seconds=1.0)
     first = controller.submitted()
@@ -54,7 +46,6 @@ def test_gpus_of_the_profile_are_processes(
     time_is_nearly_up(first)
     controller.succeeds(400)
     alone, together = losses(base.path / RUN), losses(site.run)
-    show(capsys, "gpu: 2 in the profile", site, alone, together, began)
     asked = job(first)
     assert (asked["TresPerJob"], asked["NumNodes"]) == ("gres:gpu:a100:2", "1")
     assert [line["event"] for line in site.attempts] == ["start", "stopped", "start", "done"]
@@ -62,39 +53,13 @@ def test_gpus_of_the_profile_are_processes(
     assert together == pytest.approx(alone, rel=1e-4)
 
 
-def test_processes_on_several_nodes_are_a_matter_of_the_profile_too(
-    site: Site, base: Site, capsys: pytest.CaptureFixture[str]
-) -> None:
-    began = time.monotonic()
+def test_processes_on_several_nodes_are_a_matter_of_the_profile_too(site: Site, base: Site) -> None:
     site.edit("  stage2: *gpu", "  stage2:\n    <<: *gpu\n    gpu: 4\n    nodes: 2\n"
               "    mpi: \"'srun'\"\n    tasks_per_node: 2")  # fmt: skip
     controller = site.on_slurm(step_seconds=0.2, MASTER_ADDR="127.0.0.1")
     controller.succeeds()
     alone, together = losses(base.path / RUN), losses(site.run)
-    show(capsys, "gpu: 4, nodes: 2 in the profile", site, alone, together, began, processes=4)
     asked = job(controller.jobs[0])
     assert (asked["NumNodes"], asked["NumTasks"], asked["CPUs/Task"]) == ("2", "4", "8")
     assert len(site.steps) == 4 * STEPS
     assert together == pytest.approx(alone, rel=1e-4)
-
-
-def show(
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    site: Site,
-    alone: list[float],
-    together: list[float],
-    began: float,
-    *,
-    processes: int = 2,
-) -> None:
-    """Print what a must-show must print."""
-    jobs = dict.fromkeys(line["job"] for line in site.attempts)
-    starts = [line["event"] for line in site.attempts].count("start")
-    apart = max(abs(a - b) for a, b in zip(alone, together, strict=True))
-    with capsys.disabled():
-        print(
-            f"\n{name}: jobs {', '.join(jobs)}; attempts {starts}; steps redone "
-            f"{len(site.steps) // processes - STEPS}; losses differ by at most {apart:.1e}; "
-            f"{time.monotonic() - began:.0f} s"
-        )

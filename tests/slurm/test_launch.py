@@ -4,12 +4,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.slurm.site import STEPS, Site, job, slurm, time_is_nearly_up, until
 
-Report = Callable[[str, Site, list[str]], None]
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 RETRIEVAL = "results/demo/retrieval/baseline/seed1/A2A.json"
 """Needs stage 2, then features, then the retrieval: three jobs in a row."""
@@ -48,9 +46,7 @@ def back_in_the_queue(mine: str) -> None:
     slurm("scontrol", "update", f"JobId={mine}", "TimeLimit=60")
 
 
-def test_must_show_8_controller_at_its_own_time_limit(
-    site: Site, expected: dict[str, str], report: Report
-) -> None:
+def test_must_show_8_controller_at_its_own_time_limit(site: Site, expected: dict[str, str]) -> None:
     mine, log = launch(
         site, "controller", "--minutes", "60", "--notice", "20", "--partition", "cpu",
         "--", RETRIEVAL, step_seconds=1.0,
@@ -61,9 +57,6 @@ def test_must_show_8_controller_at_its_own_time_limit(
     site.trained(2)
     back_in_the_queue(mine)
     assert over(mine, log, 400) == "COMPLETED", log.read_text()
-    jobs = re.findall(r"submitted with SLURM jobid (\d+)", log.read_text())
-    restarts = int(job(mine)["Restarts"])
-    report(f"controller {mine}, {restarts} time(s) back in the queue", site, jobs)
     assert (site.path / RETRIEVAL).exists()
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "the training went on while no controller was there"
@@ -72,9 +65,7 @@ def test_must_show_8_controller_at_its_own_time_limit(
     assert slurm("squeue", "--noheader", "--format=%Z").count(str(site.path)) == 0
 
 
-def test_a_stage_at_its_time_limit_goes_on(
-    site: Site, expected: dict[str, str], report: Report
-) -> None:
+def test_a_stage_at_its_time_limit_goes_on(site: Site, expected: dict[str, str]) -> None:
     mine, log = launch(
         site, "stage2", "--training", "baseline", "--minutes", "60", "--notice", "30",
         step_seconds=1.0,
@@ -85,7 +76,6 @@ def test_a_stage_at_its_time_limit_goes_on(
     site.trained(4)
     back_in_the_queue(mine)
     assert over(mine, log) == "COMPLETED", log.read_text()
-    report("stage 2 without Snakemake", site, [mine])
     restarts = int(job(mine)["Restarts"])
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "a checkpoint was taken at once: no step is done twice"

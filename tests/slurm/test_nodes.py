@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,8 +13,6 @@ import pytest
 from tests.slurm.site import STEPS, Site, job, slurm, until
 from tests.slurm.testbed import conf
 from tests.slurm.testbed import slurm as testbed
-
-Report = Callable[[str, Site, list[str]], None]
 
 
 def daemon(*words: str) -> psutil.Process:
@@ -58,9 +56,7 @@ def nodes(pair: str) -> Iterator[str]:
         until(lambda node=node: works_again(node), f"{node} to work again")
 
 
-def test_must_show_4_fault_15_node_dies(
-    site: Site, expected: dict[str, str], report: Report, nodes: str
-) -> None:
+def test_must_show_4_fault_15_node_dies(site: Site, expected: dict[str, str], nodes: str) -> None:
     site.to_partition("spot", nodes)
     controller = site.on_slurm()
     mine = controller.submitted()
@@ -69,7 +65,6 @@ def test_must_show_4_fault_15_node_dies(
     daemon("slurmd", "-N", node).kill()
     kill_job_processes(mine)
     controller.succeeds()
-    report("node died", site, controller.jobs)
     assert controller.jobs == [mine], "Slurm starts it again under the same id"
     assert job(mine)["NodeList"] != node
     assert site.outcome() == expected
@@ -79,7 +74,7 @@ def test_must_show_4_fault_15_node_dies(
 
 
 def test_must_show_4_slurmd_dies_and_its_trainer_lives(
-    site: Site, expected: dict[str, str], report: Report, nodes: str
+    site: Site, expected: dict[str, str], nodes: str
 ) -> None:
     """Slurm starts the job again elsewhere, while the first trainer is still at work."""
     site.to_partition("spot", nodes)
@@ -92,16 +87,13 @@ def test_must_show_4_slurmd_dies_and_its_trainer_lives(
     until(lambda: "waiting for it" in site.log, "the second start")
     site.release()
     controller.succeeds()
-    report("slurmd killed", site, controller.jobs)
     assert job(mine)["NodeList"] != node
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "the second start left the first alone"
     site.never_two_at_once()
 
 
-def test_fault_15_node_set_down(
-    site: Site, expected: dict[str, str], report: Report, nodes: str
-) -> None:
+def test_fault_15_node_set_down(site: Site, expected: dict[str, str], nodes: str) -> None:
     site.to_partition("spot", nodes)
     controller = site.on_slurm()
     mine = controller.submitted()
@@ -109,7 +101,6 @@ def test_fault_15_node_set_down(
     node = job(mine)["NodeList"]
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     controller.succeeds()
-    report("node set down", site, controller.jobs)
     assert job(mine)["NodeList"] != node
     assert site.outcome() == expected
     assert "resuming before epoch" in site.log
@@ -117,7 +108,7 @@ def test_fault_15_node_set_down(
 
 
 def test_must_show_5_fault_17_outage_of_slurm(
-    request: pytest.FixtureRequest, report: Report, use_of_slurm: ExitStack
+    request: pytest.FixtureRequest, use_of_slurm: ExitStack
 ) -> None:
     """slurmctld is killed and comes back: in the middle of one job, and after another has ended."""
     needed = ("site", "second_site", "expected")  # only now: Slurm must be this test's before
@@ -147,7 +138,6 @@ def test_must_show_5_fault_17_outage_of_slurm(
     use_of_slurm.close()  # a minute passes until nodes try again to tell Slurm of a job's end
     for when, controller in controllers.items():
         controller.succeeds()
-        report(f"slurmctld restarted, {when}", sites[when], controller.jobs)
         assert controller.jobs == [jobs[when]], "nothing twice"
         assert sites[when].outcome() == expected
         assert len(sites[when].steps) == STEPS

@@ -1,12 +1,9 @@
 """Faults that this Slurm cannot show: scripted commands stand before the real ones."""
 
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.slurm.site import STEPS, Site, job, slurm, until
-
-Report = Callable[[str, Site, list[str]], None]
 
 SACCT = """\
 # Accounting as it would be: what squeue says, with the user who cancelled.
@@ -43,7 +40,7 @@ def with_accounting(site: Site) -> str:
 
 
 def test_fault_16_cancelled_by_with_accounting_is_a_failure(
-    site: Site, expected: dict[str, str], report: Report
+    site: Site, expected: dict[str, str]
 ) -> None:
     """The executor alone does not know the state `CANCELLED by 1000` and waits for ever."""
     controller = site.on_slurm("--retries", "0", PATH=with_accounting(site))
@@ -54,40 +51,35 @@ def test_fault_16_cancelled_by_with_accounting_is_a_failure(
     assert f"Slurm job {mine} was cancelled by user 1000" in controller.text
     again = site.on_slurm()
     again.succeeds()
-    report("cancelled, with accounting", site, [*controller.jobs, *again.jobs])
     assert site.outcome() == expected
 
 
 def test_fault_17_accounting_down_until_the_job_has_ended(
-    site: Site, expected: dict[str, str], report: Report
+    site: Site, expected: dict[str, str]
 ) -> None:
     """The executor alone forgets its jobs; here squeue is asked instead."""
     controller = site.on_slurm(step_seconds=0.2, PATH=with_accounting(site))
     mine = controller.submitted()
     (site.path / "sacct.down").touch()
     controller.succeeds()
-    report("accounting down", site, controller.jobs)
     assert controller.jobs == [mine]
     assert site.outcome() == expected
 
 
 def test_fault_17_lost_answer_of_sbatch_gives_no_second_trainer(
-    site: Site, expected: dict[str, str], report: Report
+    site: Site, expected: dict[str, str]
 ) -> None:
     controller = site.on_slurm(PATH=scripted(site, sbatch=SBATCH))
     mine = controller.submitted()
     (unknown, _, _) = job(mine)["Dependency"].removeprefix("afterany:").partition("(")
     controller.succeeds()
-    report("answer of sbatch lost", site, [unknown, mine])
     assert "Socket timed out" in controller.text
     assert site.outcome() == expected
     assert {line.split()[0] for line in site.steps} == {unknown}
     assert len(site.steps) == STEPS
 
 
-def test_fault_24_output_that_appears_late(
-    site: Site, expected: dict[str, str], report: Report
-) -> None:
+def test_fault_24_output_that_appears_late(site: Site, expected: dict[str, str]) -> None:
     """As on a file system that shows a new file to other nodes only after a while."""
     site.edit("gpu: 1\n    gpu_model: \"'a100'\"", "gpu: 0\n    gres: \"'gpu:a100:1'\"")
     controller = site.on_slurm(step_seconds=0.0, LATE_SECONDS="12")
@@ -97,6 +89,5 @@ def test_fault_24_output_that_appears_late(
     until(late.exists, "the output to be held back")
     assert not (site.run / "stage2.safetensors").exists()
     controller.succeeds()
-    report("late output", site, [mine])
     assert controller.jobs == [mine]
     assert site.outcome() == expected

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Callable
 
 from tests.slurm.site import (
     LOG,
@@ -18,12 +17,8 @@ from tests.slurm.site import (
 )
 from tests.slurm.testbed import conf
 
-Report = Callable[[str, Site, list[str]], None]
 
-
-def test_must_show_2_fault_13_time_limit_twice(
-    site: Site, expected: dict[str, str], report: Report
-) -> None:
+def test_must_show_2_fault_13_time_limit_twice(site: Site, expected: dict[str, str]) -> None:
     """TERM before the limit, checkpoint, retry. The limit is brought near when training runs."""
     controller = site.on_slurm(step_seconds=4.0, FAST_FROM="3")
     for number in (1, 2):
@@ -32,7 +27,6 @@ def test_must_show_2_fault_13_time_limit_twice(
         time_is_nearly_up(mine)
     last = controller.submitted(3)
     controller.succeeds()
-    report("time limit", site, controller.jobs)
     assert site.outcome() == expected
     assert controller.jobs[2:] == [last]
     assert [line["event"] for line in site.attempts] == [
@@ -44,7 +38,7 @@ def test_must_show_2_fault_13_time_limit_twice(
 
 
 def test_must_show_3_fault_14_preempted_and_requeued(
-    site: Site, expected: dict[str, str], report: Report, pair: str
+    site: Site, expected: dict[str, str], pair: str
 ) -> None:
     site.to_partition("spot", pair)
     controller = site.on_slurm()
@@ -52,7 +46,6 @@ def test_must_show_3_fault_14_preempted_and_requeued(
     site.trained(8)
     preempt(mine)
     controller.succeeds()
-    report("preempted, requeued", site, controller.jobs)
     assert site.outcome() == expected
     assert controller.jobs == [mine], "the same job id"
     assert job(mine)["Restarts"] == "1"
@@ -64,7 +57,7 @@ def test_must_show_3_fault_14_preempted_and_requeued(
 
 
 def test_fault_14_preempted_without_requeue_does_not_hang(
-    site: Site, expected: dict[str, str], report: Report, pair: str
+    site: Site, expected: dict[str, str], pair: str
 ) -> None:
     """The executor alone would wait for ever; cluster/watch.py gives the job up after a minute."""
     site.to_partition("scavenge", pair)
@@ -74,7 +67,6 @@ def test_fault_14_preempted_without_requeue_does_not_hang(
     preempt(mine)
     until(lambda: job(mine)["JobState"] == "PREEMPTED", "the job to be taken away for good")
     controller.succeeds()
-    report("preempted, not requeued", site, controller.jobs)
     assert f"Slurm job {mine} was preempted and Slurm did not put it back" in controller.text
     assert site.outcome() == expected
     assert len(controller.jobs) == 2
@@ -82,7 +74,7 @@ def test_fault_14_preempted_without_requeue_does_not_hang(
 
 
 def test_fault_13_fault_20_killed_for_memory_gets_more_and_never_loops(
-    site: Site, expected: dict[str, str], report: Report
+    site: Site, expected: dict[str, str]
 ) -> None:
     """As the kernel kills what takes too much: at once, and the trainer cannot say a word."""
     controller = site.on_slurm("--retries", "1", step_seconds=1.0)
@@ -97,13 +89,10 @@ def test_fault_13_fault_20_killed_for_memory_gets_more_and_never_loops(
     assert f"snakemake {STAGE2} --profile slurm --retries 1" in controller.text, "what to type"
     again = site.on_slurm()
     again.succeeds()
-    report("killed twice", site, [*controller.jobs, *again.jobs])
     assert site.outcome() == expected
 
 
-def test_must_show_7_cancelled_by_hand(
-    site: Site, expected: dict[str, str], report: Report
-) -> None:
+def test_must_show_7_cancelled_by_hand(site: Site, expected: dict[str, str]) -> None:
     controller = site.on_slurm("--retries", "0")
     mine = controller.submitted()
     site.trained(8)
@@ -113,13 +102,12 @@ def test_must_show_7_cancelled_by_hand(
     assert f"snakemake {STAGE2} --profile slurm --retries 0" in controller.text, "what to type"
     again = site.on_slurm()
     again.succeeds()
-    report("scancel", site, [*controller.jobs, *again.jobs])
     assert site.outcome() == expected
     assert len(site.steps) == STEPS
 
 
 def test_must_show_6_fault_18_controller_killed_while_a_job_runs(
-    site: Site, expected: dict[str, str], report: Report
+    site: Site, expected: dict[str, str]
 ) -> None:
     controller = site.on_slurm(step_seconds=0.8)
     first = controller.submitted()
@@ -134,14 +122,13 @@ def test_must_show_6_fault_18_controller_killed_while_a_job_runs(
     second = again.submitted()
     assert job(second)["Dependency"].startswith(f"afterany:{first}")
     again.succeeds()
-    report("controller killed", site, [first, second])
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "the first job was left to finish"
     site.never_two_at_once()
 
 
 def test_must_show_6_fault_18_controller_killed_while_a_job_waits(
-    site: Site, expected: dict[str, str], report: Report, pair: str
+    site: Site, expected: dict[str, str], pair: str
 ) -> None:
     site.to_partition("spot", pair)
     full = [
@@ -156,28 +143,28 @@ def test_must_show_6_fault_18_controller_killed_while_a_job_waits(
     assert job(first)["JobState"] == "PENDING"
     site.unlock()
     again = site.on_slurm(step_seconds=0.0)
-    second = again.submitted()
+    again.submitted()
     slurm("scancel", *full)
     again.succeeds()
-    report("controller killed, job pending", site, [first, second])
     assert job(first)["JobState"] == "COMPLETED"
     assert site.outcome() == expected
     assert len(site.steps) == STEPS
     site.never_two_at_once()
 
 
-def test_must_show_6_fault_19_ctrl_c(site: Site, expected: dict[str, str], report: Report) -> None:
+def test_must_show_6_fault_19_ctrl_c(site: Site, expected: dict[str, str]) -> None:
     controller = site.on_slurm()
     first = controller.submitted()
     site.trained(8)
+    site.hold()  # the training lasts until Snakemake has heard Ctrl-C
     interrupt(controller)
+    site.release()
     assert controller.ends() != 0
     until(lambda: job(first)["JobState"] == "CANCELLED", "the job to be cancelled")
     assert not (site.run / "stage2.safetensors").exists()
     assert not (site.run / "manifest.json").exists()
     again = site.on_slurm()
     again.succeeds()
-    report("Ctrl-C", site, [*controller.jobs, *again.jobs])
     assert site.outcome() == expected
     assert len(site.steps) == STEPS
     site.never_two_at_once()

@@ -32,9 +32,8 @@ except UserError as error:
 
 DATASET = SETTINGS.dataset.name
 PROTOCOLS = SETTINGS.dataset.protocols
-FROZEN = Results.of(DATASET).config(
-    sha256_of_json(SETTINGS.model_dump(mode="json"))[:16]
-)
+RESULTS = Results.of(DATASET)
+FROZEN = RESULTS.config(sha256_of_json(SETTINGS.model_dump(mode="json"))[:16])
 """The whole configuration as one file named by its content, which every verb reads."""
 
 STAGE1_OWNERS = stages.stage1_owners(SETTINGS)
@@ -58,7 +57,7 @@ def freeze_settings():
 def tabulate_what_there_is():
     """After a failure: table and report with gaps, in place of those from before, and what to
     type."""
-    if any(Path(path).exists() for path in metrics()):
+    if any(path.exists() for path in METRICS):
         shell("python -m reid table --config {FROZEN}")
         shell("python -m reid report --config {FROZEN}")
     command = shlex.join(["snakemake", *sys.argv[1:]])
@@ -94,7 +93,7 @@ def memory(megabytes, stage=None):
     def of_attempt(wildcards, attempt):
         lacked = attempt > 1
         if lacked and stage:
-            run = Results.of(DATASET).run(wildcards.training, wildcards.seed)
+            run = RESULTS.run(wildcards.training, wildcards.seed)
             lacked = executor.was_killed(run / "attempts.jsonl", stage)
         return megabytes + (megabytes // 2 if lacked else 0)
 
@@ -143,63 +142,38 @@ def rendered_dataset():
 
 def stage1_of_owner(wildcards):
     """An input: stage 1 of the training that owns the job's."""
-    return Results.of(DATASET).stage(
-        STAGE1_OWNERS[wildcards.training], wildcards.seed, 1
-    )
+    return RESULTS.stage(STAGE1_OWNERS[wildcards.training], wildcards.seed, 1)
 
 
 def index(wildcards):
     """An input: the index of a protocol; the tracklets held out of training are in training's."""
-    split = "train" if wildcards.protocol == VALIDATION else wildcards.protocol
-    return Results.of(DATASET).index(split)
+    return RESULTS.index(
+        "train" if wildcards.protocol == VALIDATION else wildcards.protocol
+    )
 
 
-def features(wildcards):
-    """An input: the features of the variant's training, on held-out tracklets when tuning."""
-    training = SETTINGS.variants[wildcards.variant].training
-    protocol = wildcards.get("protocol", VALIDATION)
-    return Results.of(DATASET).features(training, wildcards.seed, protocol)
+def features(*protocols):
+    """An input: the features of the variant's training, of these protocols or the job's."""
+
+    def of_job(wildcards):
+        training = SETTINGS.variants[wildcards.variant].training
+        names = protocols or (wildcards.protocol,)
+        return [RESULTS.features(training, wildcards.seed, name) for name in names]
+
+    return of_job
 
 
 def tuned(wildcards):
     """An input: the re-ranking parameters of the variant, if they are chosen by `reid tune`."""
     if not SETTINGS.variants[wildcards.variant].tuned:
         return []
-    return Results.of(DATASET).tuned(wildcards.variant, wildcards.seed)
+    return RESULTS.tuned(wildcards.variant, wildcards.seed)
 
 
-def indices(wildcards):
-    """An input: the indices of all protocols."""
-    return [Results.of(DATASET).index(protocol) for protocol in PROTOCOLS]
-
-
-def all_features(wildcards):
-    """An input: the features of the variant's training, of all protocols."""
-    training = SETTINGS.variants[wildcards.variant].training
-    results = Results.of(DATASET)
-    return [results.features(training, wildcards.seed, each) for each in PROTOCOLS]
-
-
-def metrics():
-    """Every measurement of the table."""
-    return expand(
-        "results/{dataset}/retrieval/{variant}/seed{seed}/{protocol}.json",
-        dataset=DATASET,
-        variant=SETTINGS.variants,
-        seed=SETTINGS.seeds,
-        protocol=PROTOCOLS,
-    )
-
-
-def tables():
-    """The ablation table in its formats, and the breakdown by capture conditions."""
-    results = Results.of(DATASET)
-    return [
-        *(results.table(suffix) for suffix in ("csv", "md", "tex")),
-        results.breakdown(),
-    ]
-
-
-def page():
-    """The report."""
-    return Results.of(DATASET).report()
+METRICS = [
+    RESULTS.retrieval(variant, seed, protocol)
+    for variant in SETTINGS.variants
+    for seed in SETTINGS.seeds
+    for protocol in PROTOCOLS
+]
+TABLES = [*map(RESULTS.table, ("csv", "md", "tex")), RESULTS.breakdown()]

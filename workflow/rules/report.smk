@@ -1,21 +1,21 @@
 rule table:
     input:
-        metrics(),
+        METRICS,
     output:
         report(
-            Results.of(DATASET).table("csv"),
+            RESULTS.table("csv"),
             caption="../report/ablation.rst",
             category="Tables",
             labels={"table": "ablation"},
         ),
         report(
-            Results.of(DATASET).breakdown(),
+            RESULTS.breakdown(),
             caption="../report/breakdown.rst",
             category="Tables",
             labels={"table": "by capture conditions"},
         ),
-        Results.of(DATASET).table("md"),
-        Results.of(DATASET).table("tex"),
+        RESULTS.table("md"),
+        RESULTS.table("tex"),
     log:
         f"results/{DATASET}/logs/table.log",
     benchmark:
@@ -32,17 +32,17 @@ rule table:
 
 rule report:
     input:
-        metrics(),
-        tables(),
+        METRICS,
+        TABLES,
     output:
         report(
-            page(),
+            RESULTS.report(),
             caption="../report/page.rst",
             category="Report",
             labels={"page": "the whole report"},
         ),
         report(
-            directory(Results.of(DATASET).figures()),
+            directory(RESULTS.figures()),
             patterns=["{figure}.svg"],
             caption="../report/figure.rst",
             category="Figures",

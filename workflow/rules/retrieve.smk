@@ -28,7 +28,7 @@ rule extract:
 rule tune:
     input:
         index="results/{dataset}/index/train.parquet",
-        features=features,
+        features=features(VALIDATION),
     output:
         "results/{dataset}/tune/{variant}/seed{seed}.json",
     log:
@@ -53,7 +53,7 @@ rule tune:
 rule retrieve:
     input:
         index="results/{dataset}/index/{protocol}.parquet",
-        features=features,
+        features=features(),
         tuned=tuned,
     output:
         "results/{dataset}/retrieval/{variant}/seed{seed}/{protocol}.json",
@@ -78,8 +78,8 @@ rule retrieve:
 
 rule submission:
     input:
-        indices=indices,
-        features=all_features,
+        indices=[RESULTS.index(protocol) for protocol in PROTOCOLS],
+        features=features(*PROTOCOLS),
         tuned=tuned,
     output:
         "results/{dataset}/submission/{variant}/seed{seed}.csv",
