@@ -1,21 +1,24 @@
 """What a stage depends on besides its input files: its code and the options it reads.
 
-Snakemake re-runs a job when a file, a parameter or the rule's text changes, but it does not see
-the Python that the rule calls. So every rule carries the fingerprint of its stage as a parameter:
-a hash of the source of all modules of this package that the stage's entry module imports
-(directly or not), and of the options that the stage reads. Changes upstream arrive through files.
+Snakemake runs a job again when a file, a parameter or the rule's text changes, but does not see
+the Python code that the rule runs. So every rule has the fingerprint of its stage as a parameter:
+a hash of all modules of this package that the stage's entry module imports (directly or not) and
+of the options that the stage reads. Changes of earlier stages arrive through files.
 
-What counts of the code: `reid.sources`.
+Comments, docstrings and layout of code do not count, nor do `PLUMBING` modules: they hand a stage
+paths, printed lines, or options that are hashed by value. Modules are parsed, not imported.
 """
 
+import ast
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
 from reid.config import Config, Dataset, Training
 from reid.files import sha256_of_file, sha256_of_json
-from reid.sources import code_hash
 
 ENTRIES = {
     "demo_data": "reid.synthetic.benchmark",
@@ -30,11 +33,17 @@ ENTRIES = {
     "table": "reid.report.table",
     "report": "reid.report.page",
 }
-"""The module that each stage of the workflow enters by."""
-
+"""The module in which each stage of the workflow starts."""
 
 TEMPLATES = Path(__file__).parent / "report" / "templates"
-"""Of the report: code that is no Python."""
+"""Of the report: code that is not Python."""
+
+PLUMBING = frozenset(
+    f"reid.{name}"
+    for name in ("artifacts", "config", "errors", "files", "fingerprint", "progress", "provenance")
+)
+
+PACKAGE = Path(__file__).resolve().parent
 
 
 def fingerprint(stage: str, settings: Mapping[str, Any]) -> str:
@@ -42,8 +51,72 @@ def fingerprint(stage: str, settings: Mapping[str, Any]) -> str:
     return sha256_of_json({"code": code_hash(ENTRIES[stage]), "settings": settings})[:16]
 
 
+def code_hash(entry: str) -> str:
+    """Hex hash of the code of `entry` and of every module of this package that it imports."""
+    modules = modules_behind(entry)
+    text = "".join(f"{name}\n{modules[name]}\n" for name in sorted(modules))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def modules_behind(entry: str) -> dict[str, str]:
+    """Modules of this package that `entry` imports, directly or not, and itself.
+
+    Values are their code without comments, docstrings and layout.
+    """
+    modules: dict[str, str] = {}
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name in modules or name in PLUMBING or name.startswith("reid.config."):
+            continue
+        path = _file(name)
+        modules[name], imports = _read(name, path, path.stat().st_mtime_ns)
+        waiting.extend(imports)
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])  # importing a module runs its package first
+    return modules
+
+
+@cache
+def _read(name: str, path: Path, _modified: int) -> tuple[str, tuple[str, ...]]:
+    """Code of a module without comments, docstrings and layout; modules of ours it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    # `from reid.data import index` names a module, `from reid.data.index import build` does not.
+    imports = tuple(module for module in _imported(tree, package) if _is_ours(module))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
+    return ast.unparse(tree), imports
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """Every name that an import statement may take for a module, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _is_ours(name: str) -> bool:
+    return name.split(".")[0] == PACKAGE.name and _file(name).exists()
+
+
+def _file(name: str) -> Path:
+    path = PACKAGE.joinpath(*name.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _is_text(line: ast.stmt) -> bool:
+    """Whether a statement is a string alone, as docstrings are."""
+    return isinstance(line, ast.Expr) and isinstance(getattr(line.value, "value", None), str)
+
+
 # What each stage reads of the configuration. A key that no function below returns changes no
-# result: it is the business of the machine (`runtime`, but for its precision).
+# result: `runtime`, except for its precision, says how this machine works.
 
 
 def demo_data_settings(config: Config) -> dict[str, Any]:
@@ -57,10 +130,10 @@ def demo_weights_settings(config: Config) -> dict[str, Any]:
 
 
 def index_settings(config: Config) -> dict[str, Any]:
-    """Options of the index: what it holds, not where that lies nor how much of it may be odd.
+    """Options of the index: what it holds, not where the dataset lies or what share may be odd.
 
-    A tolerance decides whether an index is made, and a root that moved holds the same dataset:
-    neither is worth every training after it. `dataset_stamp` sees another dataset in its place.
+    A tolerance only decides whether an index is made, and a dataset that was moved is the same:
+    neither is a reason to train again. `dataset_stamp` notices another dataset in its place.
     """
     return _dump(
         config.dataset, include={"layout", "manifest", "protocols", "check_sizes", "damaged"}

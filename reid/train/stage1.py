@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from reid import fingerprint, sources
+from reid import fingerprint
 from reid.artifacts import Results
 from reid.config import Config, Stage1, Training
 from reid.data.augment import augment
@@ -63,7 +63,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         facts = {
             "seed": seed,
             "settings": fingerprint.stage1_settings(config, name),
-            "code": sources.code_hash(__name__),
+            "code": fingerprint.code_hash(__name__),
             "index": sha256_of_file(results.index("train")),
             "backbone": weights.sha256,
         }

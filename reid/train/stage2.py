@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid import fingerprint, provenance, sources
+from reid import fingerprint, provenance
 from reid.artifacts import Results
 from reid.config import Config, Runtime, Training
 from reid.data.augment import augment
@@ -95,7 +95,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     )
     facts = {
         "settings": fingerprint.stage2_settings(config, name),
-        "code": sources.code_hash(__name__),
+        "code": fingerprint.code_hash(__name__),
         "index": sha256_of_file(index),
         "stage1": sha256_of_file(stage1),
         "backbone": weights.sha256,
