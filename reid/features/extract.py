@@ -48,7 +48,9 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     if config.dataset.metadata and prompts.length and prompts.metadata:
         warn_about_metadata(tracklets, protocol)
     device = pick_device(config.runtime.device)
-    model = load_trained(config, name, seed).to(device).eval()
+    weights = config.backbones[training.backbone].weights
+    model = restore(results.stage(name, seed, 2), training, weights, seed=seed)
+    model = model.to(device).eval()
     cameras = count_cameras(results.index(split))
     if cameras != model.num_cameras:
         raise UserError(
@@ -126,18 +128,12 @@ def flips(config: Config, training: str) -> bool:
     return any(v.flip_tta for v in config.variants.values() if v.training == training)
 
 
-def load_trained(config: Config, name: str, seed: int) -> VideoReID:
-    """The network of a training with its trained tensors on top of the frozen backbone.
-
-    Raises UserError when the backbone or the model options are not those it was trained with.
-    """
-    training = config.trainings[name]
-    path = Results.of(config.dataset.name).stage(name, seed, 2)
-    return restore(path, training, config.backbones[training.backbone].weights, seed=seed)
-
-
 def restore(path: Path, training: Training, backbone: str, *, seed: int) -> VideoReID:
-    """As `load_trained`, from a stage-2 file and the `weights` of its backbone."""
+    """The trained network: the tensors of a stage-2 file on top of its frozen backbone.
+
+    backbone: `weights` of the backbone. Raises UserError when the backbone or the model options
+    are not those it was trained with.
+    """
     trained, facts = load_tensors(path, made_by="reid train stage2")
     weights = load_weights(backbone)
     expected = {

@@ -10,7 +10,7 @@ Every group keeps all wrong gallery entries; what varies is the queries, or the 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from reid.data.tracklet import Tracklet
 from reid.retrieval.metrics import Metrics, Ranking, same_camera, summarize
+
+ATTRIBUTES = ("altitude", "distance", "angle", "capture point", "session", "pixel height")
 
 HEIGHT_EDGES = (0, 16, 24, 32, 48, 64, 96, 128, 256)
 """Groups of the pixel height of the crop; the last is open."""
@@ -34,20 +36,9 @@ class Side:
     tracklets: Sequence[Tracklet]
     heights: NDArray[np.float32] | None
 
-    @property
-    def identities(self) -> NDArray[np.int64]:
-        """(n,) identities."""
-        return np.array([tracklet.identity for tracklet in self.tracklets], np.int64)
-
-    @property
-    def cameras(self) -> NDArray[np.int64]:
-        """(n,) cameras."""
-        return np.array([tracklet.camera for tracklet in self.tracklets], np.int64)
-
-    @property
-    def sessions(self) -> NDArray[np.int64]:
-        """(n,) sessions, 0 where there is none."""
-        return np.array([tracklet.session or 0 for tracklet in self.tracklets], np.int64)
+    def values(self, name: str) -> NDArray[np.int64]:
+        """(n,) integers: the `identity`, `camera` or `session`, 0 for none, of each tracklet."""
+        return np.array([getattr(tracklet, name) or 0 for tracklet in self.tracklets], np.int64)
 
 
 def breakdown(ranking: Ranking, queries: Side, gallery: Side) -> list[dict[str, Any]]:
@@ -56,15 +47,15 @@ def breakdown(ranking: Ranking, queries: Side, gallery: Side) -> list[dict[str, 
     Tracklets that lack an attribute are in none of its groups. Numbers are None where no query of
     the group has a positive.
     """
-    people = queries.identities
-    junk = same_camera(ranking, queries.cameras, gallery.cameras)
+    people = queries.values("identity")
+    junk = same_camera(ranking, queries.values("camera"), gallery.values("camera"))
     everything = summarize(ranking, junk)
     entries = []
-    for attribute, value_of in _ATTRIBUTES.items():
+    for attribute in ATTRIBUTES:
         for name, side in (("query", queries), ("gallery", gallery)):
-            values = [value_of(side, row) for row in range(len(side.tracklets))]
-            for group in sorted({value for value in values if value is not None}):
-                member = np.array([value == group for value in values])
+            groups = _groups(side, attribute)
+            for group in sorted({group for group in groups if group is not None}):
+                member = np.array([other == group for other in groups])
                 head = {"attribute": attribute, "side": name, "group": group}
                 if name == "query":
                     entries.append(head | quality(everything, people, member))
@@ -119,35 +110,21 @@ def interval(
 
 
 def _session_change(ranking: Ranking, queries: Side, gallery: Side) -> Iterator[dict[str, Any]]:
-    if not (queries.sessions.any() and gallery.sessions.any()):
+    sessions = queries.values("session"), gallery.values("session")
+    if not (sessions[0].any() and sessions[1].any()):
         return
-    asked, ranked = queries.sessions[ranking.query], gallery.sessions[ranking.entry]
+    asked, ranked = sessions[0][ranking.query], sessions[1][ranking.entry]
     known = (asked > 0) & (ranked > 0)
     for group, wanted in (("same session", asked == ranked), ("other session", asked != ranked)):
         head = {"attribute": "session change", "side": "pair", "group": group}
-        yield head | quality(summarize(ranking, ~(known & wanted)), queries.identities)
+        yield head | quality(summarize(ranking, ~(known & wanted)), queries.values("identity"))
 
 
-def _number(name: str) -> Callable[[Side, int], float | None]:
-    def value(side: Side, row: int) -> float | None:
-        number: float = getattr(side.tracklets[row], name)
-        return None if math.isnan(number) else number
-
-    return value
-
-
-def _height(side: Side, row: int) -> int | None:
-    """Lower edge of the group of the tracklet's pixel height."""
+def _groups(side: Side, attribute: str) -> list[float | None]:
+    """The group of each tracklet; of the pixel height, its lower edge. None for no value."""
+    if attribute != "pixel height":
+        values = [getattr(tracklet, attribute.replace(" ", "_")) for tracklet in side.tracklets]
+        return [None if value is None or math.isnan(value) else value for value in values]
     if side.heights is None:
-        return None
-    return max(edge for edge in HEIGHT_EDGES if edge <= side.heights[row])
-
-
-_ATTRIBUTES: dict[str, Callable[[Side, int], float | None]] = {
-    "altitude": _number("altitude"),
-    "distance": _number("distance"),
-    "angle": _number("angle"),
-    "capture point": lambda side, row: side.tracklets[row].capture_point,
-    "session": lambda side, row: side.tracklets[row].session,
-    "pixel height": _height,
-}
+        return [None] * len(side.tracklets)
+    return [max(edge for edge in HEIGHT_EDGES if edge <= height) for height in side.heights]

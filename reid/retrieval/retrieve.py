@@ -72,17 +72,18 @@ def measure(distances: Floats, queries: Side, gallery: Side) -> dict[str, Any]:
 
     Means are NaN, which JSON refuses, when no query has a positive.
     """
-    ranking = rank(distances, queries.identities, gallery.identities)
-    junk = same_camera(ranking, queries.cameras, gallery.cameras)
+    people = queries.values("identity"), gallery.values("identity")
+    ranking = rank(distances, *people)
+    junk = same_camera(ranking, queries.values("camera"), gallery.values("camera"))
     metrics = summarize(ranking, junk)
     return {
         "queries": metrics.queries,
         "queries_without_positive": metrics.queries_without_positive,
         "gallery": len(gallery.tracklets),
-        "query_identities": len(np.unique(queries.identities)),
-        "gallery_identities": len(np.unique(gallery.identities)),
+        "query_identities": len(np.unique(people[0])),
+        "gallery_identities": len(np.unique(people[1])),
         **_means(metrics, summarize(ranking, junk, ap="trapezoid")),
-        "intervals": quality(metrics, queries.identities),
+        "intervals": quality(metrics, people[0]),
         "without_junk_rule": _means(summarize(ranking), summarize(ranking, ap="trapezoid")),
         "breakdown": breakdown(ranking, queries, gallery),
         "per_query": {

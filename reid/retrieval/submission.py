@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reid.artifacts import Results
 from reid.config import Config
@@ -29,7 +28,7 @@ from reid.files import replacing
 from reid.retrieval.choice import reranking
 from reid.retrieval.distances import device_for
 from reid.retrieval.metrics import Metrics, rank, same_camera, summarize
-from reid.retrieval.retrieve import RANKS, distances_of, labels, split_protocol
+from reid.retrieval.retrieve import RANKS, distances_of, split_protocol
 
 CASES = {
     "A2G": "Case 1: Aerial to Ground",
@@ -110,11 +109,11 @@ def score(config: Config, file: Path) -> None:
     paths = {CASES[name]: results.index(name) for name in config.dataset.protocols if name in CASES}
     indices = {case: read_split(path) for case, path in paths.items() if path.exists()}
     cases = read(file, indices)
-    rules = {"junk by tracklet number (public scorer)": [score_by_number(case) for case in cases]}
+    rules = {"junk by tracklet number (public scorer)": [score_case(case) for case in cases]}
     unknown = [case.name for case in cases if case.name not in indices]
     if not unknown:
         rules["junk by camera (this package, Eq. 5)"] = [
-            score_by_camera(case, indices[case.name]) for case in cases
+            score_case(case, indices[case.name]) for case in cases
         ]
     for rule, pairs in rules.items():
         print("\n".join(_table(rule, cases, pairs)))
@@ -163,31 +162,23 @@ def read(path: Path, indices: Mapping[str, Sequence[Tracklet]]) -> list[Case]:
     ]
 
 
-def score_by_number(case: Case) -> tuple[Metrics, Metrics]:
-    """Metrics by the standard and the trapezoid rule, as the challenge's public scorer removes
-    junk: the number of a tracklet stands for its camera."""
-    queries = np.array([_parse_name(name, case.name) for name in case.queries])
-    gallery = np.array([_parse_name(name, case.name) for name in case.gallery])
-    return _both(case, queries[:, 0], gallery[:, 0], queries[:, 1], gallery[:, 1])
+def score_case(case: Case, tracklets: Sequence[Tracklet] | None = None) -> tuple[Metrics, Metrics]:
+    """Metrics of a case by the standard and by the trapezoid rule.
 
-
-def score_by_camera(case: Case, tracklets: Sequence[Tracklet]) -> tuple[Metrics, Metrics]:
-    """As `score_by_number`, with the identities and cameras of the index."""
-    queries, gallery = ({t.name: t for t in side} for side in split_protocol(tracklets))
-    asked = [queries[name] for name in case.queries]
-    ranked = [gallery[name] for name in case.gallery]
-    return _both(case, *map(np.array, labels(asked, ranked)))
-
-
-def _both(
-    case: Case,
-    query_pids: NDArray[np.int64],
-    gallery_pids: NDArray[np.int64],
-    query_cams: NDArray[np.int64],
-    gallery_cams: NDArray[np.int64],
-) -> tuple[Metrics, Metrics]:
-    ranking = rank(case.positions, query_pids, gallery_pids)
-    junk = same_camera(ranking, query_cams, gallery_cams)
+    tracklets: of its protocol; their cameras decide what is junk. Without them the number of a
+    tracklet stands for its camera, as in the challenge's public scorer.
+    """
+    if tracklets is None:
+        query, gallery = (
+            np.array([_parse_name(name, case.name) for name in names])
+            for names in (case.queries, case.gallery)
+        )
+    else:
+        sides = [{t.name: (t.identity, t.camera) for t in s} for s in split_protocol(tracklets)]
+        query = np.array([sides[0][name] for name in case.queries])
+        gallery = np.array([sides[1][name] for name in case.gallery])
+    ranking = rank(case.positions, query[:, 0], gallery[:, 0])
+    junk = same_camera(ranking, query[:, 1], gallery[:, 1])
     return summarize(ranking, junk), summarize(ranking, junk, ap="trapezoid")
 
 

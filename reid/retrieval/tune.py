@@ -20,7 +20,7 @@ from reid.holdout import VALIDATION, held_out
 from reid.retrieval.distances import cosine, device_for, stack
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.neighbors import find_neighbors
-from reid.retrieval.rerank import blend, check, encode, expand, scale_of
+from reid.retrieval.rerank import blend, encode, expand, scale_of
 from reid.retrieval.retrieve import labels
 
 FLAT = 0.005
@@ -106,8 +106,6 @@ def search(
     pairs = [(k1, k2) for k1 in grid.k1 for k2 in grid.k2 if k2 <= k1]
     if not pairs:
         raise UserError("tune: every k2 exceeds every k1, the grid is empty")
-    for (k1, k2), value in ((pair, value) for pair in pairs for value in grid.lambda_values):
-        check(k1, k2, value)
     features = stack(query, gallery, normalize=True)
     neighbors = find_neighbors(features, len(query), max(grid.k1) + 1, device=device)
     scale = scale_of(neighbors, "float32")

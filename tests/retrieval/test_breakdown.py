@@ -30,7 +30,7 @@ def problem(tracklets):
 
 
 def entries_of(distances, queries, gallery):
-    ranking = rank(distances, queries.identities, gallery.identities)
+    ranking = rank(distances, queries.values("identity"), gallery.values("identity"))
     return breakdown(ranking, queries, gallery)
 
 

@@ -37,8 +37,8 @@ def test_round_trip(world, variant):
         retrieve.run(options, variant, 1, protocol)
         report = json.loads(results.retrieval(variant, 1, protocol).read_text())
         tracklets = worlds.protocol_tracklets(protocol)
-        by_camera = submission.score_by_camera(case, tracklets)
-        by_number = submission.score_by_number(case)
+        by_camera = submission.score_case(case, tracklets)
+        by_number = submission.score_case(case)
         for rule, key in enumerate(("mAP", "mAP_trapezoid")):
             assert by_camera[rule].mAP == pytest.approx(report[key], abs=1e-12)
             plain = report["without_junk_rule"][key]  # here no two tracklets share a number
@@ -66,7 +66,7 @@ def test_junk_by_number_is_the_public_scorers_rule(tmp_path):
         "1,Case 1: Aerial to Ground,0001_0007,0001_0007 0002_0001 0001_0008\n"
     )
     [case] = submission.read(path, {})
-    standard, trapezoid = submission.score_by_number(case)
+    standard, trapezoid = submission.score_case(case)
     assert standard.mAP == pytest.approx(1 / 2)  # the tracklet of its own number is junk
     assert trapezoid.mAP == pytest.approx((0 + 1 / 2) / 2)
 
