@@ -80,7 +80,7 @@ def find_neighbors(
             pass
     first = first_equal(features)
     tie_copies(cross, first[queries:])
-    _order_copies(index, first)
+    _tie_copies_in_lists(index, distance, first)
     return Neighbors(index[first], distance[first], farthest[first], cross)
 
 
@@ -90,10 +90,12 @@ def _cores() -> int:
     return int(min([len(sched_getaffinity(0)), *pools]))
 
 
-def _order_copies(index: NDArray[np.int32], first: NDArray[np.int64]) -> None:
-    """Among copies of a row, list those of lowest index, in their order, in place.
+def _tie_copies_in_lists(
+    index: NDArray[np.int32], distance: Floats, first: NDArray[np.int64]
+) -> None:
+    """Among copies of a row, list those of lowest index, at the same distance, in place.
 
-    first: (N,) as `first_equal` gives it. Rounding may have put copies in another order.
+    first: (N,) as `first_equal` gives it. Rounding may have ordered copies differently.
     """
     copies: dict[int, list[int]] = {}
     for row, origin in enumerate(first.tolist()):
@@ -103,6 +105,8 @@ def _order_copies(index: NDArray[np.int32], first: NDArray[np.int64]) -> None:
         origins = first[index[row]].tolist()
         lowest = {origin: iter(copies[origin]) for origin in origins}
         index[row] = [next(lowest[origin]) for origin in origins]
+        nearest = dict(zip(reversed(origins), reversed(distance[row].tolist()), strict=True))
+        distance[row] = [nearest[origin] for origin in origins]
 
 
 @njit(nogil=True)

@@ -88,90 +88,81 @@ def test_scorer_prints_both_rules_and_both_averages(world, capsys):
 
 
 HEAD = "row_id,case,query_tracklet,ranked_gallery_tracklets\n"
-C = "Case 3: Aerial to Aerial"
+CASE = submission.CASES["A2G"]
+C = submission.CASES["A2A"]
 KNOWN = "expected one of Case 1: Aerial to Ground; Case 2: Ground to Aerial; Case 3: Aerial to"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("rows", "message"),
     [
-        ("", "no column case"),
-        ("row_id,case\n1,x\n", "no column query_tracklet"),
-        (HEAD, "has no rows"),
-        (
-            HEAD + f"1,{C},0001_1,0001_2 0001_2\n",
-            "line 2, query 0001_1: ranks 2 tracklets .1 different.",
-        ),
-        (
-            HEAD + f"1,{C},0001_1,0001_2 0002_3\n2,{C},0001_4,0001_2\n",
-            "line 3, .* ranks 1 tracklets",
-        ),
-        (HEAD + f"1,{C},0001_1,person\n", "tracklet name 'person' is not PID_NUMBER"),
-        (HEAD + f"1,{C},7,0001_2\n", "tracklet name '7' is not"),
-        (HEAD + f"1,{C},0001_1\n", "line 2: expected 4 columns"),
-        (HEAD + f"1,{C},0001_1,0001_2,0001_3\n", "line 2: expected 4 columns"),
-        (HEAD + f"1,{C},0001_1,\n", "line 2, query 0001_1: ranks no tracklet"),
-        (HEAD + f"\n1,{C},0001_1,\n", "line 3, query 0001_1: ranks no tracklet"),
-        (
-            HEAD + f"1,{C},0001_1,0001_2\n" * 2,
-            "line 3: query 0001_1 of Case 3: .* was there before",
-        ),
-        (HEAD + "1,Case 9,0001_1,0001_2\n", f"line 2: unknown case 'Case 9': {KNOWN}"),
-        (HEAD + f"1, {C},0001_1,0001_2\n", f"line 2: unknown case ' {C}': {KNOWN}"),
+        ("", "has no rows"),
+        (f"1,{C},0001_1,0001_2 0001_2", "2, query 0001_1: ranks 2 tracklets .1 different."),
+        (f"1,{C},0001_1,0001_2 0002_3\n2,{C},0001_4,0001_2", "line 3, .* ranks 1 tracklets"),
+        (f"1,{C},0001_1,person", "tracklet name 'person' is not PID_NUMBER"),
+        (f"1,{C},7,0001_2", "tracklet name '7' is not"),
+        (f"1,{C},0001_1", "line 2: expected 4 columns"),
+        (f"1,{C},0001_1,0001_2,0001_3", "line 2: expected 4 columns"),
+        (f"1,{C},0001_1,", "line 2, query 0001_1: ranks no tracklet"),
+        (f"\n1,{C},0001_1,", "line 3, query 0001_1: ranks no tracklet"),
+        (f"1,{C},0001_1,0001_2\n" * 2, "line 3: query 0001_1 of Case 3: .* was there before"),
+        ("1,Case 9,0001_1,0001_2", f"line 2: unknown case 'Case 9': {KNOWN}"),
+        (f"1, {C},0001_1,0001_2", f"line 2: unknown case ' {C}': {KNOWN}"),
     ],
 )
-def test_bad_files_are_one_clear_error(tmp_path, text, message):
+def test_bad_rows_are_one_clear_error(tmp_path, rows, message):
     path = tmp_path / "bad.csv"
-    path.write_text(text)
+    path.write_text(HEAD + rows)
     with pytest.raises(UserError, match=message):
         submission.read(path, {})
 
 
-def test_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(UserError, match=r"none.csv does not exist"):
-        submission.read(tmp_path / "none.csv", {})
-    with pytest.raises(
-        UserError, match=rf"{tmp_path}: expected a submission csv: .*Is a directory"
+def test_files_that_are_no_table_are_one_clear_error(tmp_path):
+    files = {"empty.csv": b"", "short.csv": b"row_id,case\n1,x\n", "bytes.csv": b"\xff\xfe\x00"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    for name, message in (
+        ("empty.csv", "no column case"),
+        ("short.csv", "no column query_tracklet"),
+        ("bytes.csv", "is not text"),
+        ("none.csv", "does not exist"),
+        (".", "expected a submission csv: .*Is a directory"),
     ):
-        submission.read(tmp_path, {})
+        with pytest.raises(UserError, match=message):
+            submission.read(tmp_path / name, {})
 
 
-def cut(row):
-    names = row["ranked_gallery_tracklets"].split()
-    return {**row, "ranked_gallery_tracklets": " ".join(names[:7])}
+def replaced(rows, row, **changes):
+    return [*rows[:row], {**rows[row], **changes}, *rows[row + 1 :]]
 
 
-def foreign(row):
-    names = row["ranked_gallery_tracklets"].split()
-    return {**row, "ranked_gallery_tracklets": " ".join([*names[:-1], "0999_0002"])}
+def without(rows, text):
+    return [row for row in rows if text not in row["case"] + row["query_tracklet"]]
+
+
+GALLERY = "ranked_gallery_tracklets"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda rows: rows + rows[:1] * 30,
-            "line 74: query 0101_0100 of Case 1: .* was there before",
-        ),
+        (lambda rows: rows + rows[:1], "line 74: query 0101_0100 of Case 1: .* was there before"),
         (lambda rows: rows[:10], "26 of the 36 queries of Case 1: .* have no row, first 0102_0201"),
         (
-            lambda rows: [row for row in rows if not row["query_tracklet"].startswith("0106")],
-            "6 of the 36 queries of Case 1: Aerial to Ground have no row, first 0106_0100",
+            lambda rows: without(rows, "0106_"),
+            "6 of the 36 .* have no row, first 0106_0100",
         ),
+        (lambda rows: without(rows, "Case 2"), "18 of the 18 queries of Case 2: .* have no row"),
         (
-            lambda rows: [row for row in rows if "Case 2" not in row["case"]],
-            "18 of the 18 queries of Case 2: Ground to Aerial have no row",
-        ),
-        (
-            lambda rows: [cut(row) for row in rows],
+            lambda rows: [{**row, GALLERY: row[GALLERY][: 7 * 10 - 1]} for row in rows],
             r"line 2, query 0101_0100: ranks 7 tracklets \(7 different\), expected each of the 18",
         ),
         (
-            lambda rows: [*rows[:3], foreign(rows[3]), *rows[4:]],
+            lambda rows: replaced(rows, 3, **{GALLERY: rows[3][GALLERY][:-9] + "0999_0002"}),
             "line 5, query 0101_0200: ranks 18 .*; 0999_0002 is not one of them",
         ),
         (
-            lambda rows: [{**rows[0], "query_tracklet": "0999_0001"}, *rows[1:]],
+            lambda rows: replaced(rows, 0, query_tracklet="0999_0001"),
             "line 2: 0999_0001 is no query of Case 1: Aerial to Ground",
         ),
     ],
@@ -191,12 +182,11 @@ def test_a_file_that_is_not_whole_is_an_error(world, tmp_path, change, message):
 def test_a_case_without_positives_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "s.csv"
-    case = submission.CASES["A2G"]
-    path.write_text(HEAD + f"1,{case},0001_1,0001_2 0002_1\n1,{C},0001_1,0002_2 0003_1\n")
+    path.write_text(HEAD + f"1,{CASE},0001_1,0001_2 0002_1\n1,{C},0001_1,0002_2 0003_1\n")
     submission.score(worlds.settings(), path)
     printed = capsys.readouterr().out
     assert f"{C}: no query has a positive by this rule, so no macro mean." in printed
-    assert f"{case}: no query" not in printed
+    assert f"{CASE}: no query" not in printed
     assert "nan" not in printed
     [macro] = [line for line in printed.splitlines() if line.startswith("macro mean")]
     assert macro.split()[-2:] == ["-", "-"]
@@ -221,23 +211,16 @@ def test_every_seed_has_its_own_file(tmp_path, monkeypatch):
     assert rows_of(first) != rows_of(second)
 
 
-@pytest.mark.parametrize("protocols", [["ALL"], ["G2G", "ALL"]])
-def test_protocols_without_a_case_have_no_submission(tmp_path, monkeypatch, protocols):
-    monkeypatch.chdir(tmp_path)
-    options = worlds.settings(dataset={"name": "small", "root": "data", "protocols": protocols})
-    message = f"the challenge has no case for {', '.join(protocols)} .A2G is Case 1: Aerial"
-    with pytest.raises(UserError, match=message):
-        submission.run(options, "good", 1)
-    assert not any(tmp_path.iterdir())
-
-
-def test_protocols_without_a_case_are_named_as_left_out(world, capsys):
+def test_protocols_that_are_no_case_of_the_challenge(world, capsys):
     _, results = world
-    protocols = ["A2G", "G2G", "ALL"]
-    options = worlds.settings(dataset={"name": "small", "root": "data", "protocols": protocols})
-    path = submission.run(options, "good", 1)
-    assert path == results.submission("good", 1)
-    assert {row["case"] for row in rows_of(path)} == {"Case 1: Aerial to Ground"}
+    dataset = {"name": "small", "root": "data"}
+    none = worlds.settings(dataset={**dataset, "protocols": ["G2G", "ALL"]})
+    with pytest.raises(UserError, match=r"the challenge has no case for G2G, ALL .A2G is Case 1"):
+        submission.run(none, "good", 1)
+    assert not results.submission("good", 1).exists()
+    one = worlds.settings(dataset={**dataset, "protocols": ["A2G", "G2G", "ALL"]})
+    assert submission.run(one, "good", 1) == results.submission("good", 1)
+    assert {row["case"] for row in rows_of(results.submission("good", 1))} == {CASE}
     assert capsys.readouterr().out == "left out: the challenge has no case for G2G, ALL\n"
 
 
