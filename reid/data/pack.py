@@ -23,7 +23,7 @@ from reid.claim import claim, remove_temporaries
 from reid.config import Clip, Config
 from reid.data.damaged import demand_undamaged
 from reid.data.frames import Files
-from reid.data.packed import SCHEMA, Shard, is_part, open_shards, table_path, tar_path
+from reid.data.packed import SCHEMA, is_part, open_shards, read_rows, table_path, tar_path
 from reid.data.sampler import sample_frames
 from reid.data.stored import check_fresh, read_split
 from reid.data.tracklet import Tracklet, identity_of
@@ -124,15 +124,19 @@ def _whole_shards(tracklets: Sequence[Tracklet], folder: Path, keep: Selection) 
     """How many tracklets, in how many shards, an earlier run has packed as they are today."""
     done = number = 0
     while table_path(folder, number).exists() and tar_path(folder, number).exists():
-        rows = Shard(folder, number).rows
+        rows = read_rows(folder, number)
         part = tracklets[done : done + len(rows)]
         if len(part) < len(rows) or not all(
-            row.matches(tracklet) and row.kept == keep(tracklet)
+            row.matches(tracklet) and _positions(row.kept) == keep(tracklet)
             for row, tracklet in zip(rows, part, strict=True)
         ):
             break
         done, number = done + len(rows), number + 1
     return done, number
+
+
+def _positions(kept: np.ndarray | None) -> tuple[int, ...] | None:
+    return None if kept is None else tuple(kept.tolist())
 
 
 def _read_ahead(
@@ -176,7 +180,7 @@ def _write_shard(remaining: Iterable[_Content], folder: Path, number: int, large
                 out.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
             rows.append(
                 {"path": path, "modified": modified, "names": names, "kept": kept}
-                | {"offset": offsets, "bytes": list(map(len, frames))}
+                | {"offset": offsets, "size": list(map(len, frames))}
                 | {"crc32": list(map(zlib.crc32, frames))}
             )
             if out.tell() >= largest:
@@ -199,9 +203,10 @@ def _header(name: str, size: int) -> bytes:
 
 def verify(folder: Path) -> None:
     """Compare every frame with its CRC-32. Raises UserError naming the first file that differs."""
-    for shard in open_shards(folder):
-        for frame in range(len(shard.offset)):
-            shard.read(frame)
+    for tar, rows in open_shards(folder):
+        for row in rows:
+            for place in range(len(row.offset)):
+                row.read(tar, place)
 
 
 def run(config: Config, *, frames_per_tracklet: int | None = None) -> None:

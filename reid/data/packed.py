@@ -1,18 +1,17 @@
 """The format of a pack, and reading frames from it.
 
 pack/00000.tar       frames as they are, tracklet by tracklet: an uncompressed tar
-pack/00000.parquet   one row a tracklet: its path, and offset, bytes and CRC-32 of every frame
+pack/00000.parquet   one row a tracklet: its path, and offset, size and CRC-32 of every frame
 pack/pack.json       size of each tar, SHA-256 of each table: written last, the pack is complete
 """
 
 import os
 import re
 import zlib
-from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,24 +27,28 @@ _COLUMNS: dict[str, pa.DataType] = {
     "names": pa.string(),
     "kept": pa.list_(pa.int32()),
     "offset": pa.list_(pa.int64()),
-    "bytes": pa.list_(pa.int32()),
+    "size": pa.list_(pa.int32()),
     "crc32": pa.list_(pa.uint32()),
 }
 SCHEMA = pa.schema(_COLUMNS)
-"""`names` is the hash of all frame names; `kept` the positions of those packed, null: all."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One tracklet in a shard."""
+class Row(NamedTuple):
+    """One tracklet in a shard: a row of its table, F packed frames."""
 
-    identity: tuple[str, int, str]
-    """As `identity_of`."""
-    kept: tuple[int, ...] | None
-    first: int
-    """Position of its first frame in the shard's arrays."""
-    size: int
-    """Bytes of its frames."""
+    path: str
+    modified: int
+    """Of its folder, when indexed."""
+    names: str
+    """Hash of all frame names."""
+    kept: np.ndarray | None
+    """int32 (F,): positions of the packed frames, ascending; None: all."""
+    offset: np.ndarray
+    """int64 (F,): where each frame begins in the tar."""
+    size: np.ndarray
+    """int32 (F,): bytes."""
+    crc32: np.ndarray
+    """uint32 (F,)."""
 
     def matches(self, tracklet: Tracklet) -> bool:
         """Whether this row holds the frames of `tracklet` as indexed.
@@ -53,8 +56,15 @@ class Row:
         The size tells frames that were overwritten in place, where the index has it and all
         frames are packed.
         """
-        same_size = self.kept is not None or tracklet.size in (None, self.size)
-        return same_size and self.identity == identity_of(tracklet)
+        same_size = self.kept is not None or tracklet.size in (None, int(self.size.sum()))
+        return same_size and self[:3] == identity_of(tracklet)
+
+    def read(self, tar: FileIO, place: int) -> bytes:
+        """Bytes of the packed frame at `place`. Raises UserError when they have changed."""
+        data = os.pread(tar.fileno(), int(self.size[place]), int(self.offset[place]))
+        if zlib.crc32(data) != self.crc32[place]:
+            raise _changed(Path(str(tar.name)))
+        return data
 
 
 def tar_path(folder: Path, number: int) -> Path:
@@ -90,80 +100,37 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     return shards
 
 
-def not_as_packed(path: Path) -> UserError:
-    """The error for a part of a pack that is not what was written."""
+def read_rows(folder: Path, number: int) -> list[Row]:
+    """Rows of a shard. Raises UserError when its table is missing or damaged."""
+    path = table_path(folder, number)
+    try:
+        table = pq.read_table(path).cast(SCHEMA).to_pandas()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is damaged ({reason}): delete it and run `reid pack`") from None
+    return [Row(*row) for row in table.itertuples(index=False, name=None)]
+
+
+def open_shards(folder: Path) -> Iterator[tuple[FileIO, list[Row]]]:
+    """Tar and rows of each shard. Raises UserError when the pack is unfinished or has changed."""
+    for number, facts in enumerate(read_manifest(folder)):
+        path, table = tar_path(folder, number), table_path(folder, number)
+        try:
+            tar = FileIO(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be opened ({error.strerror})") from None
+        if os.fstat(tar.fileno()).st_size != facts["tar_bytes"]:
+            raise _changed(path)
+        rows = read_rows(folder, number)
+        if sha256_of_file(table) != facts["table_sha256"]:
+            raise _changed(table)
+        yield tar, rows
+
+
+def _changed(path: Path) -> UserError:
     return UserError(
         f"{path} is not what was packed: delete {path.with_suffix('.parquet')} and run `reid pack`"
     )
-
-
-class Shard:
-    """Rows of a shard, and reading its frames by `os.pread`, which processes can share."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        """Raises UserError when the table is missing or damaged."""
-        self.path = table_path(folder, number)
-        self.tar = tar_path(folder, number)
-        try:
-            table = pq.read_table(self.path).cast(SCHEMA)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"{self.path} is damaged ({reason}): delete it and run `reid pack`"
-            ) from None
-        lists: dict[str, Any] = {n: table.column(n).combine_chunks() for n in SCHEMA.names}
-        self.offset, self.bytes, self.crc = (
-            np.array(lists[name].flatten()) for name in ("offset", "bytes", "crc32")
-        )
-        ends = np.cumsum([0, *lists["bytes"].value_lengths().to_pylist()])
-        light = table.select(["path", "modified", "names", "kept"]).to_pylist()
-        self.rows = [
-            Row(
-                (row["path"], row["modified"], row["names"]),
-                None if row["kept"] is None else tuple(row["kept"]),
-                int(start),
-                int(self.bytes[start:end].sum()),
-            )
-            for row, start, end in zip(light, ends, ends[1:], strict=False)
-        ]
-        self._file = -1
-
-    def open(self, facts: dict[str, Any]) -> None:
-        """Open the tar. Raises UserError when it or the table is not what `pack.json` says."""
-        try:
-            self._file = os.open(self.tar, os.O_RDONLY)
-        except OSError as error:
-            raise UserError(f"{self.tar} cannot be opened ({error.strerror})") from None
-        if os.fstat(self._file).st_size != facts["tar_bytes"]:
-            raise not_as_packed(self.tar)
-        if sha256_of_file(self.path) != facts["table_sha256"]:
-            raise not_as_packed(self.path)
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", -1) >= 0:
-            os.close(self._file)
-
-    def fetch(self, first: int, last: int) -> None:
-        """Start reading a range of frames into the page cache."""
-        start = int(self.offset[first])
-        length = int(self.offset[last]) + int(self.bytes[last]) - start
-        os.posix_fadvise(self._file, start, length, os.POSIX_FADV_WILLNEED)
-
-    def read(self, frame: int) -> bytes:
-        """Bytes of a frame. Raises UserError when they are not what was packed."""
-        data = os.pread(self._file, int(self.bytes[frame]), int(self.offset[frame]))
-        if zlib.crc32(data) != self.crc[frame]:
-            raise not_as_packed(self.tar)
-        return data
-
-
-def open_shards(folder: Path) -> list[Shard]:
-    """All shards of a pack. Raises UserError when it is unfinished or not what was packed."""
-    shards = []
-    for number, facts in enumerate(read_manifest(folder)):
-        shards.append(Shard(folder, number))
-        shards[-1].open(facts)
-    return shards
 
 
 class Packed:
@@ -172,13 +139,12 @@ class Packed:
     def __init__(self, folder: Path, tracklets: Sequence[Tracklet]) -> None:
         """Raises UserError when the pack is unfinished, changed or of another index."""
         self._folder = folder
-        self._rows: dict[str, tuple[Shard, Row]] = {}
+        self._rows: dict[str, tuple[FileIO, Row]] = {}
         wanted = {tracklet.path: tracklet for tracklet in tracklets}
-        for shard in open_shards(folder):
-            for row in shard.rows:
-                path = row.identity[0]
-                if path in wanted and row.matches(wanted[path]):
-                    self._rows[path] = (shard, row)
+        for tar, rows in open_shards(folder):
+            for row in rows:
+                if row.path in wanted and row.matches(wanted[row.path]):
+                    self._rows[row.path] = (tar, row)
         for path in wanted:
             if path not in self._rows:
                 raise UserError(
@@ -188,24 +154,27 @@ class Packed:
 
     def expect(self, tracklet: Tracklet, positions: Sequence[int]) -> None:
         """Ask the system to fetch what lies between these frames in one go, if it is not cached."""
-        shard, row = self._rows[tracklet.path]
-        shard.fetch(self._frame(row, min(positions)), self._frame(row, max(positions)))
+        tar, row = self._rows[tracklet.path]
+        first, last = (self._place(row, edge(positions)) for edge in (min, max))
+        start, end = int(row.offset[first]), int(row.offset[last] + row.size[last])
+        os.posix_fadvise(tar.fileno(), start, end - start, os.POSIX_FADV_WILLNEED)
 
     def read(self, tracklet: Tracklet, position: int) -> bytes:
         """Read a frame. Raises UserError when its bytes are not those that were packed."""
-        shard, row = self._rows[tracklet.path]
-        return shard.read(self._frame(row, position))
+        tar, row = self._rows[tracklet.path]
+        return row.read(tar, self._place(row, position))
 
-    def _frame(self, row: Row, position: int) -> int:
+    def _place(self, row: Row, position: int) -> int:
+        """Where the frame at `position` of the tracklet is among the packed ones."""
         if row.kept is None:
-            return row.first + position
-        place = bisect_left(row.kept, position)
+            return position
+        place = int(np.searchsorted(row.kept, position))
         if place == len(row.kept) or row.kept[place] != position:
             raise UserError(
-                f"frame {position} of {row.identity[0]} is not in {self._folder}, which was packed "
+                f"frame {position} of {row.path} is not in {self._folder}, which was packed "
                 "with --frames-per-tracklet for other clips: run `reid pack` for this configuration"
             )
-        return row.first + place
+        return place
 
     def name(self, tracklet: Tracklet, position: int) -> str:
         """The frame's path before packing, and the pack."""

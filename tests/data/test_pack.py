@@ -1,13 +1,8 @@
-import errno
 import json
 import math
-import multiprocessing
-import os
 import shutil
-import signal
 import subprocess
 import tarfile
-import time
 
 import pandas as pd
 import pytest
@@ -110,64 +105,6 @@ def test_a_second_run_writes_no_shard(tree, tracklets, packed):
     assert {path.name: path.stat().st_mtime_ns for path in packed.glob("0*")} == before
 
 
-def _slow_pack(tracklets, tree, folder):
-    from reid.data.frames import Files
-
-    def slow(self, tracklet, position, read=Files.read):
-        time.sleep(0.002)
-        return read(self, tracklet, position)
-
-    Files.read = slow
-    pack.pack(tracklets, tree, folder, largest_shard=SMALL, workers=1)
-
-
-@pytest.mark.parametrize("shards", [0, 1, 3])
-def test_killed_and_resumed_gives_the_same_bytes(tree, tracklets, packed, tmp_path, shards):
-    folder = tmp_path / "killed"
-    process = multiprocessing.get_context("fork").Process(
-        target=_slow_pack, args=(tracklets, tree, folder)
-    )
-    process.start()
-    deadline = time.monotonic() + 60
-    while len(list(folder.glob("*.parquet"))) < shards or not folder.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
-    assert len(kept) >= shards
-    with pytest.raises(UserError, match="no finished pack"):
-        Packed(folder, tracklets)
-
-    pack.pack(tracklets, tree, folder, largest_shard=SMALL)
-    assert content(folder) == content(packed)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-
-
-def test_full_disk_is_one_clear_error_and_earlier_shards_stay(
-    tree, tracklets, packed, tmp_path, monkeypatch
-):
-    folder = tmp_path / "full"
-    write, calls = pack._write_shard, []
-
-    def full(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(*arguments)
-
-    monkeypatch.setattr(pack, "_write_shard", full)
-    with pytest.raises(UserError, match=r"00002\.tar.*No space left.*2 shards before it stay"):
-        pack.pack(tracklets, tree, folder, largest_shard=SMALL)
-    assert [path.name for path in sorted(folder.glob("*.parquet"))] == [
-        *("00000.parquet", "00001.parquet")
-    ]
-    monkeypatch.undo()
-    pack.pack(tracklets, tree, folder, largest_shard=SMALL)
-    assert content(folder) == content(packed)
-
-
 def test_a_changed_bit_is_found_when_read_and_when_verified(tracklets, packed):
     shard = packed / "00001.tar"
     data = bytearray(shard.read_bytes())
@@ -216,7 +153,7 @@ def test_ordinary_tools_open_it(tree, tracklets, packed):
         data = path.read_bytes()
         with tarfile.open(path) as opened:
             contents = [opened.extractfile(member).read() for member in opened]
-        rows = zip(table["offset"].explode(), table["bytes"].explode(), strict=True)
+        rows = zip(table["offset"].explode(), table["size"].explode(), strict=True)
         assert [data[start : start + size] for start, size in rows] == contents
     assert names == [f"{t.folder}/{frame}" for t in tracklets for frame in t.frames]
     first = subprocess.run(["tar", "-xOf", packed / "00000.tar", names[0]], capture_output=True)
