@@ -1,7 +1,9 @@
 """Extraction: of the right tracklets, mirrored left to right, in the precision asked for."""
 
 import copy
+import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from reid.data.index import read_split
+from reid.features.extract import warn_about_metadata
 from reid.features.features import read_features
 from tests.golden import experiment
+from tests.retrieval import worlds
 
 FEATURES = Path("results/golden/features/all/seed1")
 RUN = Path("results/golden/train/all/seed1")
@@ -80,6 +84,54 @@ def test_flip_augmentation_at_test_time_is_the_mean_of_both_views(
     np.testing.assert_allclose(read, mean, rtol=1e-6, atol=1e-7)
     plain = read_features(path, rows=rows, flip_tta=False)
     np.testing.assert_array_equal(plain, tensors["features"])
+
+
+def test_without_a_variant_that_flips_only_the_clips_as_they_are_are_embedded(
+    untrained: Path, tmp_path: Path
+) -> None:
+    home = shutil.copytree(untrained, tmp_path / "home")
+    both = extract(home, "A2G")
+    settings = yaml.safe_load((home / "config.yaml").read_text())
+    for variant in settings["variants"].values():
+        variant["flip_tta"] = False
+    (home / "config.yaml").write_text(yaml.safe_dump(settings))
+    plain = extract(home, "A2G")
+    assert plain.keys() == both.keys() - {"flipped"}
+    for name, tensor in plain.items():
+        np.testing.assert_array_equal(tensor, both[name])
+
+
+def test_the_first_frame_of_each_chunk_is_seen_and_its_height_recorded(
+    untrained: Path, tmp_path: Path
+) -> None:
+    home = shutil.copytree(untrained, tmp_path / "home")
+    before = extract(home, "A2A")
+    tracklets = read_split(home / "results/golden/index/A2A.parquet")
+    chosen = (0, 2, 4)  # 3 of 7 frames: chunks of 2
+    heights = []
+    for tracklet in tracklets:
+        folder = home / "data" / tracklet.path
+        sizes = [Image.open(folder / name).height for name in tracklet.frames]
+        heights.append(float(np.median([sizes[position] for position in chosen])))
+        for position, name in enumerate(tracklet.frames):
+            if position not in chosen:
+                with (folder / name).open("wb") as opened:
+                    Image.new("RGB", (16, 32), "white").save(opened, "JPEG")
+    after = extract(home, "A2A")
+    np.testing.assert_array_equal(after["features"], before["features"])
+    np.testing.assert_array_equal(before["heights"], heights)
+
+
+def test_aerial_tracklets_without_metadata_are_warned_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    known = worlds.tracklet(1, 1, 0, "query")
+    bare = dataclasses.replace(known, altitude=math.nan, distance=math.nan, angle=math.nan)
+    ground = worlds.tracklet(1, 0, 0, "query")
+    warn_about_metadata((known, bare, ground, ground), "A2G")
+    assert "warning: 1 of 2 aerial tracklets of A2G have no altitude" in capsys.readouterr().out
+    warn_about_metadata((known, ground), "A2G")
+    assert not capsys.readouterr().out
 
 
 def test_validation_features_are_of_people_who_were_not_trained_on(

@@ -61,6 +61,15 @@ def test_text_tower_equals_open_clip(geometry: Geometry) -> None:
     assert other.square().mean().sqrt() > 0.1, "too small to tell"
 
 
+def test_an_identity_context_stands_between_the_shared_tokens() -> None:
+    tokens = torch.randn(49408, 64, generator=torch.Generator().manual_seed(0))
+    contexts = text.IdentityContexts(5, tokens)
+    [rows] = contexts(torch.tensor([3]))
+    learned = (contexts.prefix[0], contexts.identity[3], contexts.suffix[0])
+    expected = torch.cat([tokens[49406:49407], *learned, tokens[[269, 49407]]])
+    assert torch.equal(rows, expected)
+
+
 def test_token_ids_are_the_tokenizers() -> None:
     sentence = "P " * 8 + "X X X X " + "P " * 8 + "."
     ids = open_clip.tokenize(sentence)[0]
