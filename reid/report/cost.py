@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.ticker import EngFormatter
 
 from reid.artifacts import Results
 from reid.config import Clip, Config, Model
@@ -16,37 +17,45 @@ from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.fingerprint import extract_settings
 from reid.holdout import VALIDATION, part
+from reid.progress import duration
 from reid.report.collect import TrainingRecord
 
 if TYPE_CHECKING:  # it imports torch
     from reid.model.vit import Geometry
 
+DASH = "\N{EN DASH}"
+"""What stands for a number that is not known."""
+
 
 def costs(config: Config, records: Sequence[TrainingRecord]) -> pd.DataFrame:
-    """A line for each training, of its first seed; what is not known is NaN.
-
-    Columns: training, backbone; stage1, stage2: parameters that are trained; parameters of the
-    visual network, with what is frozen and the heads; macs: multiply-adds of a frame in extraction;
-    train_speed, extract_speed: frames a second, start-up and both views included in extraction;
-    memory: bytes of GPU memory in stage 2.
-    """
+    """A line of texts for each training, of its first seed; a dash where a number is not known."""
     first = {record.training: record for record in reversed(records)}
+    large, whole = EngFormatter(places=2), "{:,.0f}".format
     lines = []
     for name, training in config.trainings.items():
-        record = first[name]
+        record, speed = first[name], None
         sizes: tuple[float | None, ...] = (None,) * 4
         with suppress(UserError):  # without weights or index nothing is known of these
             sizes = _sizes(config, name)
-        extraction = None if record.gap else _extract_speed(config, name, record.seed)
-        speeds = (record.frames_per_second, extraction)
-        lines.append((name, training.backbone, *sizes, *speeds, record.peak_memory))
-    columns = ["training", "backbone", "stage1", "stage2", "parameters", "macs", "train_speed",
-               "extract_speed", "memory"]  # fmt: skip
-    return pd.DataFrame(lines, columns=columns)
+        if record.gap is None:
+            speed = _extract_speed(config, name, record.seed)
+        line = {"Training": name, "Backbone": training.backbone}
+        for column, form, value in (
+            ("Trained in stage 1", large, sizes[0]),
+            ("Trained in stage 2", large, sizes[1]),
+            ("Visual parameters", large, sizes[2]),
+            ("GMAC a frame", lambda macs: f"{macs / 1e9:.3f}", sizes[3]),
+            ("Frames/s, training", whole, record.frames_per_second),
+            ("Frames/s, extraction", whole, speed),
+            ("GPU memory, peak", lambda size: f"{size / 2**30:.1f} GiB", record.peak_memory),
+        ):
+            line[column] = DASH if value is None else form(value)
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
-def step_seconds(config: Config) -> pd.DataFrame:
-    """By step: the jobs of this configuration that Snakemake timed, and their seconds."""
+def step_times(config: Config) -> pd.DataFrame:
+    """By step: the jobs of this configuration that Snakemake timed, and their time."""
     benchmark, protocols = Results.of(config.dataset.name).benchmark, config.dataset.protocols
     names, rows = list(config.trainings), list(config.variants)
     seeds = [f"seed{seed}" for seed in config.seeds]
@@ -62,8 +71,8 @@ def step_seconds(config: Config) -> pd.DataFrame:
     for step, parts in steps.items():
         times = [seconds_of(benchmark(*place)) for place in product(*parts)]
         known = [time for time in times if time is not None]
-        lines.append((step, len(known), sum(known)))
-    return pd.DataFrame(lines, columns=["step", "jobs", "seconds"])
+        lines.append((step, str(len(known)), duration(sum(known)) if known else DASH))
+    return pd.DataFrame(lines, columns=["Step", "Jobs timed", "Time (h:min:s)"])
 
 
 def seconds_of(path: Path) -> float | None:

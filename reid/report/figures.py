@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from reid.report import drawing as draw
 from reid.report.collect import AblationRow, Measurement, TrainingRecord, one_line
@@ -228,59 +226,36 @@ def _training_plot(
 
 
 def tuning_plot(tuning: Mapping[str, Any], label: str, training: str, look: draw.Look) -> draw.Plot:
-    """mAP on held-out identities over (k1, k2) at the chosen lambda, and over lambda."""
-    chosen, flat = tuning["chosen"], tuning["flatness"]
+    """mAP on held-out identities along each parameter of re-ranking, through the chosen triple."""
     surface = pd.DataFrame(tuning["surface"])[["k1", "k2", "lambda_value", "mAP"]]
     surface = surface.rename(columns={"lambda_value": "lambda"})
     surface["mAP"] *= 100
-    k1, k2, best = chosen["k1"], chosen["k2"], chosen["lambda_value"]
-    # Triples with k2 > k1 were not tried: their cells are empty.
-    grid = surface[surface["lambda"] == best].pivot(index="k2", columns="k1", values="mAP")
-    line = surface[(surface["k1"] == k1) & (surface["k2"] == k2)].sort_values("lambda")
-    highest = line.loc[line["lambda"] == best, "mAP"].item()
-    plain = 100 * tuning["mAP_without_rerank"]
-    rows = 0.28 * len(grid)
-    with draw.canvas(rows + 2.5, nrows=2, height_ratios=(rows + 0.6, 1.6)) as (
-        figure,
-        (upper, lower),
-    ):
-        _heat(upper, grid)
-        corner = (list(grid.columns).index(k1) - 0.5, list(grid.index).index(k2) - 0.5)
-        outline: dict[str, Any] = {"fill": False, "clip_on": False, "linewidth": 2.5}
-        upper.add_patch(Rectangle(corner, 1, 1, edgecolor=draw.SERIES[1]["color"], **outline))
-        upper.set_title(f"mAP (%) at λ = {best:g}; outlined: chosen")
-        lower.plot(line["lambda"], line["mAP"], **look[training])
-        draw.horizontal(lower, plain, "without re-ranking")
-        lower.margins(y=0.2)
-        lower.set_title(f"mAP (%) at k1 = {k1}, k2 = {k2}")
-        lower.set_xlabel("λ, weight of the original distance")
+    triple = tuning["chosen"]
+    best = {"k1": triple["k1"], "k2": triple["k2"], "lambda": triple["lambda_value"]}
+    plain, flat = 100 * tuning["mAP_without_rerank"], tuning["flatness"]
+    with draw.canvas(3.6, nrows=3, sharey=True) as (figure, grid):
+        for axes, name in zip(grid, best, strict=True):
+            others = [other for other in best if other != name]
+            line = surface[(surface[others] == [best[other] for other in others]).all(axis=1)]
+            line = line.sort_values(name)
+            axes.plot(line[name], line["mAP"], **look[training])
+            draw.horizontal(axes, plain, "without re-ranking")
+            axes.locator_params(axis="x", integer=name != "lambda")
+            axes.margins(y=0.2)
+            axes.set_ylabel("mAP (%)")
+            fixed = ", ".join(f"{other} = {best[other]:g}" for other in others)
+            axes.set_xlabel(f"{name} at {fixed}")
+    chosen = ", ".join(f"{name} {value:g}" for name, value in best.items())
     return draw.save(
         figure, look.folder / f"tuning_{tuning['variant']}_seed{tuning['seed']}", surface,
         title=f"Re-ranking, tuned: {one_line(label)}",
-        alt=f"mAP on held-out identities over the parameters of re-ranking. Chosen: k1 {k1}, k2 "
-        f"{k2}, lambda {best:g}, with {highest:.2f} %; without re-ranking {plain:.2f} %.",
-        caption=f"On {tuning['identities']} identities held out of training. Range over the grid: "
-        f"{100 * flat['range']:.2f} points; {100 * flat['share_within_half_a_point']:.0f} % of the "
-        "triples lie within half a point of the best.",
+        alt=f"mAP on held-out identities over the parameters of re-ranking. Chosen: {chosen}, with "
+        f"{100 * tuning['mAP']:.2f} %; without re-ranking {plain:.2f} %.",
+        caption=f"On {tuning['identities']} identities held out of training; chosen: {chosen}. "
+        f"Range over the grid: {100 * flat['range']:.2f} points; "
+        f"{100 * flat['share_within_half_a_point']:.0f} % of the triples lie within half a point "
+        "of the best.",
     )  # fmt: skip
-
-
-def _heat(axes: Axes, grid: pd.DataFrame) -> None:
-    """The grid as shades of gray with its numbers; NaN is an empty cell."""
-    values = grid.to_numpy()
-    low, high = np.nanmin(values), np.nanmax(values)
-    x, y = (np.arange(size + 1) - 0.5 for size in values.shape[::-1])
-    axes.pcolormesh(x, y, values, cmap="Grays", vmin=low - (high - low) / 4, vmax=high)
-    axes.grid(visible=False)
-    axes.set_xticks(range(values.shape[1]), list(map(str, grid.columns)))
-    axes.set_yticks(range(values.shape[0]), list(map(str, grid.index)))
-    axes.set_xlabel("k1")
-    axes.set_ylabel("k2")
-    for (row, column), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            color = "#fefefe" if value > low + 0.45 * (high - low) else "#010203"
-            center: dict[str, Any] = {"ha": "center", "va": "center"}
-            axes.text(column, row, f"{value:.1f}", fontsize=5.5, color=color, **center)
 
 
 def _name(record: TrainingRecord) -> str:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.ticker import EngFormatter
 
 from reid.artifacts import SPLITS, Results
 from reid.config import Config
@@ -28,8 +27,6 @@ from reid.retrieval.choice import outdated
 
 Part = TypeVar("Part")
 
-DASH = "\N{EN DASH}"
-"""What stands for a number that is not known."""
 TEMPLATES = Path(__file__).parent / "templates"
 CMC_ROWS = 4
 FIGURE = re.compile(
@@ -72,7 +69,7 @@ def run(config: Config) -> Path:
         "by_protocol": {p: protocol_table(rows, p) for p in config.dataset.protocols},
         "notes": list(footnotes(config, rows)),
         "trained": [record.manifest for record in records if record.manifest],
-        "times": _times_table(config),
+        "times": cost.step_times(config),
         "records": records,
         "provenance": pd.DataFrame([_provenance(record) for record in records]).fillna(""),
         "data": _index_digests(config),
@@ -86,7 +83,7 @@ def run(config: Config) -> Path:
         "tuning": lambda: _tuning_plots(config, look, gaps),
         "lists": lambda: _ranked_lists(config, row, gaps),
         "attention": lambda: _attention(config, rows, look, gaps),
-        "costs": lambda: _cost_table(config, records),
+        "costs": lambda: cost.costs(config, records),
     }
     progress = Progress("report", len(parts), "parts")
     for name, make in parts.items():
@@ -245,32 +242,6 @@ def _attention(
             gaps, f"Temporal attention of {name}", partial(attention, config, measurement, look)
         )
     }
-
-
-def _cost_table(config: Config, records: Sequence[TrainingRecord]) -> pd.DataFrame:
-    table = cost.costs(config, records)
-    large, whole = EngFormatter(places=2), "{:,.0f}".format
-    formats: dict[str, tuple[str, Callable[[float], str]]] = {
-        "stage1": ("Trained in stage 1", large),
-        "stage2": ("Trained in stage 2", large),
-        "parameters": ("Visual parameters", large),
-        "macs": ("GMAC a frame", lambda value: f"{value / 1e9:.3f}"),
-        "train_speed": ("Frames/s, training", whole),
-        "extract_speed": ("Frames/s, extraction", whole),
-        "memory": ("GPU memory, peak", lambda value: f"{value / 2**30:.1f} GiB"),
-    }
-    texts = {"Training": table["training"], "Backbone": table["backbone"]}
-    for column, (name, form) in formats.items():
-        texts[name] = table[column].map(form, na_action="ignore").fillna(DASH)
-    return pd.DataFrame(texts)
-
-
-def _times_table(config: Config) -> pd.DataFrame:
-    lines = [
-        (step, str(jobs), duration(seconds) if jobs else DASH)
-        for step, jobs, seconds in cost.step_seconds(config).itertuples(index=False)
-    ]
-    return pd.DataFrame(lines, columns=["Step", "Jobs timed", "Time (h:min:s)"])
 
 
 def _provenance(record: TrainingRecord) -> dict[str, str]:

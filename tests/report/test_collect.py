@@ -13,7 +13,7 @@ from reid.report.collect import (
     one_a_training,
     training_records,
 )
-from reid.report.cost import costs, macs_per_frame, seconds_of, step_seconds
+from reid.report.cost import DASH, costs, macs_per_frame, seconds_of, step_times
 from tests.report.home import parsed, replaced
 
 
@@ -43,23 +43,24 @@ def test_half_a_line_of_a_growing_file_is_left_out(results):
         assert record("mean").curves[2]["epoch"].tolist() == [1]
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"options": {}}', b"[]"])
-def test_a_damaged_manifest_is_a_gap(results, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{", "damaged"),
+        (b'{"options": {}}', "stale: the training has other options now"),
+        (b"[]", "damaged"),
+        (b"null", "damaged"),
+    ],
+)
+def test_a_manifest_that_does_not_hold_is_a_gap(results, content, reason):
+    """Of the training, and of all that was measured with its weights."""
     with replaced(results.manifest("mean", 1), content):
         mean = record("mean")
         row = next(row for row in ablation_rows(parsed()) if row.name == "mean")
-    assert mean.gap
+    assert reason in mean.gap
     assert not mean.curves
-    assert row.spread("macro") is None
-    assert len(row.reasons()) == 1
-
-
-def test_a_training_with_other_options_is_stale(results):
-    path = results.manifest("mean", 1)
-    manifest = json.loads(path.read_text())
-    manifest["options"]["stage2"]["stage2"]["lr"] = 7
-    with replaced(path, json.dumps(manifest).encode()):
-        assert record("mean").gap == "stale: the training has other options now"
+    assert not row.measurements
+    assert [*row.reasons()] == [mean.gap]
 
 
 def test_time_of_attempts_counts_from_a_start_to_the_next_end():
@@ -89,14 +90,16 @@ def test_time_and_speed_come_from_the_benchmarks(results):
     extraction.parent.mkdir(parents=True)
     extraction.write_text("h:m:s\ts\n0:00:02\t2.0\n")
     assert seconds_of(place) == 5400.5
-    steps = step_seconds(parsed()).set_index("step")
-    assert steps.loc["stage 2"].tolist() == [1, 5400.5]
-    assert steps.loc["tune"].tolist() == [0, 0]
-    cost = costs(parsed(), training_records(parsed())).set_index("training").loc["mean"]
+    steps = step_times(parsed()).set_index("Step")
+    assert steps.loc["stage 2"].tolist() == ["1", "1:30:00"]
+    assert steps.loc["tune"].tolist() == ["0", DASH]
+    cost = costs(parsed(), training_records(parsed())).set_index("Training").loc["mean"]
     # 3 people, 2 tracklets each on either side, of 3 frames, not mirrored, in two seconds.
-    assert cost["extract_speed"] == 3 * 4 * 3 / 2
-    assert 0 < cost["stage2"] < cost["parameters"]
-    assert cost["macs"] > 0
+    assert cost["Frames/s, extraction"] == str(3 * 4 * 3 // 2)
+    trained, whole = (cost[name] for name in ("Trained in stage 2", "Visual parameters"))
+    assert 0 < float(trained.removesuffix(" k")) < float(whole.removesuffix(" k"))
+    assert float(cost["GMAC a frame"]) > 0
+    assert cost["GPU memory, peak"] == DASH
 
 
 def test_multiplications_of_the_true_geometry():

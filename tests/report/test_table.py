@@ -168,15 +168,6 @@ def test_a_label_reads_as_it_was_written():
     )
 
 
-def test_nothing_run(here, capsys):
-    options = worlds.settings()
-    table.run(options)
-    printed = capsys.readouterr().out
-    assert "Good, A2G, G2A, A2A: not run." in printed
-    assert "Random ranking" not in printed
-    assert "on all: not yet known (good not measured" in printed
-
-
 def test_what_is_averaged_is_there_once():
     twice = {"root": "data", "protocols": ["A2G", "A2G"]}
     with pytest.raises(UserError, match="seeds: 1 is listed 2 times, expected each value once"):
