@@ -16,6 +16,7 @@ from reid.model.param_groups import frozen_groups, trainable_groups
 from reid.model.vit import VIT_B16, VIT_L14, Geometry
 from reid.train.losses import contrastive, stage2_loss
 from reid.train.params import stage_groups
+from reid.train.stage2 import trained_tensors
 from tests.clips import TINY, random_weights
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -250,3 +251,27 @@ def test_params_of_stage_1(geometry: Geometry, size: int) -> None:
     contexts, tower = stage_groups(trainings()["scaled"], geometry, 185, 3)["stage 1"]
     assert (contexts.name, contexts.size, contexts.lr) == ("contexts", size, 2e-4)
     assert (tower.name, tower.lr) == ("text tower", 0.0)
+
+
+def test_what_is_frozen_at_random_is_kept_with_the_weights() -> None:
+    """A network of another seed has other prompts and pools: the file must bring its own."""
+    training = trainings()["released"]
+    released = small(training)
+    inputs = torch.randn(2, 3, 3, 48, 32), torch.tensor([0, 2]), torch.full((2, 3), torch.nan)
+    features, saved = [], {}
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = network.build(
+            released.model,
+            num_classes=2,
+            num_cameras=3,
+            weights=random_weights(TINY),
+            image_size=(48, 32),
+        )
+        trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
+        model.load_state_dict(saved, strict=False)
+        saved = trained_tensors(model)
+        with torch.inference_mode():
+            features.append(model.eval().embed(*inputs))
+    assert torch.equal(features[0], features[1])
+    assert not any(name.startswith("visual.conv1") for name in saved)

@@ -127,7 +127,11 @@ def stage2_inputs() -> tuple[Features, tuple[Tensor, Tensor], Tensor, Tensor]:
 def test_stage2_has_all_eight_terms(smoothing: float) -> None:
     """Two CE, three triplets, the text-bank CE and both contrastive terms (MODEL 4.6)."""
     features, logits, bank, labels = stage2_inputs()
-    weights = Losses(label_smoothing=smoothing)
+    scales = {
+        "identity": 0.3, "triplet": 0.5, "text_bank": 0.7, "image_to_text": 1.1,
+        "text_to_image": 1.3,
+    }  # fmt: skip
+    weights = Losses(label_smoothing=smoothing, margin=0.4, **scales)
     result = stage2_loss(features, logits, bank, labels, weights)
     y = labels.tolist()
     texts = bank.double().tolist()
@@ -136,13 +140,15 @@ def test_stage2_has_all_eight_terms(smoothing: float) -> None:
     to_bank = [[dot(row, text) for text in texts] for row in proj]
     every_feature = (features.last, features.pooled, features.proj)
     slow = {
-        "identity": 0.25
-        * sum(slow_cross_entropy(scores.double().tolist(), y, smoothing) for scores in logits),
-        "triplet": sum(slow_triplet(u.double().tolist(), y, 0.3) for u in every_feature),
+        "identity": sum(
+            slow_cross_entropy(scores.double().tolist(), y, smoothing) for scores in logits
+        ),
+        "triplet": sum(slow_triplet(u.double().tolist(), y, 0.4) for u in every_feature),
         "text_bank": slow_cross_entropy(to_bank, y, smoothing),
         "image_to_text": slow_contrastive(proj, mine, y),
         "text_to_image": slow_contrastive(mine, proj, y),
     }
+    slow = {name: scales[name] * value for name, value in slow.items()}
     assert {name: term.item() for name, term in result.terms.items()} == {
         name: pytest.approx(value, rel=1e-5) for name, value in slow.items()
     }

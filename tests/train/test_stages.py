@@ -1,0 +1,234 @@
+"""What each stage feeds its loss: which batches, frames, views, metadata, and both directions."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reid import config
+from reid.config import Clip, Config, Runtime, Stage1, Training
+from reid.data import index
+from reid.data.augment import augment
+from reid.data.layout import Tracklet
+from reid.data.normalize import normalize
+from reid.data.sampler import Draw, pk_batches
+from reid.data.stored import read_split
+from reid.errors import UserError
+from reid.model import network
+from reid.model.network import Features
+from reid.train.common import clips_of, derive_seed, training_clips
+from reid.train.interrupt import Interrupt
+from reid.train.session import Engine
+from reid.train.stage1 import cache_images, context_stage, text_bank
+from reid.train.stage2 import batch_loss, build_model, hide_metadata, visual_stage
+from tests.clips import TINY, random_weights
+from tests.train.test_losses import slow_contrastive
+from tests.trees import make_tree
+
+ENGINE = Engine(torch.device("cpu"), Interrupt(), Runtime(device="cpu", workers=0))
+CLIP = {"frames": 2, "height": 32, "width": 16}
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 2, 2])
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("stages"))
+    make_tree(Path("data"), train=4, test=1, tracklets=2, frames=9)
+    batches = {"batch_size": 4, "instances": 2}
+    training = {
+        "backbone": "tiny", "clip": CLIP, "stage1": batches, "stage2": batches,
+        "model": {"prompts": {"depth": 2}}, "validation": {"share": 0.5},
+    }  # fmt: skip
+    content = {
+        "dataset": {"name": "small", "root": "data"},
+        "backbones": {"tiny": {"weights": "tiny.safetensors"}},
+        "trainings": {"one": training, "all": {**training, "validation": {"share": 0}}},
+        "variants": {"row": {"training": "one", "label": "row"}},
+        "runtime": {"workers": 0, "device": "cpu"},
+    }
+    parsed = config.parse(content, source="test")
+    index.run(parsed)
+    yield parsed
+    os.chdir(before)
+
+
+class Contexts(nn.Module):
+    """Stands for contexts and, with `nn.Identity`, for the text tower: a feature an identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity = nn.Parameter(torch.randn(3, 5, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.identity[labels]
+
+
+def contexts_stage(seed: int = 1, batch_size: int = 4) -> Any:
+    images = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
+    options = Stage1(batch_size=batch_size, instances=2)
+    return context_stage(
+        "",
+        Contexts(),
+        nn.Identity(),
+        images,
+        LABELS,
+        options=options,
+        seed=seed,  # type: ignore[arg-type]
+    )
+
+
+def test_stage_1_draws_each_image_once_an_epoch_in_another_order() -> None:
+    stage = contexts_stage()
+    epochs = [[key.tolist() for key in stage.batches(epoch)] for epoch in range(4)]
+    assert all(sorted(torch.tensor(keys).flatten().tolist()) == list(range(8)) for keys in epochs)
+    assert len({str(keys) for keys in epochs}) == 4, "every epoch has batches of its own"
+    assert [key.tolist() for key in stage.batches(2)] == epochs[2]
+    assert [key.tolist() for key in contexts_stage(seed=2).batches(0)] != epochs[0]
+    with pytest.raises(UserError, match=r"stage1\.batch_size is 10 but there are only 8"):
+        contexts_stage(batch_size=10)
+
+
+def test_stage_1_is_contrastive_in_both_directions() -> None:
+    stage = contexts_stage()
+    images, labels = next(iter(stage.load([torch.tensor([0, 1, 4, 6])])))
+    assert labels.tolist() == [0, 0, 2, 2]
+    terms = stage.loss((images, labels)).terms
+    texts = stage.tensors["identity"][labels].double().tolist()
+    rows, y = images.double().tolist(), labels.tolist()
+    assert {name: term.item() for name, term in terms.items()} == {
+        "image_to_text": pytest.approx(slow_contrastive(rows, texts, y), rel=1e-5),
+        "text_to_image": pytest.approx(slow_contrastive(texts, rows, y), rel=1e-5),
+    }
+    (group,) = stage.groups
+    assert (group.lr, group.weight_decay) == (Stage1().lr, Stage1().weight_decay)
+
+
+def test_the_bank_has_a_text_feature_of_every_identity() -> None:
+    contexts = Contexts()
+    assert torch.equal(text_bank(contexts, nn.Identity(), rows=2), contexts.identity)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("view", ["clean", "augmented"])
+def test_stage_1_caches_the_features_of_the_view(settings: Config, view: str) -> None:
+    training = settings.trainings["all"].model_copy(
+        update={"stage1": Stage1(view=view, batch_size=4, instances=2)}
+    )
+    weights = random_weights(TINY)
+    dataset = training_clips(settings, "all", 3, None)
+    features, labels = cache_images(dataset, training, weights, seed=3, engine=ENGINE)
+    drawn = pk_batches(
+        dataset.labels, batch_size=4, instances=2, seed=derive_seed(3, "stage 1 views"), epoch=0
+    )
+    batch = dataset.load([draw for draws in drawn for draw in draws])
+    clean = normalize(batch.frames)
+    seen = augment(batch.frames, options=training.augment, seeds=batch.seed)
+    assert not torch.equal(clean, seen)
+    model = network.build(
+        training.model, num_classes=1, num_cameras=1, weights=weights, image_size=(32, 16)
+    )
+    with torch.inference_mode():
+        expected = model.eval().plain_clip(clean if view == "clean" else seen)
+    torch.testing.assert_close(features, expected, rtol=0, atol=1e-4)
+    assert torch.equal(labels, batch.label)
+
+
+def test_training_draws_other_frames_each_time_and_extraction_the_same(settings: Config) -> None:
+    dataset = training_clips(settings, "all", 1, None)
+    clips = [dataset.load([Draw(0, seed)]).frames for seed in range(6)]
+    assert not all(torch.equal(clips[0], clip) for clip in clips)
+    assert torch.equal(clips[3], dataset.load([Draw(0, 3)]).frames)
+    still = clips_of(
+        dataset.tracklets, settings.dataset, settings.runtime, clip=Clip(**CLIP), train=False
+    )
+    assert torch.equal(still.load([Draw(0, 1)]).frames, still.load([Draw(0, 2)]).frames)
+
+
+def test_identities_held_out_are_not_trained_on(settings: Config) -> None:
+    everyone = read_split(Path("results/small/index/train.parquet"))
+    trained = training_clips(settings, "one", 1, None).tracklets
+
+    def identities(tracklets: tuple[Tracklet, ...]) -> set[int]:
+        return {tracklet.identity for tracklet in tracklets}
+
+    assert len(identities(everyone)) == 4
+    assert len(identities(trained)) == 2
+    held_out = identities(everyone) - identities(trained)
+    assert not any(tracklet.identity in held_out for tracklet in trained)
+    assert identities(training_clips(settings, "all", 1, None).tracklets) == identities(everyone)
+
+
+class Recorder(nn.Module):
+    """Stands for the network: remembers what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.seen: list[tuple[Tensor, ...]] = []
+
+    def forward(self, *inputs: Tensor) -> Features:
+        self.seen.append(inputs)
+        rows = self.scale * inputs[0].mean(dim=(3, 4)).flatten(1)[:, :4]
+        return Features(last=rows, pooled=rows + 1, proj=rows - 1)
+
+    def classify(self, features: Features) -> tuple[Tensor, Tensor]:
+        return features.last, features.proj
+
+    def embedding_parameters(self) -> list[nn.Parameter]:
+        return [self.scale]
+
+
+def test_stage_2_shows_the_network_augmented_clips_and_what_metadata_is_left(
+    settings: Config,
+) -> None:
+    training = Training.model_validate(
+        {"model": {"prompts": {"metadata_dropout": 0.5}}, "augment": {"flip": 1.0, "pad": 2}}
+    )
+    dataset = training_clips(settings, "all", 1, None)
+    batch = dataset.load([Draw(place, 40 + place) for place in range(0, 24, 3)])
+    model, bank = Recorder(), torch.randn(4, 4)
+    batch_loss(model, bank, batch, training, engine=ENGINE)  # type: ignore[arg-type]
+    ((clips, cameras, metadata, heights),) = model.seen
+    assert torch.equal(clips, augment(batch.frames, options=training.augment, seeds=batch.seed))
+    assert torch.equal(cameras, batch.camera)
+    assert torch.equal(heights, batch.heights)
+    hidden = hide_metadata(batch.metadata, 0.5, batch.seed)
+    torch.testing.assert_close(metadata, hidden, equal_nan=True)
+
+
+def test_metadata_is_hidden_for_that_share_of_clips_whole_and_by_seed() -> None:
+    metadata = torch.rand(1000, 3)
+    for probability in (0.0, 0.2, 1.0):
+        hidden = hide_metadata(metadata, probability, range(1000))
+        unknown = hidden.isnan()
+        assert (unknown.all(dim=1) == unknown.any(dim=1)).all()
+        assert unknown[:, 0].float().mean().item() == pytest.approx(probability, abs=0.04)
+        assert torch.equal(hidden[~unknown], metadata[~unknown])
+    again = hide_metadata(metadata[500:], 0.2, range(500, 1000))
+    torch.testing.assert_close(
+        again, hide_metadata(metadata, 0.2, range(1000))[500:], equal_nan=True
+    )
+
+
+def test_stage_2_has_batches_of_its_own_in_every_epoch(settings: Config) -> None:
+    dataset, training = training_clips(settings, "all", 1, None), settings.trainings["all"]
+    model = build_model(training, random_weights(TINY), identities=4, cameras=3, seed=1)
+
+    def stage(seed: int) -> Any:
+        bank = torch.zeros(4, TINY.embed)
+        options = {"training": training, "seed": seed, "engine": ENGINE}
+        return visual_stage("", model, bank, dataset, [], **options)
+
+    epochs = [stage(1).batches(epoch) for epoch in range(4)]
+    assert len({str(keys) for keys in epochs}) == 4
+    assert len({str([draw.index for draw in keys[0]]) for keys in epochs}) > 1
+    assert stage(1).batches(2) == epochs[2]
+    assert stage(2).batches(0) != epochs[0]
+    loaded = list(stage(1).load(epochs[0][:2]))
+    for batch, draws in zip(loaded, epochs[0][:2], strict=True):
+        assert batch.seed == tuple(draw.seed for draw in draws)
+        assert torch.equal(batch.frames, dataset.load(draws).frames)
