@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reid.errors import Unresumable
 from reid.train.checkpoint import MARK, Checkpoints, Position
 from tests.runs import STAGE2, Lab, remains
-from tests.train.conftest import STEPS, Fault, checkpoints_of
+from tests.train.conftest import Fault, checkpoints_of
 
 FACTS = {"seed": 1, "settings": {"lr": 0.1, "steps": [3, 5]}}
 
@@ -186,10 +186,3 @@ def test_fault_05_disk_full_keeps_the_checkpoint_before(lab: Lab, expected: dict
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert "resuming before epoch 2, step 1" in lab.log()
     assert remains(lab.run) == expected
-
-
-def test_a_journal_shorter_than_its_checkpoint_is_refused(two_epochs: Lab) -> None:
-    journal = two_epochs.run / "stage2.jsonl"
-    journal.write_bytes(journal.read_bytes()[:STEPS])
-    assert two_epochs.finish(*STAGE2) == 1
-    assert "fewer than the" in two_epochs.log()

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reid.errors import LeaseHeld, Stopped
+from reid.errors import LeaseHeld
 from reid.train import lease
 from reid.train.interrupt import Interrupt
 from tests.runs import STAGE2, Lab, remains, slow_steps, wait, wait_for
@@ -233,17 +233,6 @@ def test_a_damaged_lease_is_still_renewed_by_its_owner(tmp_path: Path) -> None:
         wait_for(lambda: path.stat().st_mtime > 0)
         assert interrupt.due() is None
     assert not path.exists()
-
-
-def test_who_waits_can_be_stopped(tmp_path: Path) -> None:
-    path, interrupt = leave(tmp_path), Interrupt()
-    threading.Timer(0.1, interrupt.request, ("received SIGTERM",)).start()
-    with (
-        pytest.raises(Stopped, match="received SIGTERM"),
-        lease.held(tmp_path, job=None, interrupt=interrupt, patience=60),
-    ):
-        pass
-    assert json.loads(path.read_text()) == ELSEWHERE
 
 
 def test_fault_11_second_trainer_exits_76(lab: Lab, expected: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reid.config import Runtime, Schedule
-from reid.errors import Unresumable
+from reid.errors import Stopped, Unresumable
 from reid.model.param_groups import Group
 from reid.train.checkpoint import Checkpoints
 from reid.train.interrupt import Interrupt
@@ -88,10 +89,12 @@ def a_stage(overflow_at: int | None = None) -> Stage[tuple[int, int], float]:
     )
 
 
-def train(folder: Path, stage: Stage[Any, Any], **runtime: Any) -> list[dict[str, Any]]:
+def train(
+    folder: Path, stage: Stage[Any, Any], interrupt: Interrupt | None = None, **runtime: Any
+) -> list[dict[str, Any]]:
     """Run a stage; returns its journal."""
     options = Runtime(device="cpu", tensorboard=False, **runtime)
-    engine = Engine(torch.device("cpu"), Interrupt(), options)
+    engine = Engine(torch.device("cpu"), interrupt or Interrupt(), options)
     fit(stage, engine, folder=folder, name="stage", facts={})
     return [json.loads(line) for line in (folder / "stage.jsonl").read_text().splitlines()]
 
@@ -116,6 +119,29 @@ def test_every_step_is_adams_with_the_rate_and_decay_of_its_group(tmp_path: Path
     assert [r["lr"] for r in journal if "lr" in r] == [pytest.approx(rate) for rate in rates]
 
 
+@pytest.mark.parametrize("after", range(1, EPOCHS * STEPS + 1))
+def test_a_run_stopped_after_any_step_resumes_with_the_same_bits(
+    tmp_path: Path, after: int
+) -> None:
+    interrupt, stage, whole = Interrupt(), a_stage(), a_stage()
+    journal, loss, calls = train(tmp_path / "whole", whole), stage.loss, 0
+
+    def stopping(x: float) -> BatchLoss:
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            interrupt.request("test")
+        return loss(x)
+
+    with pytest.raises(Stopped, match=r"stopped before epoch \d, step \d: test\. Run the same"):
+        train(tmp_path / "stopped", replace(stage, loss=stopping), interrupt)
+    resumed = a_stage()
+    assert train(tmp_path / "stopped", resumed) == journal
+    assert all(torch.equal(resumed.tensors[name], whole.tensors[name]) for name in START)
+    position, _ = Checkpoints(tmp_path / "stopped/checkpoints/stage", keep=2, facts={}).restore()
+    assert position.epoch == EPOCHS
+
+
 def test_fp16_skips_a_step_that_overflows_and_lowers_the_scale(tmp_path: Path) -> None:
     stage = a_stage(overflow_at=1)
     before = [tensor.detach().clone() for tensor in stage.tensors.values()]
@@ -126,8 +152,7 @@ def test_fp16_skips_a_step_that_overflows_and_lowers_the_scale(tmp_path: Path) -
         after.append([tensor.detach().clone() for tensor in stage.tensors.values()])
         return loss(x)
 
-    object.__setattr__(stage, "loss", watched)
-    journal = train(tmp_path, stage, precision="fp16")
+    journal = train(tmp_path, replace(stage, loss=watched), precision="fp16")
     assert journal[1]["gradient_norm"]["weights"] is None, "infinite: JSON has no number for it"
     _, norms, _ = by_hand()
     assert journal[1]["gradient_norm"]["biases"] == pytest.approx(norms[0]["biases"], rel=1e-3)

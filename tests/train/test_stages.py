@@ -186,12 +186,17 @@ def test_stage_2_shows_the_network_augmented_clips_and_what_metadata_is_left(
     settings: Config,
 ) -> None:
     training = Training.model_validate(
-        {"model": {"prompts": {"metadata_dropout": 0.5}}, "augment": {"flip": 1.0, "pad": 2}}
+        {
+            "model": {"prompts": {"metadata_dropout": 0.5}},
+            "augment": {"flip": 1.0, "pad": 2},
+            "stage2": {"losses": {"triplet": 0.0}},
+        }
     )
     dataset = training_clips(settings, "all", 1, None)
     batch = dataset.load([Draw(place, 40 + place) for place in range(0, 24, 3)])
     model, bank = Recorder(), torch.randn(4, 4)
-    batch_loss(model, bank, batch, training, engine=ENGINE)  # type: ignore[arg-type]
+    loss = batch_loss(model, bank, batch, training, engine=ENGINE)  # type: ignore[arg-type]
+    assert [name for name, term in loss.terms.items() if not term] == ["triplet"]
     ((clips, cameras, metadata, heights),) = model.seen
     assert torch.equal(clips, augment(batch.frames, options=training.augment, seeds=batch.seed))
     assert torch.equal(cameras, batch.camera)

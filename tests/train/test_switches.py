@@ -1,7 +1,8 @@
-"""Every switch acts: each key of a training, changed alone, changes what a real run leaves.
+"""Every option of a training, changed alone, changes the output of a real run as it should.
 
 The keys come from the configuration classes, so a new one without an entry in CHANGES fails. Runs
-repeat to the bit, so a difference is the key's doing. What a key changes must also be in the
+repeat to the bit, so a difference comes from the key. What the journal shows of a key is checked in
+its direction here, the rest in the tests of its module. What a key changes must also be in the
 fingerprint of its stage, or the workflow would keep a stale file.
 """
 
@@ -9,7 +10,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,8 @@ from reid.train.interrupt import Interrupt
 from reid.train.session import Session
 from tests.clips import TINY, state_dict
 from tests.trees import make_tree
+
+Journal = list[dict[str, Any]]
 
 BASE: dict[str, Any] = {
     "backbone": "tiny",
@@ -59,6 +62,54 @@ class Change:
     seen: Literal["stage1", "stage2", "features"] = "stage2"
     whole: bool = False
     """Whether stage 2 needs a stage 1 of its own: other weights or other identities."""
+    effect: Callable[[Journal, Journal], bool] = lambda old, new: True
+    """Whether the journals before and after show the change in the right direction."""
+
+
+def steps(journal: Journal) -> list[dict[str, Any]]:
+    return [record for record in journal if "step" in record]
+
+
+def rates(journal: Journal) -> list[dict[str, float]]:
+    return [record["lr"] for record in journal if "lr" in record]
+
+
+TERMS = ("identity", "triplet", "text_bank", "image_to_text", "text_to_image")
+
+
+def term(name: str, change: Callable[[float], float]) -> Callable[[Journal, Journal], bool]:
+    """At the first step this term is changed like this, the others are not."""
+
+    def check(old: Journal, new: Journal) -> bool:
+        before, after = steps(old)[0], steps(new)[0]
+        wanted = {other: before[other] for other in TERMS} | {name: change(before[name])}
+        return all(after[other] == pytest.approx(wanted[other], rel=1e-5) for other in TERMS)
+
+    return check
+
+
+def scaled(factor: float, *groups: str) -> Callable[[Journal, Journal], bool]:
+    """The first rates of these groups are scaled, those of the others are the same."""
+
+    def check(old: Journal, new: Journal) -> bool:
+        before, after = rates(old)[0], rates(new)[0]
+        factors = {name: factor if name in groups else 1.0 for name in before}
+        return after == pytest.approx({name: before[name] * factors[name] for name in before})
+
+    return check
+
+
+def at_epochs(*factors: float) -> Callable[[Journal, Journal], bool]:
+    """In each epoch all rates are this factor of what they were."""
+
+    def check(old: Journal, new: Journal) -> bool:
+        return all(
+            after[name] == pytest.approx(rate * factor, rel=1e-6)
+            for before, after, factor in zip(rates(old), rates(new), factors, strict=True)
+            for name, rate in before.items()
+        )
+
+    return check
 
 
 ATTENTION = {"model.pooling.kind": "attention"}
@@ -67,16 +118,48 @@ ATTENTION = {"model.pooling.kind": "attention"}
 def schedule(stage: str, seen: Literal["stage1", "stage2"]) -> dict[str, Change]:
     """Changes of one stage's schedule, over two epochs."""
     at = f"{stage}.schedule"
-    steps = {f"{at}.kind": "multistep", f"{at}.steps": [1]}
+    step = {f"{at}.kind": "multistep", f"{at}.steps": [1]}
+    warm = {f"{at}.warmup_epochs": 1}
+
+    def last(journal: Journal) -> float:
+        return min(rates(journal)[-1].values())
+
+    def flat(journal: Journal) -> bool:
+        return rates(journal)[0] == rates(journal)[1]
+
+    def one_later(old: Journal, new: Journal) -> bool:
+        return rates(new)[0] == rates(old)[1]
+
     return {
-        f"{at}.kind": Change("multistep", seen=seen),
-        f"{at}.min_lr": Change(5e-5, seen=seen),
-        f"{at}.steps": Change([60], steps, seen),
-        f"{at}.gamma": Change(0.5, steps, seen),
-        f"{at}.warmup_epochs": Change(1, seen=seen),
-        f"{at}.warmup_factor": Change(0.5, {f"{at}.warmup_epochs": 1}, seen),
-        f"{at}.stepped": Change("before", seen=seen),
+        f"{at}.kind": Change("multistep", seen=seen, effect=lambda _, new: flat(new)),
+        f"{at}.min_lr": Change(5e-5, seen=seen, effect=lambda old, new: last(new) > last(old)),
+        f"{at}.steps": Change([60], step, seen, effect=at_epochs(1, 10)),
+        f"{at}.gamma": Change(0.5, step, seen, effect=at_epochs(1, 5)),
+        f"{at}.warmup_epochs": Change(1, seen=seen, effect=at_epochs(0.1, 1)),
+        f"{at}.warmup_factor": Change(0.5, warm, seen, effect=at_epochs(5, 1)),
+        f"{at}.stepped": Change("before", seen=seen, effect=one_later),
     }
+
+
+def steps_times(factor: float) -> Callable[[Journal, Journal], bool]:
+    return lambda old, new: len(steps(new)) == factor * len(steps(old))
+
+
+def faster(old: Journal, new: Journal) -> bool:
+    """Twice the rate and more, in every group and epoch."""
+    pairs = zip(rates(old), rates(new), strict=True)
+    return all(after[name] > 2 * rate for before, after in pairs for name, rate in before.items())
+
+
+def as_weights(journal: Journal) -> bool:
+    """Biases of adapters learn as fast as their weights."""
+    return all(rate["adapters (bias)"] == rate["adapters"] for rate in rates(journal))
+
+
+def smaller_triplet(old: Journal, new: Journal) -> bool:
+    """Without its margin of 0.3, each of three triplet terms is smaller by that at the most."""
+    less = steps(old)[0]["triplet"] - steps(new)[0]["triplet"]
+    return 0 < less <= 3 * 0.3 + 1e-5
 
 
 CHANGES: dict[str, Change] = {
@@ -104,7 +187,9 @@ CHANGES: dict[str, Change] = {
     "model.neck.instance_norm": Change(True),
     "model.neck.train_bias": Change(True),
     "finetune.blocks": Change(1),
-    "finetune.lr_multiplier": Change(0.5, {"finetune.blocks": 1}),
+    "finetune.lr_multiplier": Change(
+        0.5, {"finetune.blocks": 1}, effect=scaled(5, "blocks 2-2", "blocks 2-2 (bias)")
+    ),
     "augment.flip": Change(1.0),
     "augment.erase": Change(1.0),
     "augment.pad": Change(4),
@@ -116,28 +201,24 @@ CHANGES: dict[str, Change] = {
     "augment.color_jitter.place": Change("on_crop", {"augment.color_jitter.brightness": 0.5}),
     "validation.share": Change(0.5, whole=True),
     "validation.seed": Change(3, {"validation.share": 0.5}, whole=True),
-    "stage1.epochs": Change(1, seen="stage1"),
-    "stage1.batch_size": Change(2, seen="stage1"),
-    "stage1.lr": Change(1e-3, seen="stage1"),
+    "stage1.epochs": Change(1, seen="stage1", effect=steps_times(0.5)),
+    "stage1.batch_size": Change(2, seen="stage1", effect=steps_times(2)),
+    "stage1.lr": Change(1e-3, seen="stage1", effect=faster),
     "stage1.weight_decay": Change(0.5, seen="stage1"),
     "stage1.instances": Change(1, seen="stage1"),
     "stage1.view": Change("clean", seen="stage1"),
     **schedule("stage1", "stage1"),
-    "stage2.epochs": Change(1),
-    "stage2.batch_size": Change(2),
+    "stage2.epochs": Change(1, effect=steps_times(0.5)),
+    "stage2.batch_size": Change(2, effect=steps_times(2)),
     "stage2.instances": Change(1),
-    "stage2.lr": Change(1e-3),
+    "stage2.lr": Change(1e-3, effect=faster),
     "stage2.weight_decay": Change(0.5),
-    "stage2.bias_lr_multiplier": Change(1.0),
+    "stage2.bias_lr_multiplier": Change(1.0, effect=lambda _, new: as_weights(new)),
     "stage2.bias_weight_decay": Change(0.5),
     **schedule("stage2", "stage2"),
-    "stage2.losses.identity": Change(0.0),
-    "stage2.losses.triplet": Change(0.0),
-    "stage2.losses.image_to_text": Change(0.0),
-    "stage2.losses.text_to_image": Change(0.0),
-    "stage2.losses.text_bank": Change(0.0),
+    **{f"stage2.losses.{name}": Change(0.0, effect=term(name, lambda _: 0.0)) for name in TERMS},
     "stage2.losses.label_smoothing": Change(0.5),
-    "stage2.losses.margin": Change(0.0),
+    "stage2.losses.margin": Change(0.0, effect=smaller_triplet),
 }
 
 
@@ -172,7 +253,7 @@ class Bench:
         save_file({name: 1.1 * tensor for name, tensor in tensors.items()}, "other.safetensors")
         index.run(self.configure(BASE))
         self.results = Results.of("small")
-        self._known: dict[str, dict[str, bytes]] = {}
+        self._known: dict[str, Result] = {}
         stage1.run(self.configure(BASE), "one", 1, Session(Interrupt(), {}))
         shutil.copy(self.results.stage("one", 1, 1), "stage1.safetensors")
 
@@ -191,14 +272,14 @@ class Bench:
             source="test",
         )
 
-    def result(self, training: Mapping[str, Any], seen: str, *, whole: bool) -> dict[str, bytes]:
-        """The tensors that a run leaves, as bytes; a run that was made before is remembered."""
+    def result(self, training: Mapping[str, Any], seen: str, *, whole: bool) -> "Result":
+        """The tensors of a run as bytes, and its journal; a run made before is remembered."""
         name = json.dumps([training, seen, whole])
         if name not in self._known:
             self._known[name] = self.run(training, seen, whole=whole)
         return self._known[name]
 
-    def run(self, training: Mapping[str, Any], seen: str, *, whole: bool) -> dict[str, bytes]:
+    def run(self, training: Mapping[str, Any], seen: str, *, whole: bool) -> "Result":
         shutil.rmtree(self.results.run("one", 1), ignore_errors=True)
         settings = self.configure(training)
         paths = [self.results.stage("one", 1, 1)]
@@ -213,7 +294,12 @@ class Bench:
         if seen == "features":
             extract.run(settings, "one", 1, "A2G")
             paths.append(self.results.features("one", 1, "A2G"))
-        return {name: t.numpy().tobytes() for name, t in load_file(paths[-1]).items()}
+        journal = self.results.run("one", 1) / f"stage{1 if seen == 'stage1' else 2}.jsonl"
+        records = [json.loads(line) for line in journal.read_text().splitlines()]
+        return {name: t.numpy().tobytes() for name, t in load_file(paths[-1]).items()}, records
+
+
+Result = tuple[dict[str, bytes], Journal]
 
 
 @pytest.fixture(scope="module")
@@ -242,9 +328,10 @@ def test_every_switch_acts(bench: Bench, key: str) -> None:
     settings = SETTINGS[change.seen]
     before, after = (settings(bench.configure(training), "one") for training in (without, changed))
     assert before != after, f"{key} is not in the fingerprint of {change.seen}"
-    old = bench.result(without, change.seen, whole=change.whole)
-    new = bench.result(changed, change.seen, whole=change.whole)
+    old, journal_before = bench.result(without, change.seen, whole=change.whole)
+    new, journal_after = bench.result(changed, change.seen, whole=change.whole)
     assert old != new, f"{key} changes nothing"
+    assert change.effect(journal_before, journal_after), f"{key} changes something else"
 
 
 def test_no_change_is_for_a_key_that_is_gone() -> None:
