@@ -13,10 +13,10 @@ from reid import config
 from reid.config import Clip, Config, Runtime, Stage1, Training
 from reid.data import index
 from reid.data.augment import augment
-from reid.data.layout import Tracklet
 from reid.data.normalize import normalize
 from reid.data.sampler import Draw, pk_batches
 from reid.data.stored import read_split
+from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.model import network
 from reid.model.network import Features
