@@ -41,6 +41,22 @@ def test_visual_tower_equals_open_clip(geometry: Geometry, size: tuple[int, int]
     assert other.square().mean().sqrt() > 0.1, "too small to tell"
 
 
+def test_plain_clip_is_the_tower_without_adapters_and_prompts_averaged_over_frames() -> None:
+    weights, size = random_weights(TINY), (32, 16)
+    model = network.build(
+        Model(prompts=Prompts(depth=3)),
+        num_classes=3,
+        num_cameras=3,
+        weights=weights,
+        image_size=size,
+    )
+    plain = network.build(PLAIN, num_classes=3, num_cameras=3, weights=weights, image_size=size)
+    clips = torch.randn(2, 3, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        frames = plain.visual(clips.flatten(0, 1)).projected
+        torch.testing.assert_close(model.plain_clip(clips), frames.unflatten(0, (2, 3)).mean(dim=1))
+
+
 @pytest.mark.parametrize("geometry", [TINY, VIT_B16, VIT_L14], ids=["tiny", "B/16", "L/14"])
 def test_text_tower_equals_open_clip(geometry: Geometry) -> None:
     weights = random_weights(geometry)

@@ -250,6 +250,16 @@ def test_the_shipped_configurations():
 
 
 @pytest.mark.parametrize(
+    ("protocol", "cameras"), [("A2G", ({1, 2}, {0})), ("G2A", ({0}, {1, 2})), ("A2A", ({1}, {2}))]
+)
+def test_queries_and_gallery_are_the_views_and_sessions_of_the_protocol(protocol, cameras):
+    held = worlds.train_tracklets()
+    sides = tune.pseudo_protocol(held, protocol)
+    assert tuple({held[row].camera for row in side} for side in sides) == cameras
+    assert sum(map(len, sides)) == sum(t.camera in cameras[0] | cameras[1] for t in held)
+
+
+@pytest.mark.parametrize(
     ("protocol", "views"),
     [("A2A", {"aerial"}), ("G2G", {"ground"}), ("ALL", {"aerial", "ground"})],
 )
