@@ -25,7 +25,9 @@ def problem(tracklets):
     sides = []
     for subset in ("query", "gallery"):
         part = [t for t in tracklets if t.subset == subset]
-        sides.append(Side(part, rng.uniform(5, 300, len(part)).astype(np.float32)))
+        heights = rng.uniform(5, 300, len(part)).astype(np.float32)
+        heights[1:4] = (16, 96, 256)[: len(heights[1:4])]  # an edge belongs to the group above it
+        sides.append(Side(part, heights))
     return rng.random([len(side.tracklets) for side in sides]), *sides
 
 
