@@ -21,6 +21,7 @@ from reid.model.network import Features, VideoReID
 from reid.model.param_groups import Group, describe, trainable_groups
 from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
+from reid.train import memory
 from reid.train.common import (
     derive_seed,
     identities_of,
@@ -81,6 +82,8 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     groups = trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
     model.to(engine.device).train()
     prepare(model, config.runtime)
+    if engine.device.type == "cuda":
+        memory.check(model, training, engine, available=torch.cuda.mem_get_info(engine.device)[0])
     if engine.world.leads:
         print(describe(groups), flush=True)
     stage = visual_stage(

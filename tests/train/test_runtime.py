@@ -17,6 +17,8 @@ from reid.data.dataset import Batch
 from reid.errors import UserError
 from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
+from reid.model.vit import VIT_L14
+from reid.train import memory
 from reid.train.distributed import World, join, leave
 from reid.train.interrupt import Interrupt
 from reid.train.session import Engine, Session
@@ -201,3 +203,30 @@ def test_interrupt_keeps_time_for_the_next_step() -> None:
     assert interrupt.due(needed=60) is None
     now = 915
     assert interrupt.due(needed=60) is not None
+
+
+def test_the_memory_estimate_names_the_micro_batch_that_fits() -> None:
+    training = Training(
+        model=Model(stride=14, prompts=Prompts(length=4), pooling=Pooling(kind="attention")),
+        finetune={"blocks": 2},
+        stage2={"batch_size": 24},
+    )
+    with torch.device("meta"):
+        model = VideoReID(
+            training.model, VIT_L14, num_classes=185, num_cameras=3, image_size=(256, 128)
+        )
+    trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
+    full = memory.estimate(model, half=False, activation_checkpointing=False)
+    assert full.frame == pytest.approx(269e6, rel=0.03)  # MODEL section 5
+
+    def check(gib: float, **runtime: Any) -> None:
+        options = Runtime(device="cpu", precision="bf16", **runtime)
+        engine = Engine(torch.device("cpu"), Interrupt(), options)
+        memory.check(model, training, engine, available=int(gib * 2**30))
+
+    with pytest.raises(UserError, match=r"24 tracklets of 16 .* runtime\.micro_batch to 12"):
+        check(39)
+    check(39, micro_batch=12)
+    check(39, activation_checkpointing=True)
+    with pytest.raises(UserError, match="not even one tracklet fits"):
+        check(4)
