@@ -87,10 +87,8 @@ def quality(
     }
 
 
-def interval(
-    values: ArrayLike, identities: ArrayLike, *, level: float = 0.95, seed: int = 0
-) -> list[float] | None:
-    """Bootstrap [low, high] of a mean over queries, drawing whole identities with replacement.
+def interval(values: ArrayLike, identities: ArrayLike) -> list[float] | None:
+    """95 % bootstrap [low, high] of a mean over queries, drawing whole identities with replacement.
 
     values: (V,) one number for each query; identities: (V,) of the queries. Queries of one person
     are not independent, so identities are drawn. None with fewer than two identities.
@@ -101,11 +99,11 @@ def interval(
         return None
     sums = np.bincount(person, weights=numbers)
     counts = np.bincount(person)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     share = np.full(len(people), 1 / len(people))
     times = generator.multinomial(len(people), share, size=DRAWS)
     means = (times @ sums) / (times @ counts)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return [float(low), float(high)]
 
 
