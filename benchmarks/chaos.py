@@ -2,8 +2,9 @@
 
     python -m benchmarks.chaos --kills 50 --seed 0
 
-Runs stage 2 on a tiny generated dataset: real processes, SIGKILL, real files. Prints how many
-kills hit which part of a run, and exits with 1 if a single bit differs.
+Runs stage 2 on a tiny generated dataset: real processes, SIGKILL to the trainer or to its whole
+process group, real files. Prints how many kills hit which part of a run, and exits with 1 if a
+single bit differs.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def main() -> int:
             rounds += 1
             while True:
                 limit = rng.uniform(0, alone) if kills < options.kills else 1e9
-                code = kill_after(lab.start(*STAGE2), limit)
+                code = kill_after(lab.start(*STAGE2), limit, group=rng.random() < 0.5)
                 restarts += 1
                 if code == 0:
                     break
@@ -69,11 +70,8 @@ def state(folder: Path) -> str:
     """What a killed process left of its checkpoints."""
     if not folder.exists() or not any(folder.iterdir()):
         return "before the first checkpoint"
-    names = {path.name for path in folder.iterdir()}
-    if any(name.endswith(".tmp") for name in names):
-        return "while a file was written"
-    bare = [n for n in names if n.endswith(".pt") and n.replace(".pt", ".json") not in names]
-    return "between file and marker" if bare else "between checkpoints"
+    written = any(path.suffix == ".tmp" for path in folder.iterdir())
+    return "while a checkpoint was written" if written else "between checkpoints"
 
 
 if __name__ == "__main__":

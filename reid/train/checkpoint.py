@@ -81,22 +81,22 @@ class Checkpoints:
         paths = sorted(self._named(), reverse=True)
         for path in paths:
             try:
-                found = _read(path)
+                checkpoint = _read(path)
             except (OSError, ValueError) as error:
                 print(
                     f"warning: checkpoint {path.stem} is damaged ({error}); trying the one before",
                     flush=True,
                 )
                 continue
-            if found["facts"] == self.facts:
-                return Position(found["epoch"], found["step"]), found["state"]
-            if found["complete"]:
+            if checkpoint["facts"] == self.facts:
+                return Position(checkpoint["epoch"], checkpoint["step"]), checkpoint["state"]
+            if checkpoint["complete"]:
                 print(f"{self.folder}: a finished run of other settings; starting anew", flush=True)
                 return None
             raise Unresumable(
                 f"{self.folder} holds an unfinished run of other settings: "
-                f"{difference(found['facts'], self.facts)}. Change them back to resume, or throw "
-                "its progress away: delete that folder and start as you did"
+                f"{difference(checkpoint['facts'], self.facts)}. Change them back to resume, or "
+                "throw its progress away: delete that folder and start as you did"
             )
         if paths:
             raise Unresumable(
@@ -136,8 +136,8 @@ def _read(path: Path) -> dict[str, Any]:
     end = len(content) - _DIGEST - len(MARK)
     if content[max(0, end) :] != hashlib.sha256(content[: max(0, end)]).digest() + MARK:
         raise ValueError("its hash is wrong")
-    found: dict[str, Any] = torch.load(io.BytesIO(content[:end]), weights_only=True)
-    return found
+    checkpoint: dict[str, Any] = torch.load(io.BytesIO(content[:end]), weights_only=True)
+    return checkpoint
 
 
 def _is_marked(path: Path) -> bool:

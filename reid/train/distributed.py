@@ -97,13 +97,13 @@ def _of_submitit(environment: Mapping[str, str], *, launcher: str) -> World:
 
     # submitit asks for this name, which it sets in its own jobs only, not under a plain `srun`.
     os.environ["SUBMITIT_EXECUTOR"] = launcher
-    meeting = environment.get("MASTER_ADDR")
+    address = environment.get("MASTER_ADDR")
     # Each task sees the GPUs that its launcher gave it: submitit must not choose among them.
-    found = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    if meeting is None and found.local_world_size == found.world_size:
-        meeting = "127.0.0.1"  # on one node nothing depends on how its name resolves
-    os.environ["MASTER_ADDR"] = meeting or found.master_addr
-    return World(found.rank, found.world_size, found.local_rank)
+    group = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    if address is None and group.local_world_size == group.world_size:
+        address = "127.0.0.1"  # on one node nothing depends on how its name resolves
+    os.environ["MASTER_ADDR"] = address or group.master_addr
+    return World(group.rank, group.world_size, group.local_rank)
 
 
 def leave(world: World) -> None:

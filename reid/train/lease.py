@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from reid.errors import LeaseHeld
@@ -100,6 +100,7 @@ class _Lease:
         deadline = time.monotonic() + patience
         folder, waiting = self._path.parent, False
         while not _create(self._path, self._process):
+            self._interrupt.check(f"waiting for {folder}")
             try:
                 owner = _read(self._path, _file_system_time(folder))
             except FileNotFoundError:
@@ -113,7 +114,6 @@ class _Lease:
             if not waiting:
                 print(f"{in_use}: waiting for it", flush=True)
                 waiting = True
-            self._interrupt.check(f"waiting for {folder}")
             time.sleep(1.0)
         self._last_beat = time.monotonic()
 
@@ -203,10 +203,12 @@ def _read(path: Path, now: float) -> Owner:
         values = json.loads(content)
     except (ValueError, RecursionError):
         values = None
-    names = {each.name for each in fields(Owner)} - {"silence"}
-    if not isinstance(values, dict) or values.keys() != names or type(values["pid"]) is not int:
-        values = {name: getattr(DAMAGED, name) for name in names}
-    return Owner(**values, silence=silence)
+    names = {option.name for option in fields(Owner)} - {"silence"}
+    if isinstance(values, dict) and values.keys() == names:
+        numbers = values["pid"], values["started"] or 0
+        if all(type(number) is int for number in numbers):
+            return Owner(**values, silence=silence)
+    return replace(DAMAGED, silence=silence)
 
 
 def _remove_stale(path: Path) -> None:
@@ -220,10 +222,12 @@ def _remove_stale(path: Path) -> None:
                 guard.unlink()  # of a rival that was killed meanwhile
         time.sleep(0.1)
         return
-    with suppress(FileNotFoundError):
-        if _is_dead(_read(path, guard.stat().st_mtime)):
-            path.unlink()
-    guard.unlink(missing_ok=True)
+    try:
+        with suppress(FileNotFoundError):
+            if _is_dead(_read(path, guard.stat().st_mtime)):
+                path.unlink()
+    finally:
+        guard.unlink(missing_ok=True)
 
 
 def _file_system_time(folder: Path) -> float:
