@@ -18,7 +18,7 @@ from reid.config import Config, nearest
 from reid.data.damaged import read_damaged
 from reid.data.detreidx import CAMERAS
 from reid.data.layouts import LAYOUTS
-from reid.data.scan import Look, Rejected, Source, read_folder
+from reid.data.scan import Contents, Look, Rejected, Source, read_folder
 from reid.data.stored import (
     check_fresh,
     count_cameras,
@@ -114,17 +114,29 @@ def build(
             )
     demand_folder(root, "dataset.root names the folder of the dataset")
     contents = convention.find(root, protocols, manifest)
+    look = Look(root, check_sizes, damaged or {})
+    by_split, rejected = _read_folders(contents, look, workers or 8, quiet=quiet)
+    splits = _assemble(by_split, protocols, convention.swapped)
+    cameras = convention.cameras
+    if cameras is None:
+        highest = max((t.camera for split in splits.values() for t in split), default=0)
+        cameras = tuple(f"camera{number}" for number in range(highest + 1))
+    return Index(splits, (*contents.rejected, *rejected), cameras)
+
+
+def _read_folders(
+    contents: Contents, look: Look, workers: int, *, quiet: bool
+) -> tuple[dict[str, list[Tracklet]], list[Rejected]]:
+    """Tracklets by split, in the order of `contents`, and rejected files."""
     folders: dict[tuple[str, str], list[Source]] = {}
     for source in contents.sources:
         folders.setdefault((source.split, source.folder), []).append(source)
-    look = Look(root, check_sizes, damaged or {})
-    rejected = list(contents.rejected)
     by_split: dict[str, list[Tracklet]] = {}
+    rejected: list[Rejected] = []
     progress, started, files = Progress("index", len(folders), "folders"), time.monotonic(), 0
-    with ThreadPoolExecutor(workers or 8) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         results = pool.map(
-            lambda item: read_folder(item[0][1], item[1], look, complete=contents.complete),
-            folders.items(),
+            lambda key: read_folder(key[1], folders[key], look, complete=contents.complete), folders
         )
         for (split, _), (tracklets, bad) in zip(folders, results, strict=True):
             by_split.setdefault(split, []).extend(tracklets)
@@ -133,12 +145,7 @@ def build(
             if not quiet:
                 rate = files / max(time.monotonic() - started, 1e-6)
                 progress.advance(note=f"{files:,} files, {rate:,.0f} files/s")
-    splits = _assemble(by_split, protocols, convention.swapped)
-    cameras = convention.cameras
-    if cameras is None:
-        highest = max((t.camera for split in splits.values() for t in split), default=0)
-        cameras = tuple(f"camera{number}" for number in range(highest + 1))
-    return Index(splits, tuple(rejected), cameras)
+    return by_split, rejected
 
 
 def _is_part(name: str) -> bool:

@@ -14,6 +14,7 @@ from reid.config import Clip, Dataset, Protocol
 from reid.data import index, pack, summary
 from reid.data.dataset import TrackletDataset
 from reid.data.layouts import LAYOUTS
+from reid.data.scan import number_identities
 from reid.data.stored import count_cameras, read_split
 from reid.errors import UserError
 from tests.data import layouts
@@ -230,6 +231,32 @@ def test_people_of_folders_are_numbered_over_all_parts(tmp_path):
     assert list(built.splits["train"][0].frames) == ["shot 1.jpg", "shot 2.jpg", "shot 10.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (["7", "10", "0042"], [7, 10, 42]),
+        (["7", "007", "10"], [2, 0, 1]),
+        (["7", "anna"], [0, 1]),
+        ([str(2**63 - 1), "1"], [2**63 - 1, 1]),
+        ([str(2**63), "1"], [1, 0]),
+        (["\u0661", "1"], [1, 0]),
+    ],
+)
+def test_the_same_text_is_the_same_person_and_no_other(names, numbers):
+    assert list(map(number_identities(names).get, names)) == numbers
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"])
+def test_lists_of_mars_may_come_from_windows(tmp_path, prefix):
+    root = layouts.make_mars(tmp_path / "data")
+    path = root / "info" / "train_name.txt"
+    path.write_bytes(prefix + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(build("mars", root).splits["train"]) == 12
+    path.write_bytes(path.read_bytes() + b"\xe9")
+    with pytest.raises(UserError, match=r"train_name\.txt is not UTF-8"):
+        build("mars", root)
+
+
 def test_folders_without_a_camera_are_rejected(tmp_path):
     root = layouts.make_folders(tmp_path / "data")
     (root / "train/anna/c0_noon").rename(root / "train/anna/noon")
@@ -269,6 +296,11 @@ def test_manifest_of_folders(tmp_path):
         ("cam0,1,0", "fewer or more fields than columns"),
         ("cam0/a.jpg,1,0,train\ncam0/b.jpg,2,0,train", "line 3: differs from an earlier line"),
         ("cam0/a.jpg,1,0,train\ncam0,1,0,train", "the folder is listed, and frames of it too"),
+        ("cam0,1,0,train\ncam0/a.jpg,1,0,train", "the folder is listed, and frames of it too"),
+        ("cam0/a.jpg,1,0,train\ncam0/./a.jpg,1,0,train", "line 3: .* is in line 2 already"),
+        ("cam0/a.jpg,1,0,train\ncam0/a.jpg,1,0,query", "line 3: .* is in line 2 already"),
+        ("cam0,1,0,train\ncam0,1,0,train", "line 3: cam0 is in line 2 already"),
+        ("cam0/a.png,1,0,train", "line 2: cam0/a.png is not a .jpg file: convert the frames"),
         ("nowhere,1,0,train", "nowhere is not a folder, but a list of the dataset names it"),
     ],
 )
