@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as TF
 
+from reid.data.augment import MEAN, STD
 from reid.data.detreidx import PROTOCOL_FOLDERS
-from reid.data.normalize import MEAN, STD
 from reid.data.tracklet import CAPTURE_POINTS
 
 HEIGHT, WIDTH = 256, 128

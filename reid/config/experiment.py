@@ -200,9 +200,6 @@ class Runtime(Section):
         "auto", description="auto takes a GPU if there is one"
     )
     workers: Whole = Field(2, description="data-loading processes; 0 loads in the trainer")
-    decoder: Literal["fast", "pillow"] = Field(
-        "fast", description="of frames; the same gray levels, pillow is the plain slow path"
-    )
     pack: Path | None = Field(
         None, description="folder that `reid pack` writes; set: frames are read from it, not root"
     )

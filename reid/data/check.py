@@ -114,7 +114,7 @@ def _inspect_frame(
         data = files.read(tracklet, position)
         size = len(data)
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-        height, width = decode(data, name=name).shape[:2]
+        height, width = decode(data, name=name).shape[1:]
         with Image.open(BytesIO(data)) as image:
             return height, width, image.mode, size, digest, ""
     except UserError as error:

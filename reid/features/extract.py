@@ -6,9 +6,9 @@ import torch
 
 from reid.artifacts import Results
 from reid.config import Config, Training
+from reid.data.augment import normalize
 from reid.data.dataset import Batch, TrackletDataset
 from reid.data.loading import loader, naming_dead_processes
-from reid.data.normalize import normalize
 from reid.data.sampler import sequential_batches
 from reid.data.stored import count_cameras
 from reid.data.tracklet import Tracklet

@@ -62,6 +62,8 @@ class Album:
         self._stored.expect(tracklet, positions)
         return [
             decode(self._stored.read(tracklet, p), name=self._stored.name(tracklet, p))
+            .permute(1, 2, 0)
+            .numpy()
             for p in positions
         ]
 

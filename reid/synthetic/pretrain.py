@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reid.config import Demo
-from reid.data.normalize import normalize
+from reid.data.augment import normalize
 from reid.errors import UserError
 from reid.files import replacing
 from reid.synthetic.captions import Captioned, render_captioned

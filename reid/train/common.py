@@ -77,7 +77,6 @@ def clips_of(
         seed=derive_seed(seed, "frames"),
         metadata=dataset.metadata,
         pack=pack_for(runtime),
-        decoder=runtime.decoder,
         color_jitter=color_jitter,
     )
 

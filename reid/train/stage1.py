@@ -8,10 +8,9 @@ from torch import Tensor
 from reid import fingerprint
 from reid.artifacts import Results
 from reid.config import Config, Stage1, Training
-from reid.data.augment import augment
+from reid.data.augment import augment, normalize
 from reid.data.dataset import TrackletDataset
 from reid.data.loading import loader, naming_dead_processes
-from reid.data.normalize import normalize
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
 from reid.files import sha256_of_file

@@ -1,15 +1,18 @@
 import multiprocessing
 import os
 import signal
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from reid.config import Clip
+from reid.config import Augment, Clip, ColorJitter
 from reid.data import index
+from reid.data.augment import augment, draw_jitter, jitter, normalize
 from reid.data.dataset import TrackletDataset, dense_labels
+from reid.data.decode import decode, resize
 from reid.data.loading import loader
 from reid.data.sampler import Draw, pk_batches, sequential_batches
 from reid.errors import UserError
@@ -33,20 +36,21 @@ def dataset(root, *, train=True, seed=5, clip=CLIP, **options):
     return TrackletDataset(tracklets, root, clip=clip, train=train, seed=seed, **options)
 
 
-def test_a_sample_is_what_pillow_gives(tree):
+def test_a_clip_is_what_pillow_gives(tree):
     data = dataset(tree, train=False)
-    tracklet, sample = data.tracklets[3], data[3]
-    assert sample.frames.shape == (4, 3, 32, 16)
-    assert sample.frames.dtype == torch.uint8
+    tracklet, clip = data.tracklets[3], data[3]
+    assert clip.frames.shape == (1, 4, 3, 32, 16)
+    assert clip.frames.dtype == torch.uint8
     for slot, position in enumerate([0, 2, 4, 6]):
         with Image.open(tree / tracklet.path / tracklet.frames[position]) as image:
-            expected = image.convert("RGB").resize((16, 32), Image.Resampling.BICUBIC)
-            assert sample.heights[slot] == image.height
-        assert np.array_equal(sample.frames[slot].permute(1, 2, 0).numpy(), np.asarray(expected))
-    assert sample.camera == tracklet.camera
+            expected = np.array(image.convert("RGB").resize((16, 32), Image.Resampling.BICUBIC))
+            assert clip.heights[0, slot] == image.height
+        difference = clip.frames[0, slot].int() - torch.from_numpy(expected).permute(2, 0, 1)
+        assert difference.abs().max() <= 2
+    assert clip.camera.tolist() == [tracklet.camera]
     known = [tracklet.altitude, tracklet.distance, tracklet.angle]
-    assert torch.equal(sample.metadata, torch.tensor(known))
-    assert sample.index == 3
+    assert torch.equal(clip.metadata, torch.tensor([known]))
+    assert clip.index.tolist() == [3]
 
 
 def test_labels_are_dense_in_the_order_of_identities(tree):
@@ -63,10 +67,10 @@ def test_unknown_or_hidden_metadata_is_nan(tree):
 
 
 def test_short_tracklets_repeat_their_last_frame(tree):
-    sample = dataset(tree, train=False, clip=Clip(frames=12, height=32, width=16))[0]
+    clip = dataset(tree, train=False, clip=Clip(frames=12, height=32, width=16))[0]
     for slot in (9, 10, 11):
-        assert torch.equal(sample.frames[slot], sample.frames[8])
-        assert sample.heights[slot] == sample.heights[8]
+        assert torch.equal(clip.frames[0, slot], clip.frames[0, 8])
+        assert clip.heights[0, slot] == clip.heights[0, 8]
 
 
 def test_training_frames_depend_on_both_seeds(tree):
@@ -78,20 +82,25 @@ def test_training_frames_depend_on_both_seeds(tree):
     assert not torch.equal(heights(1, 1), heights(2, 1))
 
 
-def test_batches_are_the_same_for_any_number_of_workers(tree):
-    data = dataset(tree)
+@pytest.mark.parametrize("jitter", [None, ColorJitter(brightness=0.5, hue=0.3, place="on_crop")])
+def test_batches_are_the_same_for_any_number_of_workers(tree, jitter):
+    data = dataset(tree, color_jitter=jitter)
     batches = pk_batches(data.labels, batch_size=4, instances=2, seed=0, epoch=0)
-    results = [list(loader(data, batches, workers=workers)) for workers in (0, 1, 2)]
-    for batch, planned in zip(results[0], batches, strict=True):
+    expected = list(loader(data, batches, workers=0))
+    for batch, planned in zip(expected, batches, strict=True):
         assert batch.index.tolist() == [draw.index for draw in planned]
         assert batch.seed == tuple(draw.seed for draw in planned)
         assert batch.label.tolist() == [data.labels[draw.index] for draw in planned]
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert torch.equal(one.frames, two.frames)
-            assert torch.equal(one.heights, two.heights)
-            assert torch.equal(one.metadata.nan_to_num(-1), two.metadata.nan_to_num(-1))
-            assert one.index.tolist() == two.index.tolist()
+    for workers in (1, 2):
+        for one, two in zip(expected, loader(data, batches, workers=workers), strict=True):
+            for field in fields(one):
+                if field.name != "seed":
+                    same = [getattr(batch, field.name).float() for batch in (one, two)]
+                    torch.testing.assert_close(*same, rtol=0, atol=0, equal_nan=True)
+    # From the middle of an epoch: what a resumed training loads.
+    for one, two in zip(expected[1:], loader(data, batches[1:], workers=2), strict=True):
+        assert torch.equal(one.frames, two.frames)
+        assert one.seed == two.seed
 
 
 def test_loading_leaves_the_global_random_state_alone(tree):
@@ -139,13 +148,13 @@ def test_gray_frames_become_rgb(own_tree):
     data = dataset(own_tree, train=False)
     path = own_tree / data.tracklets[0].path / data.tracklets[0].frames[0]
     Image.open(path).convert("L").save(path)
-    red, green, blue = data[0].frames[0]
+    red, green, blue = data[0].frames[0, 0]
     assert torch.equal(red, green)
     assert torch.equal(red, blue)
 
 
 class _Dying(TrackletDataset):
-    def load(self, keys, out=None):
+    def load(self, keys):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -155,16 +164,17 @@ def test_a_killed_worker_is_one_clear_error(tree):
         list(loader(data, sequential_batches(2, batch_size=1), workers=1))
 
 
-def test_batches_that_are_kept_are_never_overwritten(tree):
-    """More than there are slots, and by a view of the frames only."""
-    data = dataset(tree)
-    batches = [[Draw(i % 6, seed)] for seed, i in enumerate(range(60))]
-    expected = [data.load(batch).frames for batch in batches]
-    kept = [batch.frames[0, 1:] for batch in loader(data, batches, workers=2)]
-    for one, two in zip(kept, expected, strict=True):
-        assert torch.equal(one, two[0, 1:])
-    dropped = [int(b.frames.sum()) for b in loader(data, batches, workers=2)]
-    assert dropped == [int(frames.sum()) for frames in expected]
+class _Signaled(TrackletDataset):
+    def load(self, keys):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        return super().load(keys)
+
+
+def test_workers_leave_signals_to_the_trainer(tree):
+    """Slurm and terminals signal them too, while the trainer still needs their batches."""
+    data = _Signaled(dataset(tree).tracklets, tree, clip=CLIP, train=False)
+    assert len(list(loader(data, sequential_batches(4, batch_size=1), workers=2))) == 4
 
 
 def test_no_batches_are_no_work(tree):
@@ -178,3 +188,45 @@ def test_stopping_early_leaves_no_process_behind(tree):
             assert batch.index.tolist() == [0]
             break
     assert not multiprocessing.active_children()
+
+
+# -- color jitter before the resize ---------------------------------------------------------------
+
+PAPER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.05}
+STRONG = {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.3}
+
+
+def on_crop(strengths=STRONG, per="frame"):
+    return ColorJitter(**strengths, per=per, place="on_crop")
+
+
+@pytest.mark.parametrize("per", ["frame", "clip"])
+def test_each_crop_is_decoded_jittered_and_resized(tree, per):
+    options = on_crop(per=per)
+    data = dataset(tree, color_jitter=options, clip=Clip(frames=12, height=32, width=16))
+    frames = data[Draw(1, 100)].frames[0]
+    drawn = draw_jitter(options, 12, 100)
+    for slot in range(12):  # nine frames, one a chunk: the last one repeats
+        tracklet = data.tracklets[1]
+        crop = decode((tree / tracklet.path / tracklet.frames[min(slot, 8)]).read_bytes(), name="")
+        expected = resize(jitter(crop[None], drawn.frame(slot))[0], 32, 16)
+        assert torch.equal(frames[slot], expected)
+    assert torch.equal(frames[10], frames[11]) == (per == "clip")
+
+
+def test_jitter_after_the_resize_is_not_the_datasets(tree):
+    plain, other = dataset(tree), dataset(tree, color_jitter=ColorJitter(**STRONG))
+    assert torch.equal(plain[0].frames, other[0].frames)
+
+
+def test_with_the_papers_strengths_both_places_nearly_agree(tree):
+    """Not the same operation: clipping and the mean of contrast do not commute with the resize."""
+    after = Augment(flip=0, erase=0, color_jitter=ColorJitter(**PAPER))
+    plain, changed = dataset(tree), dataset(tree, color_jitter=on_crop(PAPER))
+    differences, changes = [], []
+    for number in range(len(plain)):
+        draw = Draw(number, number)
+        expected = augment(plain[draw].frames, options=after, seeds=[number])
+        differences.append((normalize(changed[draw].frames) - expected).abs().mean())
+        changes.append((normalize(plain[draw].frames) - expected).abs().mean())
+    assert 0 < np.mean(differences) < 0.1 * np.mean(changes)

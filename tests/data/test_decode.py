@@ -1,13 +1,16 @@
+"""JPEG to frame: the pixels of Pillow's decoder, within two gray levels of Pillow's resize."""
+
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from reid.data.decode import decode, decode_into
-from reid.data.resize import resize_into
+from reid.data.decode import decode, resize
 from reid.errors import UserError
 
 
@@ -21,77 +24,118 @@ def jpeg(pixels, *, mode="RGB", **options):
     return stream.getvalue()
 
 
-def pillow(image, height, width):
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(resized).transpose(2, 0, 1)
+def planes(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).int()
 
 
-@settings(max_examples=150)
+def largest_difference(pixels, height, width, *, rows_first=False):
+    out = resize(torch.from_numpy(pixels).permute(2, 0, 1), height, width)
+    assert (out.dtype, out.shape) == (torch.uint8, (3, height, width))
+    image = Image.fromarray(pixels)
+    if rows_first:  # what Pillow did for all sizes before version 13
+        image = image.resize((width, image.height), Image.Resampling.BICUBIC)
+    expected = planes(image.resize((width, height), Image.Resampling.BICUBIC))
+    return int((out.int() - expected).abs().max())
+
+
+CLIPS = [(256, 128), (252, 126), (128, 64)]
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     st.integers(4, 300),
     st.integers(4, 300),
-    st.sampled_from([(256, 128), (252, 126), (128, 64), (50, 70)]),
+    st.sampled_from([*CLIPS, (50, 70)]),
     st.integers(0, 2**32 - 1),
 )
-@example(267, 120, (256, 128), 0)  # Pillow takes the columns first
 @example(256, 90, (256, 128), 0)  # one axis stays
 @example(1, 1, (256, 128), 0)
-@example(900, 700, (256, 128), 0)
-def test_resize_equals_pillows_in_every_gray_level(height, width, target, seed):
-    pixels = noise(height, width, seed)
-    out = np.empty((3, *target), np.uint8)
-    resize_into(pixels, out)
-    assert np.array_equal(out, pillow(Image.fromarray(pixels), *target))
+def test_noise_is_resized_within_two_gray_levels_of_pillows(height, width, target, seed):
+    assert largest_difference(noise(height, width, seed), *target, rows_first=True) <= 2
 
 
-def test_resize_clips_overshoot_as_pillow():
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(12, 900),
+    st.floats(0.3, 0.5),
+    st.sampled_from(CLIPS),
+    st.integers(0, 2**32 - 1),
+)
+def test_photographs_are_resized_within_two_gray_levels_of_pillows(height, aspect, target, seed):
+    width = max(4, int(height * aspect))
+    coarse = Image.fromarray(noise(8, 4, seed)).resize((width, height), Image.Resampling.BICUBIC)
+    grain = np.random.default_rng(seed).normal(0, 6, (height, width, 3))
+    pixels = np.clip(np.asarray(coarse) + grain, 0, 255).astype(np.uint8)
+    assert largest_difference(pixels, *target) <= 2
+
+
+def test_resize_clips_what_the_cubic_overshoots():
     pixels = np.zeros((20, 10, 3), np.uint8)
-    pixels[8:12] = 255  # hard edges: the cubic overshoots on both sides
-    out = np.empty((3, 256, 128), np.uint8)
-    resize_into(pixels, out)
-    assert np.array_equal(out, pillow(Image.fromarray(pixels), 256, 128))
+    pixels[8:12] = 255
+    assert largest_difference(pixels, 256, 128) <= 2
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 20}]
 )
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("size", [(4, 10), (13, 7), (71, 35), (300, 150)])
-def test_both_decoders_agree(mode, options, size):
+def test_decoded_pixels_are_pillows(mode, options, size):
     data = jpeg(noise(*size), mode=mode, **options)
-    outs = [np.empty((3, 256, 128), np.uint8) for _ in range(2)]
-    heights = [
-        decode_into(data, out, decoder=decoder, name="x")
-        for decoder, out in zip(("fast", "pillow"), outs, strict=True)
-    ]
-    assert np.array_equal(*outs)
-    assert heights == [size[0]] * 2
     with Image.open(BytesIO(data)) as image:
-        assert np.array_equal(decode(data, name="x"), np.asarray(image.convert("RGB")))
+        assert torch.equal(decode(data, name="x").int(), planes(image.convert("RGB")))
 
 
-@pytest.mark.parametrize("decoder", ["fast", "pillow"])
+def test_cmyk_is_read_as_rgb():
+    data = jpeg(np.full((8, 8, 3), (200, 90, 30), np.uint8), mode="CMYK", quality=100)
+    with Image.open(BytesIO(data)) as image:
+        expected = planes(image.convert("RGB"))
+    assert (decode(data, name="x").int() - expected).abs().max() <= 2
+
+
+def test_any_chroma_subsampling_is_decoded():
+    """Pillow writes no 4:4:1, but of one color and 16 x 32 pixels 4:2:0 has blocks as many."""
+    data = bytearray(jpeg(np.full((32, 16, 3), (200, 90, 30), np.uint8), subsampling=2))
+    sampling = data.index(b"\xff\xc0") + 11
+    assert data[sampling] == 0x22
+    expected = decode(bytes(data), name="x")
+    data[sampling] = 0x14
+    assert torch.equal(decode(bytes(data), name="x"), expected)
+
+
 @pytest.mark.parametrize(
-    "damage", [lambda d: d[:-30], lambda d: d[:10], lambda d: b"", bytes.upper]
+    "damage",
+    [
+        lambda data: data[:-30],
+        lambda data: data[:10],
+        lambda data: b"",
+        bytes.upper,
+        lambda data: b"\x89PNG\r\n\x1a\n" + data,
+    ],
 )
-def test_damaged_data_is_an_error_that_names_the_file(decoder, damage):
-    data = damage(jpeg(noise(40, 20)))
-    with pytest.raises(UserError, match=r"^a/b\.jpg is not a whole JPEG"):
-        decode_into(data, np.empty((3, 256, 128), np.uint8), decoder=decoder, name="a/b.jpg")
+def test_damaged_data_is_an_error_that_names_the_file(damage):
+    with pytest.raises(UserError, match=r"^a/b\.jpg is not a whole JPEG") as caught:
+        decode(damage(jpeg(noise(40, 20))), name="a/b.jpg")
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("decoder", ["fast", "pillow"])
-def test_bytes_after_the_image_do_no_harm(decoder):
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
+def test_other_bytes_are_decoded_or_refused(place, changed):
+    """Never another exception, whatever the decoder raises."""
+    data = bytearray(jpeg(noise(40, 20)))
+    start = place % len(data)
+    data[start : start + len(changed)] = changed
+    with suppress(UserError):
+        assert decode(bytes(data), name="x").shape[0] == 3
+
+
+def test_bytes_after_the_image_do_no_harm():
     data = jpeg(noise(40, 20))
-    outs = [np.empty((3, 64, 32), np.uint8) for _ in range(2)]
-    for out, variant in zip(outs, (data, data + b"tail" * 9), strict=True):
-        decode_into(variant, out, decoder=decoder, name="x")
-    assert np.array_equal(*outs)
+    assert torch.equal(decode(data, name="x"), decode(data + b"tail" * 9, name="x"))
 
 
-@pytest.mark.parametrize("decoder", ["fast", "pillow"])
-def test_absurdly_large_images_are_refused(decoder, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1 << 22)
-    data = jpeg(np.zeros((5000, 4000, 3), np.uint8))
-    with pytest.raises(UserError, match="is not a whole JPEG"):
-        decode_into(data, np.empty((3, 64, 32), np.uint8), decoder=decoder, name="x")
+def test_absurdly_large_images_are_refused_before_they_are_decoded():
+    data = jpeg(np.zeros((9000, 9000, 3), np.uint8))
+    with pytest.raises(UserError, match="9000 x 9000 pixels are too many"):
+        decode(data, name="x")

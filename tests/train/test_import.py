@@ -13,8 +13,8 @@ from torch import Tensor
 from benchmarks.naive import Naive, clip_names
 from reid.cli import main
 from reid.config import Clip
+from reid.data.augment import normalize
 from reid.data.dataset import TrackletDataset
-from reid.data.normalize import normalize
 from reid.data.stored import read_split
 from reid.model.vit import resize_positions
 from tests.clips import TINY, state_dict
@@ -70,7 +70,7 @@ def features(model: Naive) -> Tensor:
     tracklets = read_split(Path("results/small/index/A2G.parquet"))
     clip = Clip(frames=2, height=SIZE[0], width=SIZE[1])
     dataset = TrackletDataset(tracklets, Path("data"), clip=clip, train=False)
-    clips = normalize(torch.stack([dataset[i].frames for i in range(len(dataset))]))
+    clips = normalize(torch.cat([dataset[i].frames for i in range(len(dataset))]))
     cameras = torch.tensor([tracklet.camera for tracklet in tracklets])
     with torch.inference_mode():
         return model.embed(clips.transpose(1, 2), cameras)

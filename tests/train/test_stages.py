@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from reid import config
 from reid.config import Clip, Config, Runtime, Stage1, Training
 from reid.data import index
-from reid.data.augment import augment
-from reid.data.normalize import normalize
+from reid.data.augment import augment, normalize
 from reid.data.sampler import Draw, pk_batches
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
