@@ -135,13 +135,15 @@ def inline(svg: str, alt: str) -> str:
 
 
 def legend_above(axes: Axes, columns: int = 2) -> None:
-    """The legend over the axes, where it hides nothing."""
+    """The legend over the axes, where it hides nothing: of every line that was given a label."""
+    lines = [line for line in axes.lines if not str(line.get_label()).startswith("_child")]
+    labels = [str(line.get_label()) for line in lines]
     place: dict[str, Any] = {
         "loc": "lower left",
         "bbox_to_anchor": (-0.02, 1.0),
         "borderaxespad": 0.2,
     }
-    axes.legend(ncols=columns, handlelength=2.6, columnspacing=1.2, **place)
+    axes.legend(lines, labels, ncols=columns, handlelength=2.6, columnspacing=1.2, **place)
 
 
 def horizontal(axes: Axes, y: float, text: str) -> None:

@@ -89,7 +89,8 @@ def run(config: Config) -> Path:
     for name, make in parts.items():
         content[name] = make()
         progress.advance(note=name)
-    write_text(results.report(), render({**content, "gaps": gaps}))
+    text = render({**content, "gaps": gaps}).encode("utf-8", "replace")
+    write_text(results.report(), text.decode("utf-8"))
     return results.report()
 
 

@@ -4,10 +4,11 @@ import re
 from dataclasses import replace
 from itertools import combinations
 
+import pandas as pd
 import pytest
 
 from reid.report.collect import ablation_rows, training_records
-from reid.report.drawing import SERIES, Look
+from reid.report.drawing import SERIES, Look, canvas, legend_above, save
 from reid.report.figures import ablation_plots, cmc_plots, training_plots
 from reid.report.page import TEMPLATES
 from tests.report.home import csv_rows, parsed
@@ -60,6 +61,14 @@ def test_a_training_has_one_color_in_every_figure(results, tmp_path):
         assert set(re.findall(r"var\(--series-(\d)\)", plot.svg)) == {"1"}, plot.name
     (paper,) = (r for r in csv_rows(tmp_path / "ablation.csv") if r["protocol"] == "paper")
     assert paper["mAP"] == "28.11"
+
+
+def test_any_label_is_in_the_legend(tmp_path):
+    with canvas(2) as (figure, axes):
+        axes.plot([1, 2], label="_a $x_$ b")
+        legend_above(axes)
+    text = {"title": "", "alt": "", "caption": ""}
+    assert "_a $x_$ b" in save(figure, tmp_path / "some", pd.DataFrame(), **text).svg
 
 
 def test_an_unfinished_training_is_named(results, tmp_path):

@@ -163,7 +163,7 @@ def test_a_label_reads_as_it_was_written():
     assert re.sub(r"\\([\\*_<~|\[])", r"\1", cell) == shown
     tex = table.as_latex([row], []).split("\n")[4]
     assert tex.startswith(
-        r"R\textasciicircum 2 | k1=20, \{lambda\} \textasciitilde 0.3 *a* \textbackslash x ? <b>"
+        r"R\textasciicircum{}2 | k1=20, \{lambda\} \textasciitilde{}0.3 *a* \textbackslash{}x ? <b>"
         r" 5 \% \& \$x\_1\$ \# & "
     )
 
