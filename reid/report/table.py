@@ -16,11 +16,9 @@ PAPER_SCORE = 35.73
 CHALLENGE_WINNER = 32.89
 MEANS = {"macro": "Macro (Eq. 5)", "micro": "Micro"}
 """Mean over protocols -> its column."""
-SYMBOLS = {
-    **{"±": r"$\pm$", "Δ": r"$\Delta$", "λ": r"$\lambda$"},
-    **{
-        rf"\text{name} ": rf"\text{name}{{}}" for name in ("asciicircum", "asciitilde", "backslash")
-    },
+_COMMANDS = ("asciicircum", "asciitilde", "backslash")
+SYMBOLS = {"±": r"$\pm$", "Δ": r"$\Delta$", "λ": r"$\lambda$"} | {
+    rf"\text{name} ": rf"\text{name}{{}}" for name in _COMMANDS
 }
 """What LaTeX has no letter for, and what pandas writes in a form that eats a space."""
 SEPARATING_LINE = "\001"
