@@ -67,6 +67,16 @@ def no_positive(lab: Lab) -> None:
     write_tracklet(query / "0009" / "0009_0001", 9, camera=1)
 
 
+def results_are_a_file(lab: Lab) -> None:
+    shutil.rmtree(lab.folder / "results")
+    (lab.folder / "results").write_text("")
+
+
+def config_is_a_folder(lab: Lab) -> None:
+    (lab.folder / "config.yaml").unlink()
+    (lab.folder / "config.yaml").mkdir()
+
+
 def typo(lab: Lab) -> None:
     damage_config(lab, "batch_size", "batchsize")
 
@@ -81,6 +91,8 @@ def typo(lab: Lab) -> None:
         (empty_frame, ["rejected.csv", ".jpg", "zero bytes"]),
         (no_positive, ["A2G", "0009", "positive"]),
         (typo, ["trainings.small.stage", "unknown key batchsize (did you mean batch_size?)"]),
+        (results_are_a_file, ["results", "Not a directory"]),
+        (config_is_a_folder, ["config.yaml cannot be read (Is a directory)"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -168,16 +180,25 @@ def test_bad_weights(lab: Lab, harm: Callable[[Lab], None], words: list[str]) ->
     assert "weights_only" not in lab.log()
 
 
-def test_unknown_names_on_the_command_line(lab: Lab) -> None:
-    assert lab.finish("train", "stage2", "--training", "smal", "--seed", "1") == 1
-    assert_one_line(lab, ["no training 'smal'", "did you mean small?"])
-    assert lab.finish("extract", "--training", "small", "--seed", "4", "--protocol", "A2G") == 1
-    assert "seeds" in lab.log()
-
-
-def test_steps_out_of_order_say_what_is_missing(lab: Lab) -> None:
-    assert lab.finish(*STAGE2) == 1
-    assert_one_line(lab, ["stage1.safetensors does not exist: run `reid train stage1"])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("train", "stage2", "--training", "smal", "--seed", "1"),
+         ["no training 'smal'", "did you mean small?"]),
+        (("extract", "--training", "small", "--seed", "4", "--protocol", "A2G"),
+         ["no seed 4", "among the seeds"]),
+        (STAGE2, ["stage1.safetensors does not exist: run `reid train stage1"]),
+        ((*STAGE1, "--time-limit=-5"), ["--time-limit is -5: expected minutes, at least 0"]),
+        ((*STAGE1, "--wait=-5"), ["--wait is -5: expected minutes, at least 0"]),
+        (("pack", "--verify", "--frames-per-tracklet", "3"), ["leave --frames-per-tracklet out"]),
+    ],
+    ids=lambda value: value[-1],
+)  # fmt: skip
+def test_a_command_that_cannot_run_says_why(
+    lab: Lab, command: tuple[str, ...], words: list[str]
+) -> None:
+    assert lab.finish(*command) == 1
+    assert_one_line(lab, words)
 
 
 def test_without_data_nothing_is_said_to_be_made_from_it(lab: Lab) -> None:
@@ -191,30 +212,6 @@ def test_a_difference_alone_is_told_what_is_missing(lab: Lab) -> None:
     (lab.folder / "config.yaml").write_text("trainings: {mine: {extends: scaled}}\n")
     assert lab.finish("status") == 1
     assert_one_line(lab, ["no training 'scaled'", "--config config/config.yaml --config config"])
-
-
-def results_are_a_file(lab: Lab) -> None:
-    shutil.rmtree(lab.folder / "results")
-    (lab.folder / "results").write_text("")
-
-
-def config_is_a_folder(lab: Lab) -> None:
-    (lab.folder / "config.yaml").unlink()
-    (lab.folder / "config.yaml").mkdir()
-
-
-@pytest.mark.parametrize(
-    ("harm", "words"),
-    [
-        (results_are_a_file, ["results", "Not a directory"]),
-        (config_is_a_folder, ["config.yaml cannot be read (Is a directory)"]),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_what_the_system_refuses(lab: Lab, harm: Callable[[Lab], None], words: list[str]) -> None:
-    harm(lab)
-    assert lab.finish("index") == 1
-    assert_one_line(lab, words)
 
 
 @pytest.mark.parametrize("verb", [("index",), STAGE1], ids=["index", "stage1"])
@@ -243,17 +240,6 @@ def test_a_reader_that_went_away_is_no_error(lab: Lab) -> None:
     assert run.stderr is not None
     assert run.stderr.read() == ""
     assert run.wait() == 1
-
-
-@pytest.mark.parametrize("flag", ["--time-limit", "--wait"])
-def test_less_than_no_time_is_refused(lab: Lab, flag: str) -> None:
-    assert lab.finish(*STAGE1, f"{flag}=-5") == 1
-    assert_one_line(lab, [f"{flag} is -5: expected minutes, at least 0"])
-
-
-def test_a_pack_is_either_made_or_verified(lab: Lab) -> None:
-    assert lab.finish("pack", "--verify", "--frames-per-tracklet", "3") == 1
-    assert_one_line(lab, ["leave --frames-per-tracklet out"])
 
 
 def test_a_locale_without_greek_letters_and_python_without_docstrings_will_do(lab: Lab) -> None:

@@ -216,10 +216,15 @@ def geometry_of(tensors: Mapping[str, Tensor], source: str) -> Geometry:
         )
     expected = _expected_shapes(geometry)
     given = {name: tensor.shape for name, tensor in tensors.items() if name not in _UNUSED}
+    misshapen = {
+        f"{name} is {tuple(given[name])}, expected {tuple(expected[name])}"
+        for name in expected.keys() & given.keys()
+        if expected[name] != given[name]
+    }
     for problem, names in (
         ("lack", expected.keys() - given.keys()),
         ("have unknown", given.keys() - expected.keys()),
-        ("have misshapen", {n for n in expected.keys() & given.keys() if expected[n] != given[n]}),
+        ("have misshapen", misshapen),
     ):
         if names:
             raise UserError(f"{source}: weights {problem} tensors: {', '.join(sorted(names)[:3])}")
