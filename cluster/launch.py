@@ -30,15 +30,15 @@ FOREVER = 10_000
 """How often a job may run out of time: it makes progress each time."""
 
 
-def submit(
-    work: Work, request: Request, *, executor: str, name: str, tasks: int, notice: int
+def launch(
+    work: Work, request: Request, arguments: argparse.Namespace, *, name: str, tasks: int = 1
 ) -> "submitit.Job[None]":
     """Hand `work` to submitit: `tasks` processes that share the CPUs and GPUs of the request.
 
-    `notice`: seconds before the time limit at which it is told. Raises UserError if Slurm refuses.
+    Waits for work that runs on this machine. Raises UserError if Slurm refuses, or that fails.
     """
     launcher = submitit.AutoExecutor(
-        folder=Path.cwd() / LOGS / "%j", cluster=executor, slurm_max_num_timeout=FOREVER
+        Path.cwd() / LOGS / "%j", cluster=arguments.executor, slurm_max_num_timeout=FOREVER
     )
     cpus = request.cpus // tasks
     launcher.update_parameters(
@@ -49,71 +49,50 @@ def submit(
         tasks_per_node=tasks // request.nodes,
         cpus_per_task=cpus,
         stderr_to_stdout=True,
-        slurm_signal_delay_s=notice,
+        slurm_signal_delay_s=arguments.notice,
         slurm_additional_parameters={"requeue": True, **request.options},
         slurm_srun_args=[f"--cpus-per-task={cpus}"],  # which srun no longer takes from sbatch
     )
     try:
-        return launcher.submit(work)
+        job = launcher.submit(work)
     except submitit.core.utils.FailedJobError as error:
         raise UserError(f"sbatch refuses: {str(error).strip().splitlines()[-1]}") from None
-
-
-def follow(job: "submitit.Job[None]", executor: str) -> None:
-    """Say where the log of a job of Slurm is; wait for one that runs here.
-
-    Raises UserError if that fails.
-    """
     log = job.paths.stdout
-    if executor == "slurm":
+    if arguments.executor == "slurm":
         print(f"job {job.job_id} submitted; its log: tail -F {log}")
-    elif executor == "debug":
+    elif arguments.executor == "debug":
         job.result()
     else:
         print(f"process {job.job_id} started; its log: {log}", flush=True)
         while not job.done():
             time.sleep(0.2)
         print(log.read_text(encoding="utf-8"), end="")
-        if error := job.exception():
-            raise UserError(f"it failed: {str(error).strip().splitlines()[-1]}")
+        if failure := job.exception():
+            raise UserError(f"it failed: {str(failure).strip().splitlines()[-1]}")
+    return job
 
 
 def controller(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Launch Snakemake with the arguments after `--`."""
-    request = _overridden(requests.read(arguments.profile).requests["index"], arguments)
+    request = _request("index", arguments)
     options = {k: v for k, v in request.options.items() if k not in ("gpus", "gres")}
-    request = replace(request, cpus=2, options=options)
     snakemake = ["--profile", arguments.profile, *rest]
     work = Controller(Path.cwd(), snakemake, grace=_grace(arguments.notice))
-    job = submit(
-        work,
-        request,
-        executor=arguments.executor,
-        name="xfd-reid",
-        tasks=1,
-        notice=arguments.notice,
-    )
+    job = launch(work, replace(request, cpus=2, options=options), arguments, name="xfd-reid")
     if arguments.executor == "slurm":
         print(f"to stop it and its jobs: scancel --signal=INT {job.job_id}")
-    follow(job, arguments.executor)
 
 
 def stage(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Launch one stage of one training."""
     if rest:
         raise UserError(f"unexpected after --: {' '.join(rest)}")
-    request = _overridden(requests.read(arguments.profile).requests[arguments.stage], arguments)
+    work = Stage(Path.cwd(), _verb(arguments), grace=_grace(arguments.notice))
+    request = _request(arguments.stage, arguments)
     if arguments.gpus is not None:
         request = request.with_gpus(arguments.gpus, nodes=arguments.nodes)
-    job = submit(
-        Stage(Path.cwd(), _verb(arguments), grace=_grace(arguments.notice)),
-        request,
-        executor=arguments.executor,
-        name=f"{arguments.stage}-{arguments.training}",
-        tasks=max(1, request.gpu_count) if arguments.stage == "stage2" else 1,
-        notice=arguments.notice,
-    )
-    follow(job, arguments.executor)
+    tasks = max(1, request.gpu_count) if arguments.stage == "stage2" else 1
+    launch(work, request, arguments, name=f"{arguments.stage}-{arguments.training}", tasks=tasks)
 
 
 def _verb(arguments: argparse.Namespace) -> list[str]:
@@ -135,7 +114,9 @@ def _grace(notice: int) -> float:
     return max(notice / 2, notice - SPARE_SECONDS)
 
 
-def _overridden(request: Request, arguments: argparse.Namespace) -> Request:
+def _request(rule: str, arguments: argparse.Namespace) -> Request:
+    """What the profile asks for a rule, with what the command line says instead."""
+    request = requests.read(arguments.profile).requests[rule]
     given = {name: getattr(arguments, name) for name in ("partition", "account", "qos")}
     options = {**request.options, **{name: value for name, value in given.items() if value}}
     return replace(request, minutes=arguments.minutes or request.minutes, options=options)
@@ -163,8 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         default=120,
         metavar="SECONDS",
-        help="stop and go back into the queue this long before the time limit (120); Slurm may be "
-        "up to a minute early",
+        help="stop and requeue this long before the time limit (120); Slurm may be a minute early",
     )
     common.add_argument("--profile", default="slurm", help="as for snakemake (slurm)")
     verbs = parser.add_subparsers(title="what to run", metavar="WHAT", required=True)
