@@ -2,19 +2,21 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import snakemake_executor_plugin_slurm as plugin
+from snakemake.iocontainers import ResourceList
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from cluster import executor
 from cluster.executor import End, Executor, Status, Watch, statuses, was_killed
-from cluster.query import Job
 
 STAGE2 = "rule_stage2_wildcards_demo_a_1"
 
@@ -123,27 +125,16 @@ def test_fault_17_one_command_is_asked_after_the_other(
 
 
 @pytest.fixture
-def slurm(watch: Watch, tmp_path: Path) -> Any:
+def slurm(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An executor without a workflow, which notes what it reports."""
     made = Executor.__new__(Executor)
     made._watch, made._checked, made.run_uuid = watch, [], "run"
-    made.logger = SimpleNamespace(warning=watch.warn)
-    settings = SimpleNamespace(
-        init_seconds_before_status_checks=20, keep_successful_logs=False, status_command="squeue"
-    )
-    made.workflow = SimpleNamespace(
-        executor_settings=settings,
-        remote_execution_settings=SimpleNamespace(seconds_between_status_checks=10),
-    )
-    made._next_seconds_between_status_checks = None
+    made.logger = Mock(warning=watch.warn)
+    settings = Mock(init_seconds_before_status_checks=20, keep_successful_logs=False)
+    made.workflow = Mock(executor_settings=settings)
+    made.next_seconds_between_status_checks = 10
+    made.status_rate_limiter = nullcontext()
     made.reports = []
-
-    class Limiter:
-        async def __aenter__(self) -> None: ...
-
-        async def __aexit__(self, *_: object) -> None: ...
-
-    made.status_rate_limiter = Limiter()
     made.report_job_success = lambda job: made.reports.append((job.external_jobid, None))
     made.report_job_error = lambda job, msg, aux_logs: made.reports.append(
         (job.external_jobid, msg)
@@ -194,36 +185,39 @@ def test_an_abandoned_job_is_cancelled_before_it_is_submitted_again(
     assert slurm.reports[0][1].startswith("Slurm job 7 was preempted: it counts as failed")
 
 
+def test_ctrl_c_cancels_jobs_whose_status_is_just_being_checked(
+    slurm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[Any] = []
+    monkeypatch.setattr(plugin.Executor, "cancel_jobs", lambda self, jobs: cancelled.extend(jobs))
+    job = SimpleNamespace(external_jobid="7")
+    monkeypatch.setattr(executor, "statuses", lambda *_, **__: slurm.cancel_jobs([]))
+    assert check(slurm, [job]) == ["7"]
+    assert cancelled == [job]
+
+
 def test_fault_18_a_job_waits_for_those_on_the_same_outputs(
     slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = [
-        Job("11", "RUNNING", "", STAGE2, tmp_path),
-        Job("12", "RUNNING", "", STAGE2, tmp_path / "elsewhere"),
-        Job("13", "RUNNING", "", "rule_stage1_wildcards_demo_a_1", tmp_path),
-        Job("14", "PENDING", "", STAGE2, tmp_path),
-        Job("15", "RUNNING", "", "(null)", tmp_path),
+        f"11|RUNNING||{STAGE2}|{tmp_path}",
+        f"12|RUNNING||{STAGE2}|{tmp_path}/elsewhere",
+        f"13|RUNNING||rule_stage1_wildcards_demo_a_1|{tmp_path}",
+        f"14|PENDING||{STAGE2}|{tmp_path}",
+        f"15|RUNNING||(null)|{tmp_path}",
     ]
-    lines = [f"{j.id}|{j.state}|{j.reason}|{j.comment}|{j.folder}" for j in queue]
-    scripts(tmp_path, monkeypatch, squeue="\n".join(f"echo '{line}'" for line in lines))
+    scripts(tmp_path, monkeypatch, squeue="\n".join(f"echo '{line}'" for line in queue))
     submitted: list[Any] = []
     monkeypatch.setattr(plugin.Executor, "run_jobs", lambda self, jobs: submitted.extend(jobs))
+    resources = [ResourceList(fromdict={"slurm_extra": "--signal=X"}) for _ in range(2)]
     jobs = [
-        SimpleNamespace(name=rule, wildcards=["demo", "a", seed], resources=Resources(extra))
-        for rule, seed, extra in (("stage2", "1", "--signal=X"), ("stage2", "2", "--signal=X"))
+        SimpleNamespace(name="stage2", wildcards=["demo", "a", seed], resources=asked)
+        for seed, asked in zip("12", resources, strict=True)
     ]
     slurm.run_jobs(jobs)
     assert submitted == jobs
-    assert jobs[0].resources.slurm_extra == "--signal=X --dependency=afterany:11:14"
-    assert jobs[1].resources.slurm_extra == "--signal=X"
-
-
-class Resources(SimpleNamespace):
-    def __init__(self, extra: str) -> None:
-        super().__init__(slurm_extra=extra)
-
-    def get(self, name: str, default: object = None) -> Any:
-        return getattr(self, name, default)
+    assert resources[0].get("slurm_extra") == "--signal=X --dependency=afterany:11:14"
+    assert resources[1].get("slurm_extra") == "--signal=X"
 
 
 def test_fault_17_nothing_is_submitted_until_slurm_answers(

@@ -1,27 +1,13 @@
 """The testbed's configuration, and when it refuses to start."""
 
-import re
 from pathlib import Path
 
 import pytest
 
 from reid.errors import UserError
-from tests.slurm.testbed import conf, slurm
+from tests.slurm.testbed import slurm
 
 HOME = Path("/run/some-testbed")
-
-
-def test_every_node_has_a_port_and_every_gpu_a_file() -> None:
-    ports = {node: 7000 + number for number, node in enumerate(conf.NODES)}
-    text = conf.slurm_conf(HOME, host="here", controller_port=6999, ports=ports)
-    nodes = re.findall(r"^NodeName=(\w+) .* Port=(\d+) CPUs=64 RealMemory=\d+(.*) ", text, re.M)
-    assert {node: int(port) for node, port, _ in nodes} == ports
-    gpus = {node for node, _, gres in nodes if gres == f" Gres=gpu:a100:{conf.GPUS}"}
-    assert gpus == set(conf.GPU_NODES)
-    partitions = dict(re.findall(r"^PartitionName=(\w+) Nodes=(\S+)", text, re.M))
-    assert partitions.keys() == {"gpu", "spot", "scavenge", "urgent", "cpu"}
-    assert {node for nodes in partitions.values() for node in nodes.split(",")} == set(conf.NODES)
-    assert conf.gres_conf(HOME).count("File=") == conf.GPUS * len(conf.GPU_NODES)
 
 
 def test_it_refuses_beside_another_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

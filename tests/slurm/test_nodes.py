@@ -56,19 +56,24 @@ def nodes(pair: str) -> Iterator[str]:
         until(lambda node=node: works_again(node), f"{node} to work again")
 
 
-def test_must_show_4_fault_15_node_dies(site: Site, expected: dict[str, str], nodes: str) -> None:
+@pytest.mark.parametrize("dies", [True, False])
+def test_must_show_4_fault_15_node_dies_or_is_set_down(
+    site: Site, expected: dict[str, str], nodes: str, dies: bool
+) -> None:
     site.to_partition("spot", nodes)
     controller = site.on_slurm()
     mine = controller.submitted()
     site.trained(8)
     node = job(mine)["NodeList"]
-    daemon("slurmd", "-N", node).kill()
-    kill_job_processes(mine)
+    if dies:
+        daemon("slurmd", "-N", node).kill()
+        kill_job_processes(mine)
+    else:
+        slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     controller.succeeds()
     assert controller.jobs == [mine], "Slurm starts it again under the same id"
     assert job(mine)["NodeList"] != node
     assert site.outcome() == expected
-    assert [line["event"] for line in site.attempts] == ["start", "start", "done"]
     assert "resuming before epoch" in site.log
     site.never_two_at_once()
 
@@ -90,20 +95,6 @@ def test_must_show_4_slurmd_dies_and_its_trainer_lives(
     assert job(mine)["NodeList"] != node
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "the second start left the first alone"
-    site.never_two_at_once()
-
-
-def test_fault_15_node_set_down(site: Site, expected: dict[str, str], nodes: str) -> None:
-    site.to_partition("spot", nodes)
-    controller = site.on_slurm()
-    mine = controller.submitted()
-    site.trained(8)
-    node = job(mine)["NodeList"]
-    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
-    controller.succeeds()
-    assert job(mine)["NodeList"] != node
-    assert site.outcome() == expected
-    assert "resuming before epoch" in site.log
     site.never_two_at_once()
 
 

@@ -3,7 +3,9 @@
 import stat
 from pathlib import Path
 
-from tests.slurm.site import STEPS, Site, job, slurm, until
+import pytest
+
+from tests.slurm.site import STAGE2, STEPS, Site, job, slurm, until
 
 SACCT = """\
 # Accounting as it would be: what squeue says, with the user who cancelled.
@@ -39,19 +41,23 @@ def with_accounting(site: Site) -> str:
     return scripted(site, sacct=SACCT)
 
 
-def test_fault_16_cancelled_by_with_accounting_is_a_failure(
-    site: Site, expected: dict[str, str]
+@pytest.mark.parametrize("accounting", [False, True])
+def test_must_show_7_fault_16_cancelled_by_hand(
+    site: Site, expected: dict[str, str], accounting: bool
 ) -> None:
-    """The executor alone does not know the state `CANCELLED by 1000` and waits for ever."""
-    controller = site.on_slurm("--retries", "0", PATH=with_accounting(site))
+    """With accounting, the plugin alone waits forever: it does not know `CANCELLED by 1000`."""
+    path = {"PATH": with_accounting(site)} if accounting else {}
+    controller = site.on_slurm("--retries", "0", **path)
     mine = controller.submitted()
     site.trained(8)
     slurm("scancel", mine)
     assert controller.ends() == 1
-    assert f"Slurm job {mine} was cancelled by user 1000" in controller.text
-    again = site.on_slurm()
-    again.succeeds()
+    who = " by user 1000" if accounting else ""
+    assert f"Slurm job {mine} was cancelled{who}: it counts as failed" in controller.text
+    assert f"snakemake {STAGE2} --profile slurm --retries 0" in controller.text, "what to type"
+    site.on_slurm().succeeds()
     assert site.outcome() == expected
+    assert len(site.steps) == STEPS
 
 
 def test_fault_17_accounting_down_until_the_job_has_ended(

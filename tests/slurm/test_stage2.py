@@ -92,20 +92,6 @@ def test_fault_13_fault_20_killed_for_memory_gets_more_and_never_loops(
     assert site.outcome() == expected
 
 
-def test_must_show_7_cancelled_by_hand(site: Site, expected: dict[str, str]) -> None:
-    controller = site.on_slurm("--retries", "0")
-    mine = controller.submitted()
-    site.trained(8)
-    slurm("scancel", mine)
-    assert controller.ends() == 1
-    assert f"Slurm job {mine} was cancelled" in controller.text
-    assert f"snakemake {STAGE2} --profile slurm --retries 0" in controller.text, "what to type"
-    again = site.on_slurm()
-    again.succeeds()
-    assert site.outcome() == expected
-    assert len(site.steps) == STEPS
-
-
 def test_must_show_6_fault_18_controller_killed_while_a_job_runs(
     site: Site, expected: dict[str, str]
 ) -> None:

@@ -98,27 +98,23 @@ class TestFresh:
         profile = (fresh.path / "workflow/profiles/default/config.yaml").read_text()
         assert "resources:\n  gpu: 1\n" in profile
 
-    def test_a_typo_is_named_with_the_nearest_key(self, fresh: Workspace) -> None:
-        with fresh.appended("mine.yaml", "trainings: {scaled: {stage2: {epoch: 3}}}\n"):
-            printed = fresh.refused("-n", "--configfile", "mine.yaml")
-        assert "trainings.scaled.stage2: unknown key epoch (did you mean epochs?)" in printed
-
-    def test_a_repeated_key_is_named_with_its_lines(self, fresh: Workspace) -> None:
-        twice = "tune: {k1: [5]}\nseeds: [1]\ntune: {k2: [3]}\n"
-        with fresh.appended("mine.yaml", twice):
-            printed = fresh.refused("-n", "--configfile", "mine.yaml")
-        assert "mine.yaml, line 3: key tune is already in line 1" in printed
-
-    def test_missing_weights_are_named(self, fresh: Workspace) -> None:
-        with fresh.appended("mine.yaml", "backbones: {vit_l14: {weights: weights/other.pt}}\n"):
-            printed = fresh.refused("-n", "--configfile", "mine.yaml")
-        assert "backbones.vit_l14.weights: weights/other.pt is not a file" in printed
-
-    def test_fault_23_a_missing_root_is_named_before_anything_runs(self, fresh: Workspace) -> None:
-        with fresh.appended("mine.yaml", "dataset: {root: data/moved}\n"):
-            printed = fresh.refused("-n", "--configfile", "mine.yaml")
-        assert "dataset.root: data/moved is not a folder" in printed
-        assert "config/demo.yaml" in printed
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ("trainings: {scaled: {stage2: {epoch: 3}}}",
+             "unknown key trainings.scaled.stage2.epoch (did you mean epochs?)"),
+            ("tune: {k1: [5]}\nseeds: [1]\ntune: {k2: [3]}",
+             "mine.yaml, line 3: key tune is there already, in line 1"),
+            ("backbones: {vit_l14: {weights: weights/other.pt}}",
+             "backbones.vit_l14.weights: weights/other.pt is not a file"),
+            ("dataset: {root: data/moved}", "dataset.root: data/moved is not a folder"),
+        ],
+    )  # fmt: skip
+    def test_fault_23_a_mistake_is_named_before_anything_runs(
+        self, fresh: Workspace, change: str, message: str
+    ) -> None:
+        with fresh.appended("mine.yaml", f"{change}\n"):
+            assert message in fresh.refused("-n", "--configfile", "mine.yaml")
 
     @pytest.mark.parametrize("options", [(), ("--no-hooks",)])
     def test_a_locked_folder_is_left_alone_and_the_cure_is_named(
@@ -178,44 +174,33 @@ class TestAgain:
         ):
             assert done.plan() == []
 
-    def test_fault_21_options_of_the_machine_rerun_nothing(self, done: Workspace) -> None:
-        change = "runtime: {workers: 0, extract_batch: 4, device: cpu}\n"
-        with done.appended("mine.yaml", change):
-            assert done.plan("--configfile", "mine.yaml") == []
-
-    def test_fault_21_a_loss_weight_reruns_the_descendants_of_its_training(
-        self, done: Workspace
-    ) -> None:
-        with done.appended("mine.yaml", "trainings: {scaled: {stage2: {losses: {triplet: 2}}}}\n"):
+    @pytest.mark.parametrize(
+        ("change", "rules", "trainings", "variants"),
+        [
+            ("runtime: {workers: 0, extract_batch: 4, device: cpu}", {}, set(), set()),
+            ("trainings: {scaled: {stage2: {losses: {triplet: 2}}}}",
+             {"stage2": 1, "extract": 3, "retrieve": 3, "table": 1, "report": 1},
+             {"scaled"}, {"scaled"}),
+            # Rows 5 and 6 use this training; `scaled` is a difference from it: keep it as it was.
+            ("trainings:\n  attention: {stage2: {losses: {triplet: 2}}}\n"
+             "  scaled: {stage2: {losses: {triplet: 1}}}",
+             {"stage2": 1, "extract": 3, "retrieve": 6, "table": 1, "report": 1},
+             {"attention"}, {"attention", "attention_tuned"}),
+            ("variants: {rerank: {rerank: {k1: 24}}}",
+             {"retrieve": 3, "table": 1, "report": 1}, set(), {"rerank"}),
+            ("variants: {rerank: {label: other}}", {"table": 1, "report": 1}, set(), set()),
+        ],
+        ids=["machine", "loss weight", "loss weight of two rows", "k1", "label"],
+    )  # fmt: skip
+    def test_fault_21_a_change_reruns_what_depends_on_it(
+        self, done: Workspace, change: str, rules: dict[str, int], trainings: set[str],
+        variants: set[str],
+    ) -> None:  # fmt: skip
+        with done.appended("mine.yaml", f"{change}\n"):
             jobs = done.plan("--configfile", "mine.yaml")
-        assert counts(jobs) == {"stage2": 1, "extract": 3, "retrieve": 3, "table": 1, "report": 1}
-        assert values(jobs, "stage2", "training") == {"scaled"}
-        assert values(jobs, "retrieve", "variant") == {"scaled"}
-
-    def test_fault_21_a_loss_weight_of_row_5_reruns_what_uses_its_training(
-        self, done: Workspace
-    ) -> None:
-        # Row 6 uses the same training; `scaled` is a difference from it, so keep it as it was.
-        change = (
-            "trainings:\n"
-            "  attention: {stage2: {losses: {triplet: 2}}}\n"
-            "  scaled: {stage2: {losses: {triplet: 1}}}\n"
-        )
-        with done.appended("mine.yaml", change):
-            jobs = done.plan("--configfile", "mine.yaml")
-        assert counts(jobs) == {"stage2": 1, "extract": 3, "retrieve": 6, "table": 1, "report": 1}
-        assert values(jobs, "retrieve", "variant") == {"attention", "attention_tuned"}
-
-    def test_fault_21_k1_reruns_no_training(self, done: Workspace) -> None:
-        change = "variants: {rerank: {rerank: {k1: 24}}}\n"
-        with done.appended("mine.yaml", change):
-            jobs = done.plan("--configfile", "mine.yaml")
-        assert counts(jobs) == {"retrieve": 3, "table": 1, "report": 1}
-        assert values(jobs, "retrieve", "variant") == {"rerank"}
-
-    def test_a_label_reruns_the_table_and_the_report_only(self, done: Workspace) -> None:
-        with done.appended("mine.yaml", "variants: {rerank: {label: other}}\n"):
-            assert counts(done.plan("--configfile", "mine.yaml")) == {"table": 1, "report": 1}
+        assert counts(jobs) == rules
+        assert values(jobs, "stage2", "training") == trainings
+        assert values(jobs, "retrieve", "variant") == variants
 
     def test_another_seed_adds_jobs_and_repeats_none(self, done: Workspace) -> None:
         with done.appended("mine.yaml", "seeds: [1, 2]\n"):
