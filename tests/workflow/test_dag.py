@@ -102,7 +102,7 @@ class TestFresh:
         ("change", "message"),
         [
             ("trainings: {scaled: {stage2: {epoch: 3}}}",
-             "unknown key trainings.scaled.stage2.epoch (did you mean epochs?)"),
+             "trainings.scaled.stage2: unknown key epoch (did you mean epochs?)"),
             ("tune: {k1: [5]}\nseeds: [1]\ntune: {k2: [3]}",
              "mine.yaml, line 3: key tune is there already, in line 1"),
             ("backbones: {vit_l14: {weights: weights/other.pt}}",
