@@ -104,7 +104,7 @@ class TestFresh:
             ("trainings: {scaled: {stage2: {epoch: 3}}}",
              "trainings.scaled.stage2: unknown key epoch (did you mean epochs?)"),
             ("tune: {k1: [5]}\nseeds: [1]\ntune: {k2: [3]}",
-             "mine.yaml, line 3: key tune is there already, in line 1"),
+             "mine.yaml, line 3: key tune is already in line 1"),
             ("backbones: {vit_l14: {weights: weights/other.pt}}",
              "backbones.vit_l14.weights: weights/other.pt is not a file"),
             ("dataset: {root: data/moved}", "dataset.root: data/moved is not a folder"),
