@@ -1,6 +1,6 @@
 """What the speed benchmarks of training and extraction share: two equal networks, work, peak.
 
-`reid` is the product; `naive` (benchmarks/naive.py) is the same mathematics written as the
+`reid` is the product; `naive` (tests/model/naive.py) is the same mathematics written as the
 released code does it. Both hold the same random tensors.
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.naive import Naive
 from reid.config import Model
 from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.vit import VIT_B16, VIT_L14, Geometry
+from tests.model.naive import Naive
 
 CLASSES, CAMERAS, PROMPTS, ADAPTER = 185, 3, 4, 256
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -153,10 +153,9 @@ def work(shape: Shape) -> Work:
     for block in range(g.depth):
         keys = cells + 1
         prompts = PROMPTS if block < shape.depth else 0
-        rows, heads, projections = keys, 1, 4 * keys * d * d + 2 * prompts / t * d * d
-        if block == g.depth - 1:  # the class token only, its query carried through W_k (block.py)
-            rows, heads, projections = 1, g.heads, 4 * d * d
-        attends = 2 * rows * heads * (keys + prompts) * d + 2 * rows * t * a
+        rows = keys if block < g.depth - 1 else 1  # the class token only
+        projections = 2 * (rows + keys) * d * d + 2 * prompts / t * d * d
+        attends = 2 * rows * (keys + prompts) * d + 2 * rows * t * a
         own = rows * (2 * d * a) + rows * (2 * d * a + 4 * a * a)
         total += projections + 8 * rows * d * d + attends + own
         adapters += own

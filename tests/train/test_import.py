@@ -10,7 +10,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.naive import Naive, clip_names
 from reid.cli import main
 from reid.config import Clip
 from reid.data.augment import normalize
@@ -18,6 +17,7 @@ from reid.data.dataset import TrackletDataset
 from reid.data.stored import read_split
 from reid.model.vit import resize_positions
 from tests.clips import TINY, state_dict
+from tests.model.naive import Naive, clip_names
 from tests.trees import make_tree
 
 SIZE = (48, 32)

@@ -1,6 +1,6 @@
 """Checkpoints of the released code: the same features, every tensor accounted for.
 
-The oracle (benchmarks/naive.py) is MODEL section 4 written a second time, with their names; it
+The oracle (tests/model/naive.py) is MODEL section 4 written a second time, with their names; it
 was found equal, to the bit, to the released model itself.
 """
 
@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.naive import Naive
 from reid.config import Model
 from reid.errors import UserError
 from reid.model import network
 from reid.model.network import VideoReID, load_reference_checkpoint
 from tests.clips import TINY
+from tests.model.naive import Naive
 
 SIZE = (80, 48)
 CLASSES = 5
