@@ -202,7 +202,7 @@ class Executor(SlurmExecutor):  # type: ignore[misc] # the plugin has no types
         self.next_seconds_between_status_checks = min(pause, LONGEST_PAUSE)
         if not active_jobs:
             return
-        self._checked = active_jobs
+        self._checked = list(active_jobs)
         ids = [job.external_jobid for job in active_jobs]
         async with self.status_rate_limiter:
             known = await asyncio.to_thread(
@@ -216,6 +216,7 @@ class Executor(SlurmExecutor):  # type: ignore[misc] # the plugin has no types
             if end is None:
                 yield job
                 continue
+            self._checked.remove(job)
             self._report(job, end)
             self.next_seconds_between_status_checks = settings.init_seconds_before_status_checks
         self._checked = []
