@@ -129,6 +129,7 @@ def test_each_kind_of_copy_is_told_apart(tree, inspect):
         "own": train / frame_name(1, 90, camera=1, point=2, spelling="S"),
         "same person": tree / "train/0001/0001_0000" / frame_name(1, 90, camera=0),
         "other": tree / "train/0002/0002_0000" / frame_name(2, 90, camera=0),
+        "other again": tree / "train/0002/0002_0000" / frame_name(2, 91, camera=0),
         "test": query / "0003/0003_0200" / frame_name(3, 90, camera=2, point=4),
     }
     for place in places.values():
