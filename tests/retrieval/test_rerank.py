@@ -213,6 +213,7 @@ def test_cosine_distance_and_that_of_zero_rows():
     rows = [side.astype(float) for side in (query, rest)]
     rows = [side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-9) for side in rows]
     np.testing.assert_allclose(cosine(query, rest), 1 - rows[0] @ rows[1].T, atol=1e-6)
+    assert (cosine(query, query) >= 0).all()
 
 
 def test_products_on_a_torch_device_give_the_same():
