@@ -66,7 +66,7 @@ def test_geometry_of_the_file_and_identities_of_the_index(
         "dataset": {"name": "small", "root": "data"},
         "backbones": {"vit_b16": {"weights": "tiny.safetensors"}},
         "trainings": {"plain": {"model": {"prompts": {"length": 0}}}},
-        "variants": {},
+        "variants": {"row": {"training": "plain", "label": "row"}},
     }
     Path("config.yaml").write_text(yaml.safe_dump(content))
     command = ["params", "--config", "config.yaml", "--training"]
