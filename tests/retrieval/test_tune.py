@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reid import config, status
+from reid import config
 from reid.config import Tune
 from reid.errors import UserError
 from reid.holdout import VALIDATION, hold_out, part
@@ -17,6 +17,7 @@ from reid.report import table
 from reid.retrieval import retrieve, submission, tune
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.rerank import k_reciprocal
+from reid.status import statuses
 from tests.retrieval import worlds
 
 
@@ -166,10 +167,10 @@ def test_a_tuning_of_other_options_is_refused_and_no_row(world, capsys, changes,
         submission.run(others, "tuned", 1)
     table.run(others)
     assert f"Tuned, A2G: stale: the tuning {reason}." in capsys.readouterr().out
-    states = {job.step: status.status(job) for job in status.jobs(others) if job.output.exists()}
+    states = {status.job.step: status for status in statuses(others) if status.job.output.exists()}
     assert states["tune"].state == states["retrieve"].state == "outdated"
     assert states["tune"].detail == f"the tuning {reason}"
-    assert {status.status(job).state for job in status.jobs(options)} == {"done", "waiting"}
+    assert {status.state for status in statuses(options)} == {"done", "waiting"}
 
 
 @pytest.mark.parametrize(
