@@ -96,6 +96,11 @@ def test_time_and_speed_come_from_the_benchmarks(results):
     cost = costs(parsed(), training_records(parsed())).set_index("Training").loc["mean"]
     # 3 people, 2 tracklets each on either side, of 3 frames, not mirrored, in two seconds.
     assert cost["Frames/s, extraction"] == str(3 * 4 * 3 // 2)
+    flipping = parsed()
+    row = flipping.variants["mean"].model_copy(update={"flip_tta": True})
+    flipping = flipping.model_copy(update={"variants": {**flipping.variants, "mean": row}})
+    flipped = costs(flipping, training_records(flipping)).set_index("Training").loc["mean"]
+    assert flipped["Frames/s, extraction"] == str(2 * 3 * 4 * 3 // 2)  # both views of each frame
     trained, whole = (cost[name] for name in ("Trained in stage 2", "Visual parameters"))
     assert 0 < float(trained.removesuffix(" k")) < float(whole.removesuffix(" k"))
     assert float(cost["GMAC a frame"]) > 0
