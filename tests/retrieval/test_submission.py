@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from reid.cli import main
@@ -192,6 +193,21 @@ def test_a_case_without_positives_is_named(tmp_path, monkeypatch, capsys):
     assert macro.split()[-2:] == ["-", "-"]
     [micro] = [line for line in printed.splitlines() if line.startswith("micro mean")]
     assert micro.split()[-2:] == ["100.00", "100.00"]
+
+
+def test_rows_are_ordered_by_identity_and_name_and_ties_by_gallery_order():
+    numbers = ((102, 1), (101, 2), (101, 1))
+    queries, gallery = (
+        [worlds.tracklet(identity, 0, number, subset) for identity, number in numbers]
+        for subset in ("query", "gallery")
+    )
+    distances = np.float32([[3, 1, 2], [0, 0, 0], [2, 2, 1]])
+    rows = list(submission.ranked_names(distances, queries, gallery))
+    names = [tracklet.name for tracklet in gallery]
+    assert [query for query, _ in rows] == sorted(names)
+    assert [ranked for _, ranked in rows] == [
+        [names[place] for place in places] for places in ([2, 0, 1], [0, 1, 2], [1, 2, 0])
+    ]
 
 
 def test_two_tracklets_of_one_name_are_an_error():
