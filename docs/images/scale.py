@@ -18,8 +18,7 @@ from PIL import Image
 from reid.config import Demo
 from reid.files import replacing
 from reid.synthetic.benchmark import person_of
-from reid.synthetic.camera import CAPTURE_POINTS, CapturePoint
-from reid.synthetic.scene import draw_take, film
+from reid.synthetic.scene import CAPTURE_POINTS, CapturePoint, draw_take, film
 
 PEOPLE = (4, 5)
 POINTS = (None, *(CAPTURE_POINTS[number - 1] for number in (1, 3, 9, 5, 11, 12, 18)))

@@ -2,32 +2,31 @@
 
 import os
 import shutil
-import time
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from reid import files
 from reid.config import Demo
+from reid.data.detreidx import PROTOCOL_FOLDERS
+from reid.errors import UserError
 from reid.processes import worker_pool
-from reid.synthetic.camera import CAPTURE_POINTS, CapturePoint
+from reid.progress import Progress
 from reid.synthetic.marks import MANIFEST, claim_staging, digest, rendered_settings
-from reid.synthetic.names import aerial_name, folders, ground_name
 from reid.synthetic.people import Person, draw_person
-from reid.synthetic.scene import draw_take, film
-from reid.synthetic.sheet import contact_sheet
+from reid.synthetic.scene import CAPTURE_POINTS, CapturePoint, draw_take, film
 
-__all__ = ["contact_sheet", "render"]
-
-VERSION = 6
+VERSION = 7
 """Raise it when the same settings render other files."""
 
 _PERSON, _POINTS, _TAKE = 1, 2, 3
 """Streams of random numbers of this module; pre-training draws its people from another one."""
+
+CELL, ROWS = (96, 168), 12
+"""Of the contact sheet: width and height of a cell in pixels, number of people."""
 
 
 def person_of(demo: Demo, pid: int) -> Person:
@@ -50,6 +49,29 @@ def views_of(demo: Demo, pid: int) -> list[tuple[int, CapturePoint | None]]:
     return views
 
 
+def folders_of(*, train: bool, session: int, aerial: bool) -> list[str]:
+    """Where a tracklet lies, relative to the root: one folder, or a side of each protocol."""
+    if train:
+        return ["train"]
+    sides = {"A2G": ("gallery", "query")[aerial], "G2A": ("query", "gallery")[aerial]}
+    if aerial:
+        sides["A2A"] = ("query", "gallery")[session]
+    return [f"{PROTOCOL_FOLDERS[protocol]}/{side}" for protocol, side in sides.items()]
+
+
+def stem_of(pid: int, track: int, session: int, point: CapturePoint | None) -> str:
+    """The name of a tracklet's frames up to the number; attributes are not annotated (-1).
+
+    `session` counts from 0; half of the tracklets spell it `S1`, the other half `1`.
+    """
+    if point is None:
+        return f"{pid:04d}{5 * '_-1'}"
+    time = ("23_10_2024_09", "06_11_2024_15")[session] + f"_{track % 60:02d}"
+    place = f"{point.height:g}_{point.distance:g}_{point.angle:g}_1"
+    spelled = f"{'S' * (track % 2)}{session + 1}"
+    return f"{pid:04d}_{time}_{place}{12 * '_-1'}_{spelled}"
+
+
 def render_identity(demo: Demo, root: Path, pid: int) -> dict[str, str]:
     """Render every tracklet of an identity below `root`.
 
@@ -63,15 +85,12 @@ def render_identity(demo: Demo, root: Path, pid: int) -> dict[str, str]:
         take = draw_take(rng, session=session, point=point)
         places = [
             f"{folder}/{pid:04d}/{pid:04d}_{track:04d}"
-            for folder in folders(train=train, session=session, aerial=point is not None)
+            for folder in folders_of(train=train, session=session, aerial=point is not None)
         ]
         for place in places:
             (root / place).mkdir(parents=True)
         for number, pixels in enumerate(film(person, session, take, demo.frames, rng)):
-            if point is None:
-                name = ground_name(pid, person, number)
-            else:
-                name = aerial_name(pid, person, session, point, track, take.ground, number)
+            name = f"{stem_of(pid, track, session, point)}_{number:05d}.jpg"
             for place in places:
                 Image.fromarray(pixels).save(root / place / name, quality=take.quality)
         digests.update({place: digest(root / place) for place in places})
@@ -86,7 +105,9 @@ def render(demo: Demo, root: Path, *, workers: int | None = None) -> None:
     settings is replaced. Where `root` is a link, this is about what the link points to. Raises
     UserError when `root` holds any file that this function did not write.
     """
-    root, settings = root.resolve(), _settings(demo)
+    root = root.resolve()
+    sizes = demo.model_dump(mode="json", exclude={"captions", "clip_epochs"})
+    settings: dict[str, Any] = {"version": VERSION, **sizes}
     rendered = rendered_settings(root)
     if rendered == settings:
         print(f"{root}: the benchmark is already there", flush=True)
@@ -114,28 +135,42 @@ def render(demo: Demo, root: Path, *, workers: int | None = None) -> None:
 
 
 def _render_all(demo: Demo, root: Path, workers: int) -> dict[str, str]:
-    count = demo.train_identities + demo.test_identities
-    job = partial(render_identity, demo, root)
-    pids = range(1, count + 1)
-    if workers == 1:
-        return _gather(map(job, pids), count)
-    with worker_pool(workers) as pool:
-        return _gather(pool.map(job, pids), count)
-
-
-def _gather(people: Iterable[dict[str, str]], count: int) -> dict[str, str]:
-    """All digests of `count` people; prints a line for every eighth of them."""
-    started = time.monotonic()
+    pids = range(1, demo.train_identities + demo.test_identities + 1)
+    job, progress = partial(render_identity, demo, root), Progress("render", len(pids), "people")
     digests: dict[str, str] = {}
-    for done, tracklets in enumerate(people, start=1):
-        digests |= tracklets
-        if done * 8 // count > (done - 1) * 8 // count:
-            left = (time.monotonic() - started) / done * (count - done)
-            print(f"rendered {done} of {count} people, {left:.0f} s left", flush=True)
+    with worker_pool(workers) as pool:  # starts its processes when it gets work
+        for tracklets in map(job, pids) if workers == 1 else pool.map(job, pids):
+            digests |= tracklets
+            progress.advance()
     return digests
 
 
-def _settings(demo: Demo) -> dict[str, Any]:
-    keys = ("seed", "train_identities", "test_identities", "frames", "ground_tracklets",
-            "capture_points", "changed_share")  # fmt: skip
-    return {"version": VERSION, **demo.model_dump(mode="json", include=set(keys))}
+def contact_sheet(root: Path, png: Path) -> None:
+    """Draw the first crop of every tracklet of some people of training, then of the test.
+
+    Crops are enlarged to equal height or width, however small. Raises UserError when `root`
+    holds no rendered benchmark.
+    """
+    train = sorted((root / "train").glob("*"))[: ROWS // 2]
+    test = sorted((root / PROTOCOL_FOLDERS["A2G"]).glob("query/*"))[: ROWS - len(train)]
+    people = [sorted(person.iterdir()) for person in train]
+    people += [sorted(person.parents[1].glob(f"*/{person.name}/*")) for person in test]
+    if not people:
+        raise UserError(f"{root} holds no benchmark: run `reid demo-data` first")
+    columns = max(map(len, people))
+    sheet = Image.new("RGB", (columns * CELL[0], len(people) * CELL[1]), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for row, tracklets in enumerate(people):
+        for column, tracklet in enumerate(sorted(tracklets, key=lambda path: path.name)):
+            x, y, first = column * CELL[0], row * CELL[1], min(tracklet.iterdir())
+            fields = first.name.split("_")
+            view = "ground" if len(fields) == 7 else f"{fields[6]} m up, {fields[7]} m"
+            with Image.open(first) as crop:
+                fitted = ImageOps.contain(
+                    crop, (CELL[0] - 4, CELL[1] - 32), Image.Resampling.LANCZOS
+                )
+                sheet.paste(fitted, (x, y))
+                label = f"{crop.width} x {crop.height} px\n{view}"
+            pen.multiline_text((x, y + CELL[1] - 30), label, fill="black", font=font)
+    with files.replacing(png) as temporary:
+        sheet.save(temporary, "PNG")

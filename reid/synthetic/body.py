@@ -11,28 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.synthetic.people import COLORS, GIRTH, HAIR, SKIN, Garment, Outfit, Person, Rgb
+from reid.synthetic.people import COLORS, GIRTH, HAIR, PATTERNS, SKIN, Garment, Outfit, Person, Rgb
 
 Array = NDArray[np.float64]
 
-PAINTS = ("plain", "striped", "checked", "two-tone", "open", "head")
+Paint = tuple[int, Rgb, Rgb]
+"""A position in PAINTS and the two colors that it mixes."""
+
+PAINTS = (*PATTERNS, "head")
 """How a surface mixes its two colors; render.py knows them by their position."""
 
-STRIDES_PER_SECOND = 0.9
-SPEED = 1.3
-"""Walking speed, meters per second."""
-
 _SIDES = (1, -1)
-_CHEST = np.array([0.0, 0.008, 0.235])
-"""From the pelvis."""
-
-
-class Paint(NamedTuple):
-    """A name of PAINTS and the two colors that it mixes."""
-
-    name: str
-    first: Rgb
-    second: Rgb
+_CHEST = np.array([0.0, 0.008, 0.235])  # from the pelvis
 
 
 class Part(NamedTuple):
@@ -68,18 +58,13 @@ def figure(person: Person, session: int, *, phase: float) -> Body:
     parts = [*legs, *arms, *_trunk(person, outfit), *_head(person, outfit)]
     if outfit.bag is not None:
         parts += _bag(person, outfit.bag, phase)
-    ends = np.array([(part.start, part.end) for part in parts])
-    radii = np.array([part.radii for part in parts])
+    starts, tips, radii, paints, flat, floor = zip(*parts, strict=True)
+    ends, radii = np.stack([starts, tips], axis=1), np.array(radii)
     pelvis = -float((ends[..., 2] - radii)[: len(legs)].min())
     ends[..., 2] += pelvis
-    return Body(
-        ends=ends,
-        radii=radii,
-        flat=np.array([part.flat for part in parts]),
-        floor=np.array([part.floor for part in parts]) + pelvis,
-        paint=np.array([PAINTS.index(part.paint.name) for part in parts]),
-        colors=(np.array([part.paint[1:] for part in parts]) / 255.0) ** 2.2,
-    )
+    colors = (np.array([paint[1:] for paint in paints]) / 255.0) ** 2.2
+    mixes = np.array([paint[0] for paint in paints])
+    return Body(ends, radii, np.array(flat), np.array(floor) + pelvis, mixes, colors)
 
 
 def _at(x: float, y: float, z: float) -> Array:
@@ -92,19 +77,17 @@ def _hang(joint: Array, length: float, angle: float, outward: float = 0.0) -> Ar
 
 
 def _plain(color: Rgb) -> Paint:
-    return Paint("plain", color, color)
+    return PAINTS.index("plain"), color, color
 
 
 def _cloth(garment: Garment) -> Paint:
-    return Paint(garment.pattern, COLORS[garment.color], COLORS[garment.second])
+    return PAINTS.index(garment.pattern), COLORS[garment.color], COLORS[garment.second]
 
 
 def _sleeve(top: Garment) -> Paint:
     """Sleeves show the color of the upper part, without an open front."""
-    paint = _cloth(top)
-    if top.pattern in ("open", "two-tone"):
-        return _plain(paint.second if top.pattern == "two-tone" else paint.first)
-    return paint
+    shown = {"open": top.color, "two-tone": top.second}.get(top.pattern)
+    return _cloth(top) if shown is None else _plain(COLORS[shown])
 
 
 def _leg(person: Person, outfit: Outfit, side: int, phase: float) -> Iterator[Part]:
@@ -116,16 +99,13 @@ def _leg(person: Person, outfit: Outfit, side: int, phase: float) -> Iterator[Pa
     hip = _at(side * half, side * half * 0.1 * math.sin(phase), -0.008)
     knee = _hang(hip, 0.245, swing)
     ankle = _hang(knee, 0.240, swing - bend)
-    heel, toe = (
-        ankle - _at(0, 0.012, 0),
-        _hang(ankle, 0.1, 0.6 * (swing - bend) - 0.1 + math.pi / 2),
-    )
+    toe = _hang(ankle, 0.1, 0.6 * (swing - bend) - 0.1 + math.pi / 2)
     bottom, skin, bare = _cloth(outfit.bottom), _plain(SKIN[person.skin]), 0.83
     if outfit.bottom.kind == "trousers":
         skin, bare = bottom, 1.0
     yield Part(hip, knee, (0.054 * girth * bare, 0.037 * girth * bare), skin)
     yield Part(knee, ankle, (0.037 * girth * bare, 0.029 * bare), skin)
-    yield Part(heel, toe, (0.021, 0.018), _cloth(outfit.shoes))
+    yield Part(ankle - _at(0, 0.012, 0), toe, (0.021, 0.018), _cloth(outfit.shoes))
     if outfit.top.kind == "coat" or outfit.bottom.kind != "trousers":
         cloth = _cloth(outfit.top) if outfit.top.kind == "coat" else bottom
         yield Part(hip, hip + 0.7 * (knee - hip), (0.056 * girth, 0.050 * girth), cloth)
@@ -181,8 +161,9 @@ def _trunk(person: Person, outfit: Outfit) -> Iterator[Part]:
 def _head(person: Person, outfit: Outfit) -> Iterator[Part]:
     skin, hair, bald = SKIN[person.skin], HAIR[person.hair], person.hairstyle == "bald"
     middle = _at(0, 0.024, 0.402)
+    face = PAINTS.index("head"), skin, skin if bald else hair
     chin, crown = middle - _at(0, 0, 0.024), middle + _at(0, 0, 0.018)
-    yield Part(chin, crown, (0.042, 0.048), Paint("head", skin, skin if bald else hair), flat=1.2)
+    yield Part(chin, crown, (0.042, 0.048), face, flat=1.2)
     nose = middle + _at(0, 0.054, -0.010)
     yield Part(nose, nose - _at(0, 0.004, -0.01), (0.010, 0.007), _plain(skin))
     tufts = {

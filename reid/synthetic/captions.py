@@ -1,7 +1,6 @@
 """Rendered people with captions of what they look like: what the tiny CLIPs learn from."""
 
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -9,9 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reid.processes import worker_pool
-from reid.synthetic.camera import CAPTURE_POINTS, CapturePoint
 from reid.synthetic.people import Garment, Outfit, Person, draw_person
-from reid.synthetic.scene import draw_take, film
+from reid.synthetic.scene import CAPTURE_POINTS, CapturePoint, draw_take, film
 
 _CAPTIONED = 4
 """Stream of random numbers: no person of the benchmark is drawn from it."""
@@ -19,25 +17,19 @@ _CAPTIONED = 4
 _GROUND_SHARE = 0.3
 
 
-class Captioned(NamedTuple):
-    """n crops, resized to squares, and their captions."""
+def render_captioned(
+    count: int, size: int, *, seed: int, workers: int
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Crops (count, size, size, 3) of as many people and their captions.
 
-    crops: NDArray[np.uint8]  # (n, size, size, 3)
-    captions: list[str]
-
-
-def render_captioned(count: int, size: int, *, seed: int, workers: int) -> Captioned:
-    """`count` people, one crop each, from the ground or a random capture point.
-
+    The camera is on the ground or at a random capture point.
     The first n of a longer run are those of a run of n, for any number of workers.
     """
-    job = partial(_captioned_crop, size=size, seed=seed)
-    if workers == 1:
-        pairs = list(map(job, range(count)))
-    else:
-        with worker_pool(workers) as pool:
-            pairs = list(pool.map(job, range(count), chunksize=50))
-    return Captioned(np.stack([crop for crop, _ in pairs]), [caption for _, caption in pairs])
+    job, numbers = partial(_captioned_crop, size=size, seed=seed), range(count)
+    with worker_pool(workers) as pool:  # starts its processes when it gets work
+        pairs = map(job, numbers) if workers == 1 else pool.map(job, numbers, chunksize=50)
+        crops, captions = zip(*pairs, strict=True)
+    return np.stack(crops), list(captions)
 
 
 def draw_captioned(number: int, seed: int) -> tuple[Person, Generator]:
@@ -61,7 +53,7 @@ def view_words(point: CapturePoint | None) -> str:
     """How a caption names where the camera is."""
     if point is None:
         return "from the ground"
-    where = {30: "from a drone", 60: "from high up", 90: "from straight above"}[point.angle]
+    where = {30: "from a drone", 60: "from high up", 90: "from straight above"}[int(point.angle)]
     return f"{where}, far away" if point.slant > 45 else where
 
 
@@ -72,9 +64,10 @@ def caption(person: Person, session: int, view: str, rng: Generator) -> str:
     lower garment are always named.
     """
     outfit = person.outfits[session]
-    clothes = [_article(_garment(outfit.top))]
     bottom = _garment(outfit.bottom)
-    clothes.append(_article(bottom) if outfit.bottom.kind == "skirt" else bottom)
+    if outfit.bottom.kind == "skirt":
+        bottom = _article(bottom)
+    clothes = [_article(_garment(outfit.top)), bottom]
     if rng.random() < 0.7:
         clothes.append(_garment(outfit.shoes))
     dressed, carrying = f"in {', '.join(clothes)}", _extras(person, outfit, rng)
@@ -83,14 +76,10 @@ def caption(person: Person, session: int, view: str, rng: Generator) -> str:
 
 
 def _who(person: Person) -> str:
-    words = ["woman" if person.woman else "man"]
-    if person.build != "average":
-        words.insert(0, person.build)
-    if person.stature > (1.72 if person.woman else 1.83):
-        words.insert(0, "tall")
-    elif person.stature < 1.58:
-        words.insert(0, "short")
-    return _article(" ".join(words))
+    tall = person.stature > (1.72 if person.woman else 1.83)
+    height = "tall" if tall else "short" if person.stature < 1.58 else ""
+    build = "" if person.build == "average" else person.build
+    return _article(" ".join(filter(None, (height, build, "woman" if person.woman else "man"))))
 
 
 def _extras(person: Person, outfit: Outfit, rng: Generator) -> str:

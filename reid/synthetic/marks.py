@@ -44,26 +44,22 @@ def rendered_settings(root: Path) -> dict[str, Any] | None:
     """
     if not holds_render(root):
         return None
-    manifest = read_json(root / MANIFEST, made_by="reid demo-data")
-    if not isinstance(manifest, dict) or not all(
-        isinstance(manifest.get(key), dict) for key in ("settings", "tracklets")
-    ):
-        raise UserError(
-            f"{root / MANIFEST} is damaged: delete {root} and run `reid demo-data` again"
-        )
-    tracklets: dict[str, str] = manifest["tracklets"]
-
-    def ours(name: str) -> bool:
-        return name in (MANIFEST, STAMP) or name.rpartition("/")[0] in tracklets
-
-    claim(root, kind="demo data", ours=ours)
+    match read_json(root / MANIFEST, made_by="reid demo-data"):
+        case {"settings": dict() as settings, "tracklets": dict() as tracklets}:
+            pass
+        case _:
+            raise UserError(f"{root / MANIFEST} is damaged: delete {root} and run this again")
+    claim(
+        root,
+        kind="demo data",
+        ours=lambda name: name in (MANIFEST, STAMP) or name.rpartition("/")[0] in tracklets,
+    )
     for name, written in tracklets.items():
         if not (root / name).is_dir() or digest(root / name) != written:
             raise UserError(
                 f"{root / name} is not as `reid demo-data` wrote it: move what is yours out of "
                 f"{root}, delete {root} and run this again"
             )
-    settings: dict[str, Any] = manifest["settings"]
     return settings
 
 
@@ -76,9 +72,8 @@ def digest(tracklet: Path) -> str:
     """Digest of the names and contents of all files of a tracklet's folder."""
     whole = hashlib.sha256()
     for path in sorted(tracklet.iterdir()):
-        content = path.read_bytes() if path.is_file() else b""
-        whole.update(hashlib.sha256(os.fsencode(path.name)).digest())
-        whole.update(hashlib.sha256(content).digest())
+        for part in (os.fsencode(path.name), path.read_bytes() if path.is_file() else b""):
+            whole.update(hashlib.sha256(part).digest())
     return whole.hexdigest()[:32]
 
 

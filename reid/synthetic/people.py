@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.random import Generator
 
 T = TypeVar("T")
 Rgb = tuple[int, int, int]
-Pattern = Literal["plain", "striped", "checked", "two-tone", "open"]
 
 # sRGB, 0..255. Names are what captions say.
 COLORS: Mapping[str, Rgb] = {
@@ -33,8 +32,7 @@ HAIRSTYLES = ("bald", "short", "bob", "long", "bun")
 TOPS = ("t-shirt", "shirt", "jacket", "coat")
 BOTTOMS = ("trousers", "shorts", "skirt")
 BAGS = ("none", "backpack", "shoulder bag", "handbag")
-PATTERNS: Sequence[Pattern] = ("plain", "striped", "checked", "two-tone", "open")
-
+PATTERNS = ("plain", "striped", "checked", "two-tone", "open")
 
 _PIECES = {"top": 0.3, "bottom": 0.2, "shoes": 0.2, "bag": 0.2, "cap": 0.1}
 """Pieces of an outfit, and how likely each is the one that changes."""
@@ -47,7 +45,7 @@ class Garment:
     kind: str
     color: str
     second: str
-    pattern: Pattern = "plain"
+    pattern: str = "plain"
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import open_clip
 import torch
+from numpy.typing import NDArray
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,28 +25,23 @@ from reid.config import Demo
 from reid.data.augment import normalize
 from reid.errors import UserError
 from reid.files import replacing
-from reid.synthetic.captions import Captioned, render_captioned
+from reid.synthetic.captions import render_captioned
 from reid.synthetic.marks import WEIGHTS_MARK, demand_tiny_clip
 
 CONTEXT = 77
 """Rows of OpenAI's table of text positions."""
 
-_BATCH = 64
-_LEARNING_RATE = 1e-3
-_WARMUP = 20
-_MAX_LOGIT_SCALE = math.log(100.0)
+_BATCH, _LEARNING_RATE, _WARMUP_STEPS, _MAX_SCALE = 64, 1e-3, 20, 100.0
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """Sizes of a CLIP. Heads are 64 wide, as OpenAI's."""
 
     image: int
     patch: int
     width: int
     layers: int
-    embed: int
-    text_width: int
+    embed: int  # and width of the text tower
 
     def build(self, context: int) -> CLIP:
         """An untrained CLIP with `context` text tokens; its parameters have OpenAI's names."""
@@ -56,15 +53,15 @@ class Shape:
             },
             text_cfg={
                 "context_length": context, "vocab_size": 49408, "layers": 2,
-                "width": self.text_width, "heads": self.text_width // 64,
+                "width": self.embed, "heads": self.embed // 64,
             },
             quick_gelu=True,
         )  # fmt: skip
 
 
 SHAPES: Mapping[str, Shape] = {
-    "vit_b16": Shape(image=64, patch=16, width=128, layers=4, embed=64, text_width=64),
-    "vit_l14": Shape(image=56, patch=14, width=192, layers=5, embed=128, text_width=128),
+    "vit_b16": Shape(image=64, patch=16, width=128, layers=4, embed=64),
+    "vit_l14": Shape(image=56, patch=14, width=192, layers=5, embed=128),
 }
 
 
@@ -73,30 +70,32 @@ def pretrain(demo: Demo, backbone: str, out: Path) -> None:
 
     Raises UserError for a backbone that has no tiny stand-in, and when `out` is another file.
     """
-    if backbone not in SHAPES:
+    shape = SHAPES.get(backbone)
+    if shape is None:
         raise UserError(f"no tiny CLIP stands for backbone {backbone!r}: use {' or '.join(SHAPES)}")
     demand_tiny_clip(out)
     started = time.monotonic()
-    size = SHAPES[backbone].image
     workers = max(1, min(len(os.sched_getaffinity(0)), demo.captions // 100))
-    data = render_captioned(demo.captions, size, seed=demo.seed, workers=workers)
-    print(f"{backbone}: {demo.captions} captioned crops in {time.monotonic() - started:.0f} s")
-    model, losses = train(SHAPES[backbone], data, epochs=demo.clip_epochs, seed=demo.seed)
+    crops, captions = render_captioned(demo.captions, shape.image, seed=demo.seed, workers=workers)
+    seconds = time.monotonic() - started
+    print(f"{backbone}: {demo.captions} captioned crops in {seconds:.0f} s", flush=True)
+    model, losses = train(shape, crops, captions, epochs=demo.clip_epochs, seed=demo.seed)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    positions = torch.zeros(CONTEXT, SHAPES[backbone].text_width)
-    positions[: model.context_length] = tensors["positional_embedding"]
+    missing = CONTEXT - model.context_length
+    positions = functional.pad(tensors["positional_embedding"], (0, 0, 0, missing))
     demand_tiny_clip(out)  # rendering and training take a while: look once more
     with replacing(out) as temporary:
         save_file({**tensors, "positional_embedding": positions}, temporary, metadata=WEIGHTS_MARK)
-    spent = time.monotonic() - started
-    print(f"{backbone}: {out}, final loss {losses[-1]:.2f}, {spent:.0f} s", flush=True)
+    print(f"{backbone}: {out}, final loss {losses[-1]:.2f}", flush=True)
 
 
-def train(shape: Shape, data: Captioned, *, epochs: int, seed: int) -> tuple[CLIP, list[float]]:
+def train(
+    shape: Shape, crops: NDArray[np.uint8], captions: list[str], *, epochs: int, seed: int
+) -> tuple[CLIP, list[float]]:
     """Contrastive training (CLIP's symmetric cross-entropy). Returns the model and all losses."""
-    tokens = open_clip.tokenize(data.captions)
+    tokens = open_clip.tokenize(captions)
     tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]  # nothing follows the end of text
-    crops = torch.from_numpy(data.crops).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = shape.build(context=tokens.shape[1])
@@ -111,10 +110,9 @@ def train(shape: Shape, data: Captioned, *, epochs: int, seed: int) -> tuple[CLI
         order = torch.randperm(len(crops), generator=draws)
         for rows in torch.split(order[: len(order) // batch * batch], batch):
             share = 0.5 + 0.5 * math.cos(math.pi * len(losses) / steps)
-            optimizer.param_groups[0]["lr"] = _LEARNING_RATE * min(
-                (len(losses) + 1) / _WARMUP, share
-            )
-            pictures = zoom(normalize(crops[rows]), draws)
+            share = min((len(losses) + 1) / _WARMUP_STEPS, share)
+            optimizer.param_groups[0]["lr"] = _LEARNING_RATE * share
+            pictures = zoom(normalize(pixels[rows]), draws)
             image, text, scale = model(pictures, tokens[rows])
             logits, pairs = scale * image @ text.T, torch.arange(batch)
             loss = functional.cross_entropy(logits, pairs)
@@ -122,7 +120,7 @@ def train(shape: Shape, data: Captioned, *, epochs: int, seed: int) -> tuple[CLI
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            model.logit_scale.data.clamp_(max=_MAX_LOGIT_SCALE)
+            model.logit_scale.data.clamp_(max=math.log(_MAX_SCALE))
             losses.append(loss.item())
     return model.eval(), losses
 

@@ -1,4 +1,4 @@
-"""Rays against bodies: the color of a person at every sample of a window of the sensor.
+"""Rays of a pinhole against bodies: the color of a person at each sample of a part of the sensor.
 
 The numba kernels use neither fast-math nor threads, so that equal input gives equal bytes. They
 call only kernels of this module: a cached kernel is not compiled again when another file changes.
@@ -12,9 +12,33 @@ from numpy.typing import NDArray
 
 from reid.compiled import njit
 from reid.synthetic.body import Body
-from reid.synthetic.camera import Camera
 
 Array = NDArray[np.float64]
+
+
+class Camera(NamedTuple):
+    """A pinhole without distortion. Image axes: u to the right, v down, principal point 0, 0."""
+
+    eye: Array  # (3,) world (z up, ground at z = 0)
+    rotation: Array  # (3, 3) rows: right, down, forward in world axes
+    focal: float  # pixels
+
+    def rays(self, left: float, top: float, width: int, height: int) -> Array:
+        """Directions (height, width, 3) through pixel centers, 1 along the optical axis."""
+        u = (left + np.arange(width) + 0.5) / self.focal
+        v = (top + np.arange(height) + 0.5) / self.focal
+        right, down, forward = self.rotation
+        return np.asarray(u[:, None] * right + v[:, None, None] * down + forward)
+
+
+def look_at(eye: Array, aim: Array, *, azimuth: float, focal: float) -> Camera:
+    """A camera at `eye` that has `aim` in its center; `azimuth` is up where it looks down."""
+    forward = (aim - eye) / np.linalg.norm(aim - eye)
+    steep = math.hypot(forward[0], forward[1]) < 0.1
+    up = np.array([math.cos(azimuth), math.sin(azimuth), 0.0] if steep else [0.0, 0.0, 1.0])
+    right = np.cross(forward, up)
+    right = right / np.linalg.norm(right)
+    return Camera(eye, np.stack([right, np.cross(forward, right), forward]), focal)
 
 
 class Light(NamedTuple):

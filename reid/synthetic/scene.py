@@ -1,45 +1,66 @@
 """One tracklet: a person walks through a place while a camera takes crops, frame by frame."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from reid.synthetic.body import SPEED, STRIDES_PER_SECOND, figure
-from reid.synthetic.camera import DRONE_FOCAL, GROUND_FOCAL, Camera, CapturePoint, look_at
+from reid.data import tracklet
+from reid.synthetic.body import Body, figure
 from reid.synthetic.people import Person
-from reid.synthetic.render import Light, boxes, draw
+from reid.synthetic.render import Camera, Light, boxes, draw, look_at
 
 Array = NDArray[np.float64]
 
+
+class CapturePoint(NamedTuple):
+    """A position of the drone relative to a person, as DetReIDX names its files."""
+
+    height: float  # meters above the ground
+    distance: float  # meters along the ground
+    angle: float  # degrees below the horizon, nominal
+
+    @property
+    def slant(self) -> float:
+        """Distance from the camera to the feet, meters."""
+        return math.hypot(self.height, self.distance)
+
+
+CAPTURE_POINTS = tuple(CapturePoint(*point) for point in tracklet.CAPTURE_POINTS)
+
+DRONE_FOCAL = 1280.0
+"""Focal length in pixels: 1920 x 1080 video of a 24 mm-equivalent lens (24 / 36 x 1920)."""
+
+GROUND_FOCAL = 640.0
+"""The same lens on a ground camera that records 960 x 540."""
+
 FRAME_INTERVAL = 0.25
 """Seconds between the frames of a tracklet."""
+SPEED, STRIDES_PER_SECOND = 1.3, 0.9
+"""Of the walk; meters per second, and strides of two steps."""
 ROOM = 0.06
 """Most that a box leaves around the person, as a share of its side."""
 BACKDROP = 24.0
 """Meters from the person at which the ground ends in hedges and walls."""
 
-GROUNDS: Mapping[str, tuple[tuple[float, float, float], float]] = {
-    "grass": ((0.085, 0.145, 0.04), 0.0),
-    "asphalt": ((0.088, 0.088, 0.094), 0.0),
-    "paving": ((0.30, 0.26, 0.22), 0.5),
-    "soil": ((0.27, 0.19, 0.115), 0.0),
-    "concrete": ((0.36, 0.36, 0.35), 3.0),
-}
+GROUNDS = (
+    ((0.085, 0.145, 0.04), 0.0),  # grass
+    ((0.088, 0.088, 0.094), 0.0),  # asphalt
+    ((0.30, 0.26, 0.22), 0.5),  # paving
+    ((0.27, 0.19, 0.115), 0.0),  # soil
+    ((0.36, 0.36, 0.35), 3.0),  # concrete
+)
 """Linear RGB and the distance of joints in meters (0: none)."""
 
-
-def _noise() -> Array:
-    """Noise (256, 256) that repeats itself, of deviation 1, with details of all sizes."""
-    white = np.random.default_rng(0).standard_normal((256, 256))
-    layers = [gaussian_filter(white, sigma, mode="wrap") for sigma in (0.6, 2.0, 8.0)]
-    return np.asarray(sum(layer / layer.std() for layer in layers)) / math.sqrt(len(layers))
-
-
-_NOISE = _noise()
+_WHITE = np.random.default_rng(0).standard_normal((256, 256))
+_LAYERS = [gaussian_filter(_WHITE, sigma, mode="wrap") for sigma in (0.6, 2.0, 8.0)]
+_NOISE = np.asarray(sum(layer / layer.std() for layer in _LAYERS)) / math.sqrt(len(_LAYERS))
+"""Noise (256, 256) that repeats itself, of deviation 1, with details of all sizes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +82,7 @@ class Take:
     quality: int  # of the JPEG
 
 
-def draw_take(rng: np.random.Generator, *, session: int, point: CapturePoint | None) -> Take:
+def draw_take(rng: Generator, *, session: int, point: CapturePoint | None) -> Take:
     """A random take in session 0 (clear, high sun) or 1 (hazy, lower sun)."""
     altitude = (0.95, 0.6)[session] + float(rng.normal(0.0, 0.06))
     azimuth = rng.uniform(-math.pi, math.pi)
@@ -89,39 +110,32 @@ def draw_take(rng: np.random.Generator, *, session: int, point: CapturePoint | N
 
 
 def film(
-    person: Person, session: int, take: Take, frames: int, rng: np.random.Generator
+    person: Person, session: int, take: Take, frames: int, rng: Generator
 ) -> Iterator[NDArray[np.uint8]]:
     """The crops (H, W, 3) of `frames` consecutive frames, sRGB.
 
     The person walks along y past the origin, from where the camera's place is measured.
     """
-    height, distance = take.eye, take.distance
+    height, distance, focal = take.eye, take.distance, GROUND_FOCAL
     if take.point is not None:
-        height, distance = take.point.height, take.point.distance
+        height, distance, focal = take.point.height, take.point.distance, DRONE_FOCAL
     eye = np.array([-distance * math.sin(take.azimuth), -distance * math.cos(take.azimuth), height])
     for number in range(frames):
         time = (number - 0.5 * (frames - 1)) * FRAME_INTERVAL
         walked = np.array([0.0, SPEED * time, 0.0])
         aim = np.array([*rng.normal(0.0, 0.3, size=2), 0.9])
-        focal = GROUND_FOCAL if take.point is None else DRONE_FOCAL
         camera = look_at(eye, aim, azimuth=math.pi / 2 - take.azimuth, focal=focal)
         phase = take.phase + 2.0 * math.pi * STRIDES_PER_SECOND * time
-        yield photograph(person, session, phase, camera, walked, take, rng)
+        body = figure(person, session, phase=phase)
+        yield photograph(body, person.stature, walked, camera, take, rng)
 
 
 def photograph(
-    person: Person,
-    session: int,
-    phase: float,
-    camera: Camera,
-    position: Array,
-    take: Take,
-    rng: np.random.Generator,
+    body: Body, stature: float, position: Array, camera: Camera, take: Take, rng: Generator
 ) -> NDArray[np.uint8]:
     """The crop (H, W, 3), sRGB, that a detector would cut out of a frame."""
     # Seen from the person: body axes, lengths in statures.
-    near = Camera((camera.eye - position) / person.stature, camera.rotation, camera.focal)
-    body = figure(person, session, phase=phase)
+    near = camera._replace(eye=(camera.eye - position) / stature)
     around = boxes(body, near)
     box = np.concatenate([around[:, :2].min(axis=0), around[:, 2:].max(axis=0)])
     size = float((box[2:] - box[:2]).max())
@@ -141,13 +155,13 @@ def photograph(
     cut = image[y0 * samples : y1 * samples, x0 * samples : x1 * samples]
     pixels = cut.reshape(y1 - y0, samples, x1 - x0, samples, 4).mean(axis=(1, 3))
     rays = camera.rays(left + x0, top + y0, x1 - x0, y1 - y0)
-    scenery = background(rays, camera.eye, position, person.stature, take)
+    scenery = background(rays, camera.eye, position, stature, take)
     return expose(pixels[..., :3] + (1.0 - pixels[..., 3:]) * scenery, take, rng)
 
 
 def background(rays: Array, eye: Array, position: Array, stature: float, take: Take) -> Array:
     """Linear RGB (H, W, 3) of ground, the person's shadow, and where the ground ends."""
-    color, joints = list(GROUNDS.values())[take.ground]
+    color, joints = GROUNDS[take.ground]
     light = take.light
     far = 2.0 * BACKDROP if take.point is None else 1000.0
     falling = np.minimum(rays[..., 2], -eye[2] / far)
@@ -184,7 +198,7 @@ def _at(x: Array, y: Array, texture: Array, scale: float) -> Array:
     return np.asarray(_NOISE[i, j])
 
 
-def expose(light: Array, take: Take, rng: np.random.Generator) -> NDArray[np.uint8]:
+def expose(light: Array, take: Take, rng: Generator) -> NDArray[np.uint8]:
     """What the sensor makes of linear RGB (H, W, 3): blur, noise, tone curve; sRGB."""
     # A shake smears evenly along a line: per axis, a variance of length^2 / 12.
     shake = rng.normal(0.0, take.shake, size=2)

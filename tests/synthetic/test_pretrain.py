@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from reid.config import Demo
 from reid.errors import UserError
 from reid.model import weights
 from reid.synthetic import pretrain
-from reid.synthetic.captions import Captioned, render_captioned
+from reid.synthetic.captions import render_captioned
 from reid.synthetic.pretrain import SHAPES, Shape
 
-TINY = Shape(image=32, patch=16, width=64, layers=2, embed=32, text_width=64)
+TINY = Shape(image=32, patch=16, width=64, layers=2, embed=64)
+Captioned = tuple[NDArray[np.uint8], list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +24,22 @@ def data() -> Captioned:
 
 
 def test_captioned_crops_do_not_depend_on_their_number(data: Captioned) -> None:
-    fewer = render_captioned(5, TINY.image, seed=1, workers=1)
-    assert data.crops.shape == (128, 32, 32, 3)
-    assert (fewer.crops == data.crops[:5]).all()
-    assert fewer.captions == data.captions[:5]
+    crops, captions = render_captioned(5, TINY.image, seed=1, workers=1)
+    assert data[0].shape == (128, 32, 32, 3)
+    assert (crops == data[0][:5]).all()
+    assert captions == data[1][:5]
 
 
 def test_training_finds_the_captions(data: Captioned) -> None:
-    _, losses = pretrain.train(TINY, data, epochs=25, seed=0)
+    _, losses = pretrain.train(TINY, *data, epochs=25, seed=0)
     assert len(losses) == 25 * 2
     assert sum(losses[-4:]) < 0.93 * sum(losses[:4])
 
 
 def test_equal_seeds_give_equal_weights(data: Captioned) -> None:
-    few = Captioned(data.crops[:64], data.captions[:64])
+    few = data[0][:64], data[1][:64]
     first, again, other = (
-        pretrain.train(TINY, few, epochs=1, seed=seed)[0].state_dict() for seed in (0, 0, 1)
+        pretrain.train(TINY, *few, epochs=1, seed=seed)[0].state_dict() for seed in (0, 0, 1)
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["visual.proj"], other["visual.proj"])
@@ -53,9 +56,9 @@ def test_the_file_has_the_layout_of_openai(backbone: str, tmp_path: Path) -> Non
     assert (loaded.geometry.width, loaded.geometry.depth) == (shape.width, shape.layers)
     assert {name: tuple(loaded.tensors[name].shape) for name in ("token_embedding.weight",
             "positional_embedding", "text_projection", "visual.positional_embedding")} == {
-        "token_embedding.weight": (49408, shape.text_width),
-        "positional_embedding": (77, shape.text_width),
-        "text_projection": (shape.text_width, shape.embed),
+        "token_embedding.weight": (49408, shape.embed),
+        "positional_embedding": (77, shape.embed),
+        "text_projection": (shape.embed, shape.embed),
         "visual.positional_embedding": ((shape.image // shape.patch) ** 2 + 1, shape.width),
     }  # fmt: skip
 
