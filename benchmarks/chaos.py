@@ -17,7 +17,25 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.runs import STAGE1, STAGE2, kill_after, make_lab, remains
+from tests.runs import STAGE1, STAGE2, Lab, kill_after, make_lab, remains
+
+
+def round_of_kills(lab: Lab, rng: random.Random, longest: float, kills: int) -> Counter[str]:
+    """Train from stage 1 to the end of stage 2 through at most `kills` kills: where they hit."""
+    checkpoints = lab.run / "checkpoints" / "stage2"
+    shutil.rmtree(checkpoints)
+    (lab.run / "stage2.safetensors").unlink(missing_ok=True)
+    (lab.run / "stage2.jsonl").unlink()
+    where: Counter[str] = Counter()
+    while True:
+        limit = rng.uniform(0, longest) if where.total() < kills else 1e9
+        code = kill_after(lab.start(*STAGE2), limit, group=rng.random() < 0.5)
+        if code == 0:
+            return where
+        assert code == -signal.SIGKILL, lab.log()
+        names = [path.suffix for path in checkpoints.glob("*")]
+        written = "while a checkpoint was written" if ".tmp" in names else "between checkpoints"
+        where[written if names else "before the first checkpoint"] += 1
 
 
 def main() -> int:
@@ -27,51 +45,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
+    rng, where, rounds = random.Random(options.seed), Counter[str](), 0
     with tempfile.TemporaryDirectory() as folder:
         lab = make_lab(Path(folder))
         lab.configure(workers=options.workers, checkpoint_minutes=1e-4)
         assert lab.finish(*STAGE1) == 0, lab.log()
         began = time.monotonic()
         assert lab.finish(*STAGE2) == 0, lab.log()
-        alone = time.monotonic() - began
-        expected = remains(lab.run)
-        rng = random.Random(options.seed)
-        kills, rounds, restarts = 0, 0, 0
-        where: Counter[str] = Counter()
-        began = time.monotonic()
-        while kills < options.kills:
-            shutil.rmtree(lab.run / "checkpoints" / "stage2")
-            (lab.run / "stage2.safetensors").unlink(missing_ok=True)
-            (lab.run / "stage2.jsonl").unlink()
+        alone, expected = time.monotonic() - began, remains(lab.run)
+        while where.total() < options.kills:
+            where += round_of_kills(lab, rng, alone, options.kills - where.total())
             rounds += 1
-            while True:
-                limit = rng.uniform(0, alone) if kills < options.kills else 1e9
-                code = kill_after(lab.start(*STAGE2), limit, group=rng.random() < 0.5)
-                restarts += 1
-                if code == 0:
-                    break
-                if code != -signal.SIGKILL:
-                    print(lab.log())
-                    return 1
-                kills += 1
-                where[state(lab.run / "checkpoints" / "stage2")] += 1
             if remains(lab.run) != expected:
-                print(f"round {rounds}: the result differs after {kills} kills")
+                print(f"round {rounds}: the result differs after {where.total()} kills")
                 return 1
-        took = time.monotonic() - began
-    print(f"{kills} kills in {rounds} runs ({restarts} starts, {took:.0f} s; one run undisturbed")
-    print(f"takes {alone:.1f} s): weights, optimizer, metrics bit-equal every time.")
+    print(f"{where.total()} kills in {rounds} runs: weights, optimizer, metrics always bit-equal.")
     for moment, count in sorted(where.items()):
         print(f"  killed {moment}: {count}")
     return 0
-
-
-def state(folder: Path) -> str:
-    """What a killed process left of its checkpoints."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return "before the first checkpoint"
-    written = any(path.suffix == ".tmp" for path in folder.iterdir())
-    return "while a checkpoint was written" if written else "between checkpoints"
 
 
 if __name__ == "__main__":
