@@ -13,15 +13,13 @@ from reid.synthetic import scene
 from reid.synthetic.body import Body, figure
 from reid.synthetic.people import Garment, Outfit, Person, draw_person
 from reid.synthetic.render import Camera, Light, draw
-from reid.synthetic.scene import CAPTURE_POINTS, DRONE_FOCAL, CapturePoint, draw_take, expose, film
+from reid.synthetic.scene import CAPTURE_POINTS, CapturePoint, draw_take, expose, film
 
 Array = NDArray[np.float64]
 AHEAD = Camera(np.zeros(3), np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]]), 36.0)
 """At the origin, looking along y."""
 LIGHT = Light(np.array([0.0, 0.0, 1.0]), np.ones(3), np.ones(3))
 Triple = tuple[float, float, float]
-
-
 Cone = tuple[Array, Array, float, float]
 
 
@@ -99,9 +97,10 @@ def test_crops_have_the_height_of_the_pinhole(
     center = math.atan2(point.height - 0.9, point.distance)
     foot = math.atan2(point.height, point.distance) - center
     top = math.atan2(point.height - PERSON.stature, point.distance) - center
-    pole = DRONE_FOCAL * (math.tan(foot) - math.tan(top))
+    focal = 1920 * 24 / 36
+    pole = focal * (math.tan(foot) - math.tan(top))
     # Feet and head are not points: from above, a depth of 0.55 m adds to the height.
-    depth = 0.55 * DRONE_FOCAL / (point.slant - 1.8) * math.sin(math.radians(point.angle)) ** 2
+    depth = 0.55 * focal / (point.slant - 1.8) * math.sin(math.radians(point.angle)) ** 2
     rng = np.random.default_rng(1)
     take = replace(draw_take(rng, session=0, point=point), azimuth=0.0, phase=0.0)
     height = len(next(film(PERSON, 0, take, 1, rng)))
