@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reid import __version__, config, verbs
-from reid.artifacts import Results
 from reid.config import Config
+from reid.data.holdout import VALIDATION
 from reid.errors import Unresumable, UserError, of_system
-from reid.holdout import VALIDATION
+from reid.paths import Results
 
 
 def _check_names(settings: Config, arguments: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ TEMPLATES = Path(__file__).parent / "report" / "templates"
 
 PLUMBING = frozenset(
     f"reid.{name}"
-    for name in ("artifacts", "config", "errors", "files", "fingerprint", "progress", "provenance")
+    for name in ("config", "errors", "files", "fingerprint", "paths", "progress", "provenance")
 )
 
 PACKAGE = Path(__file__).resolve().parent

@@ -15,11 +15,11 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from reid.artifacts import Results
 from reid.config import STANDARD, Config
+from reid.data.holdout import VALIDATION
 from reid.files import read_end, read_json_lines
 from reid.fingerprint import stage1_owners
-from reid.holdout import VALIDATION
+from reid.paths import Results
 from reid.progress import duration
 from reid.retrieval.choice import outdated
 from reid.synthetic.marks import MANIFEST

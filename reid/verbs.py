@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
 from reid import config
 from reid.config import Config
+from reid.data.holdout import VALIDATION
 from reid.errors import UserError
-from reid.holdout import VALIDATION
 
 if TYPE_CHECKING:
     from reid.train.session import Session

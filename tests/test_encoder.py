@@ -10,12 +10,12 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from reid import TrackletEncoder
-from reid.artifacts import Results
 from reid.config import ReRanking
 from reid.encoder import Encoded
 from reid.errors import UserError
 from reid.features import extract
 from reid.files import write_json
+from reid.paths import Results
 from reid.retrieval.rerank import k_reciprocal
 from tests import trained
 from tests.clips import TINY, state_dict

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reid import config, status
-from reid.artifacts import Results
+from reid.paths import Results
 from tests.runs import STAGE1, STAGE2, Lab, make_lab, slow_steps, wait
 
 

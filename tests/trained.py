@@ -7,14 +7,14 @@ import yaml
 from safetensors.torch import save_file
 
 from reid import config, fingerprint
-from reid.artifacts import Results
 from reid.config import Config
 from reid.data import index
+from reid.data.holdout import part
 from reid.data.index import read_split
 from reid.files import write_json
-from reid.holdout import part
 from reid.model.param_groups import trainable_groups
 from reid.model.weights import load as load_weights
+from reid.paths import Results
 from reid.train.common import identities_of, save_tensors
 from reid.train.stage2 import build_model, trained_tensors
 from tests.clips import TINY, state_dict

@@ -21,7 +21,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reid.artifacts import SPLITS, Results
 from reid.claim import remove_temporaries
 from reid.config import Config
 from reid.data.damaged import COLUMNS, read_damaged
@@ -31,6 +30,7 @@ from reid.data.stored import check_fresh, read_split
 from reid.data.tracklet import Tracklet, identity_of
 from reid.errors import UserError
 from reid.files import replacing, sha256_of_json
+from reid.paths import SPLITS, Results
 from reid.processes import worker_pool
 from reid.progress import Progress
 

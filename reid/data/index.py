@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from reid.artifacts import SPLITS, Results
 from reid.claim import remove_temporaries
 from reid.config import Config, nearest
 from reid.data.damaged import read_damaged
@@ -31,6 +30,7 @@ from reid.data.summary import check_limits, is_placed, summarize
 from reid.data.tracklet import Subset, Tracklet
 from reid.errors import UserError
 from reid.files import replacing, write_json
+from reid.paths import SPLITS, Results
 from reid.progress import Progress
 
 __all__ = ["Index", "build", "check_fresh", "count_cameras", "read_split", "run"]

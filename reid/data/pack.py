@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reid.artifacts import SPLITS, Results
 from reid.claim import claim, remove_temporaries
 from reid.config import Clip, Config
 from reid.data.damaged import demand_undamaged
@@ -29,6 +28,7 @@ from reid.data.stored import check_fresh, read_split
 from reid.data.tracklet import Tracklet, identity_of
 from reid.errors import UserError
 from reid.files import replacing, sha256_of_file, write_json
+from reid.paths import SPLITS, Results
 from reid.progress import Progress
 
 LARGEST_SHARD = 1 << 30

@@ -4,20 +4,20 @@ from pathlib import Path
 
 import torch
 
-from reid.artifacts import Results
 from reid.config import Config, Training
 from reid.data.augment import normalize
 from reid.data.dataset import Batch, TrackletDataset
+from reid.data.holdout import VALIDATION, held_out
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import sequential_batches
 from reid.data.stored import count_cameras
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
-from reid.holdout import VALIDATION, held_out
 from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
 from reid.model.weights import load as load_weights
+from reid.paths import Results
 from reid.progress import Progress
 from reid.train.common import (
     autocast,

@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from reid.artifacts import Results
 from reid.config import Config
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
+from reid.paths import Results
 from reid.report.collect import Measurement
 from reid.report.drawing import HOLLOW, Look, Plot, canvas, horizontal, legend_above, save
 from reid.report.pictures import Album, Picture, sharpness

@@ -14,11 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from reid.artifacts import Results
 from reid.config import Config, Variant
 from reid.errors import UserError
 from reid.files import read_json, read_json_lines, sha256_of_file
 from reid.fingerprint import run_settings, stage1_owners
+from reid.paths import Results
 from reid.retrieval.choice import outdated as outdated_tuning
 
 NOT_RUN = "not run"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.ticker import EngFormatter
 
-from reid.artifacts import Results
 from reid.config import Clip, Config, Model
+from reid.data.holdout import VALIDATION, part
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.fingerprint import extract_settings
-from reid.holdout import VALIDATION, part
+from reid.paths import Results
 from reid.progress import duration
 from reid.report.collect import TrainingRecord
 

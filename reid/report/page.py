@@ -11,11 +11,11 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from reid.artifacts import SPLITS, Results
 from reid.config import Config
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, sha256_of_json, write_text
+from reid.paths import SPLITS, Results
 from reid.progress import Progress, duration
 from reid.report import collect, cost, figures
 from reid.report.attention import Sheet, attention

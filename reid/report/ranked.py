@@ -8,12 +8,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.artifacts import Results
 from reid.config import Config, Report, ReRanking
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import read_features, read_heights
+from reid.paths import Results
 from reid.report.collect import Measurement
 from reid.report.pictures import Album, Picture
 from reid.retrieval.distances import device_for

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from reid.artifacts import Results
 from reid.config import Config
 from reid.files import write_text
+from reid.paths import Results
 from reid.report.collect import NOT_RUN, AblationRow, Spread, ablation_rows, one_line
 
 PAPER_PROTOCOLS = {"A2G": 46.69, "G2A": 41.23, "A2A": 22.98}

@@ -1,11 +1,11 @@
 """The re-ranking parameters that `reid tune` chose for a variant, and whether they still hold."""
 
-from reid.artifacts import Results
 from reid.config import Config, ReRanking
+from reid.data.holdout import VALIDATION
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file
 from reid.fingerprint import tune_settings
-from reid.holdout import VALIDATION
+from reid.paths import Results
 
 
 def reranking(config: Config, variant: str, seed: int) -> ReRanking | None:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from reid.artifacts import Results
 from reid.config import Config, ReRanking
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import Floats, read_features, read_heights
 from reid.files import sha256_of_file, write_json
+from reid.paths import Results
 from reid.retrieval.breakdown import Side, breakdown, quality
 from reid.retrieval.choice import reranking
 from reid.retrieval.distances import cosine, device_for

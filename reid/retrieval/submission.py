@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from reid.artifacts import Results
 from reid.config import Config
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import Floats, read_features
 from reid.files import replacing
+from reid.paths import Results
 from reid.retrieval.choice import reranking
 from reid.retrieval.distances import device_for
 from reid.retrieval.metrics import Metrics, rank, same_camera, summarize

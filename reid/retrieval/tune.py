@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reid.artifacts import Results
 from reid.config import Config, Tune
+from reid.data.holdout import VALIDATION, held_out
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import Floats, read_features
 from reid.files import sha256_of_file, write_json
 from reid.fingerprint import tune_settings
-from reid.holdout import VALIDATION, held_out
+from reid.paths import Results
 from reid.retrieval.distances import cosine, device_for, stack
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.neighbors import find_neighbors

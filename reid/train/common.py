@@ -12,15 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reid.artifacts import Results
 from reid.config import Clip, ColorJitter, Config, Dataset, Runtime
 from reid.data.dataset import TrackletDataset
+from reid.data.holdout import part
 from reid.data.staging import pack_for
 from reid.data.stored import check_fresh, read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.files import replacing
-from reid.holdout import part
+from reid.paths import Results
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from reid import fingerprint, provenance
-from reid.artifacts import Results
 from reid.config import Config, Validation
+from reid.data.holdout import part
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import sha256_of_file
-from reid.holdout import part
 from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
 from reid.model.weights import load as load_weights
 from reid.model.weights import read_tensors
+from reid.paths import Results
 from reid.train.common import identities_of, save_tensors
 from reid.train.stage2 import trained_tensors
 

@@ -2,17 +2,17 @@
 
 import torch
 
-from reid.artifacts import Results
 from reid.config import Config, Training
+from reid.data.holdout import part
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.holdout import part
 from reid.model import network
 from reid.model.param_groups import Group, describe, frozen_groups, trainable_groups
 from reid.model.text import IdentityContexts, TextTower
 from reid.model.vit import VIT_B16, VIT_L14, Geometry
 from reid.model.weights import read_geometry
+from reid.paths import Results
 from reid.train.common import identities_of
 
 GEOMETRIES = {"vit_b16": VIT_B16, "vit_l14": VIT_L14}

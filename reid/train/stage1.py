@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from reid import fingerprint
-from reid.artifacts import Results
 from reid.config import Config, Stage1, Training
 from reid.data.augment import augment, normalize
 from reid.data.dataset import TrackletDataset
@@ -19,6 +18,7 @@ from reid.model.param_groups import Group
 from reid.model.text import IdentityContexts, TextTower
 from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
+from reid.paths import Results
 from reid.progress import Progress
 from reid.train.common import derive_seed, identities_of, save_tensors, training_clips
 from reid.train.loop import BatchLoss, Stage, fit

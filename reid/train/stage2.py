@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from reid import fingerprint, provenance
-from reid.artifacts import Results
 from reid.config import Config, Runtime, Training
 from reid.data.augment import augment
 from reid.data.dataset import Batch, TrackletDataset
@@ -21,6 +20,7 @@ from reid.model.network import Features, VideoReID
 from reid.model.param_groups import Group, describe, trainable_groups
 from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
+from reid.paths import Results
 from reid.train import memory
 from reid.train.common import (
     derive_seed,

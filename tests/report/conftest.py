@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from reid.artifacts import Results
+from reid.paths import Results
 from tests.report.home import make_home
 
 

@@ -11,9 +11,9 @@ import yaml
 from safetensors.torch import save_file
 
 from reid import config
-from reid.artifacts import Results
 from reid.cli import main
 from reid.config import Config
+from reid.paths import Results
 from tests.clips import TINY, state_dict
 from tests.trees import make_tree
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from safetensors.numpy import load_file
 
-from reid.artifacts import Results
 from reid.cli import main
+from reid.paths import Results
 from tests import trained
 
 ROW = ("--config", "config.yaml", "--variant", "tuned", "--seed", "1")

@@ -11,8 +11,8 @@ import pytest
 
 from reid import config
 from reid.config import Tune
+from reid.data.holdout import VALIDATION, hold_out, part
 from reid.errors import UserError
-from reid.holdout import VALIDATION, hold_out, part
 from reid.report import table
 from reid.retrieval import retrieve, submission, tune
 from reid.retrieval.metrics import evaluate

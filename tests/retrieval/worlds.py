@@ -7,9 +7,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from reid import config
-from reid.artifacts import Results
 from reid.data.index import Index
 from reid.data.tracklet import CAPTURE_POINTS, Tracklet
+from reid.paths import Results
 
 SIDES = {"A2G": ((1, 2), (0,)), "G2A": ((0,), (1, 2)), "A2A": ((1,), (2,))}
 

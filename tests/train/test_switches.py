@@ -21,10 +21,10 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
 from reid import config, fingerprint
-from reid.artifacts import Results
 from reid.config import Config, Training
 from reid.data import index
 from reid.features import extract
+from reid.paths import Results
 from reid.train import stage1, stage2
 from reid.train.interrupt import Interrupt
 from reid.train.session import Session

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = """
 from pathlib import Path
 from reid import cli, config
-from reid.artifacts import Results
+from reid.paths import Results
 from reid.synthetic.marks import MANIFEST
 
 arguments = cli.build_parser().parse_args()

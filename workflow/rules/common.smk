@@ -11,10 +11,10 @@ from snakemake.exceptions import WorkflowError
 from cluster import executor
 from reid import config as options
 from reid import fingerprint as stages
-from reid.artifacts import Results
+from reid.paths import Results
 from reid.errors import UserError, of_system
 from reid.files import read_yaml, sha256_of_json, write_text
-from reid.holdout import VALIDATION
+from reid.data.holdout import VALIDATION
 from reid.synthetic.marks import STAMP
 
 # `python` in a rule is the one that runs Snakemake, also when its environment is not activated.
