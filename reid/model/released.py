@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-import torch
 from torch import Tensor, nn
 
 from reid.errors import UserError
@@ -104,28 +103,15 @@ def load_reference_checkpoint(
         if not name.startswith(_TEXT_SIDE) and name not in _WITHOUT_EFFECT
     }
     tensors = {ours: given[theirs] for theirs, ours in renamed.items() if ours is not None}
-    cameras = None
-    if "prompts.camera" in own and tensors.get("prompts.camera", torch.empty(0)).dim() == 4:
-        taken, there = own["prompts.camera"].shape[2], tensors["prompts.camera"].shape[2]
-        if taken <= there:
-            cameras = (taken, there)
-            tensors["prompts.camera"] = tensors["prompts.camera"][:, :, :taken]
+    cameras = _first_cameras(tensors, own)
 
     def allowed(*names: str) -> bool:
         return any(fnmatchcase(name, pattern) for name in names for pattern in allow)
 
     used, left_over, dropped, problems = {}, [], set(), []
     for theirs, ours in renamed.items():
-        if ours is None or ours not in own:
-            problem = f"left over {theirs}"
-        elif tensors[ours].shape != own[ours].shape:
-            problem = (
-                f"{theirs} has shape {tuple(tensors[ours].shape)}, "
-                f"our {ours} {tuple(own[ours].shape)}"
-            )
-        elif not tensors[ours].isfinite().all():
-            problem = f"{theirs} has numbers that are not finite"
-        else:
+        problem = _misfit(theirs, ours, tensors, own)
+        if problem is None and ours is not None:
             used[theirs] = ours
             continue
         left_over.append(theirs)
@@ -137,7 +123,7 @@ def load_reference_checkpoint(
     missing = [name for name in missing if not name.endswith(_COUNTER)]
     problems += [f"missing {name}" for name in missing if name not in dropped and not allowed(name)]
     if problems:
-        shown = "; ".join(problems[:5])
+        shown = "; ".join(map(str, problems[:5]))
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(
             f"the checkpoint does not fit the network: {shown}{more}. Choose a training with its "
@@ -152,6 +138,35 @@ def load_reference_checkpoint(
         left_over=tuple(left_over),
         cameras=cameras,
     )
+
+
+def _first_cameras(theirs: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Cut camera prompts (K, P, cameras, d) to our cameras; returns how many are used, of how many.
+
+    None, and nothing is cut, when there are none on a side or theirs are fewer.
+    """
+    name = "prompts.camera"
+    if name not in own or name not in theirs or theirs[name].dim() != 4:
+        return None
+    used, total = own[name].shape[2], theirs[name].shape[2]
+    if used > total:
+        return None
+    theirs[name] = theirs[name][:, :, :used]
+    return used, total
+
+
+def _misfit(
+    theirs: str, ours: str | None, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> str | None:
+    """Why a tensor of the checkpoint cannot be used; None if it can."""
+    if ours is None or ours not in own:
+        return f"left over {theirs}"
+    if tensors[ours].shape != own[ours].shape:
+        shapes = tuple(tensors[ours].shape), tuple(own[ours].shape)
+        return f"{theirs} has shape {shapes[0]}, our {ours} {shapes[1]}"
+    if not tensors[ours].isfinite().all():
+        return f"{theirs} has numbers that are not finite"
+    return None
 
 
 def _our_name(theirs: str) -> str | None:

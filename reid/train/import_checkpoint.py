@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reid import fingerprint, provenance
 from reid.config import Config, Validation
 from reid.data.holdout import part
 from reid.data.layouts import cameras_of
@@ -17,11 +16,11 @@ from reid.files import sha256_of_file
 from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
+from reid.model.weights import Weights, read_tensors
 from reid.model.weights import load as load_weights
-from reid.model.weights import read_tensors
 from reid.paths import Results
 from reid.train.common import identities_of, save_tensors
-from reid.train.stage2 import trained_tensors
+from reid.train.stage2 import build_model, trained_tensors, write_manifest
 
 
 def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str] = ()) -> None:
@@ -43,52 +42,27 @@ def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str
     identities = _identities(results.index("train"), training.validation, classes, file)
     cameras = cameras_of(config.dataset.layout, results.index("train"))
     weights = load_weights(config.backbones[training.backbone].weights)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = network.build(
-            training.model,
-            num_classes=classes,
-            num_cameras=cameras,
-            weights=weights,
-            image_size=(training.clip.height, training.clip.width),
-        )
+    model = build_model(training, weights, identities=classes, cameras=cameras, seed=seed)
     trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
-    frozen = _frozen(model)
-    try:
-        report = network.load_reference_checkpoint(given, model, allow=allow)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
-    print(report)
-    tower = _other_tower(frozen, model)
-    if tower:
-        print(
-            f"{len(tower)} of {len(frozen)} frozen tensors of the tower are not those of "
-            f"{weights.source}: stored with the training"
-        )
-    save_tensors(
-        target,
-        {**trained_tensors(model), **tower},
-        {
-            "identities": identities,
-            "cameras": cameras,
-            "backbone": weights.sha256,
-            "seed": seed,
-            "model": training.model.model_dump(mode="json"),
-            "tower": sorted(tower),
-        },
-    )
-    settings = fingerprint.stage2_settings(config, name)
-    provenance.write(
-        results.manifest(name, seed),
+    tower = _load(given, model, weights, allow=allow, file=file)
+    facts = {
+        "identities": identities,
+        "cameras": cameras,
+        "backbone": weights.sha256,
+        "seed": seed,
+        "model": training.model.model_dump(mode="json"),
+        "tower": sorted(tower),
+    }
+    save_tensors(target, {**trained_tensors(model), **tower}, facts)
+    write_manifest(
+        config,
+        name,
+        seed,
         stage="import-checkpoint",
-        seed=seed,
-        fingerprint=fingerprint.fingerprint("stage2", settings),
-        options=fingerprint.run_settings(config, name),
         device="cpu",
         precision=None,
         started=started,
         inputs={"checkpoint": file},
-        outputs={"stage2": target},
     )
     print(f"wrote {target} ({len(identities)} identities, checkpoint {sha256_of_file(file)[:16]})")
 
@@ -115,18 +89,37 @@ def _identities(index: Path, held_out: Validation, classes: int, file: Path) -> 
     return identities
 
 
-def _frozen(model: VideoReID) -> dict[str, Tensor]:
-    return {
+def _load(
+    given: dict[str, Tensor],
+    model: VideoReID,
+    weights: Weights,
+    *,
+    allow: Sequence[str],
+    file: Path,
+) -> dict[str, Tensor]:
+    """Load the checkpoint into the model and print the report.
+
+    Returns the frozen tensors of the tower that differ from the configured CLIP weights by more
+    than rounding to half precision.
+    """
+    before = {
         f"visual.{name}": p.detach().clone()
         for name, p in model.visual.named_parameters()
         if not p.requires_grad
     }
-
-
-def _other_tower(before: dict[str, Tensor], model: VideoReID) -> dict[str, Tensor]:
-    """Frozen tensors that are not the configured CLIP's, up to its rounding to half precision."""
-    return {
-        name: tensor
-        for name, tensor in _frozen(model).items()
-        if not torch.allclose(tensor, before[name], rtol=1e-3, atol=1e-4)
+    try:
+        print(network.load_reference_checkpoint(given, model, allow=allow))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    loaded = model.state_dict()
+    tower = {
+        name: loaded[name]
+        for name, tensor in before.items()
+        if not torch.allclose(loaded[name], tensor, rtol=1e-3, atol=1e-4)
     }
+    if tower:
+        print(
+            f"{len(tower)} of {len(before)} frozen tensors of the tower are not those of "
+            f"{weights.source}: stored with the training"
+        )
+    return tower

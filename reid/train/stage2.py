@@ -1,7 +1,8 @@
 """Stage 2: adapt the visual side to the identities (paper Sec. 3.1-3.2; MODEL 4.6)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -49,13 +50,11 @@ def run(config: Config, name: str, seed: int, session: Session) -> None:
         _train(config, name, seed, engine)
         if not engine.world.leads:
             return
-        settings = fingerprint.stage2_settings(config, name)
-        provenance.write(
-            results.manifest(name, seed),
+        write_manifest(
+            config,
+            name,
+            seed,
             stage="stage2",
-            seed=seed,
-            fingerprint=fingerprint.fingerprint("stage2", settings),
-            options=fingerprint.run_settings(config, name),
             device=str(engine.device),
             precision=engine.precision,
             started=started,
@@ -63,8 +62,35 @@ def run(config: Config, name: str, seed: int, session: Session) -> None:
                 "index": results.index("train"),
                 "stage1": results.stage(name, seed, 1),
             },
-            outputs={"stage2": results.stage(name, seed, 2)},
         )
+
+
+def write_manifest(
+    config: Config,
+    name: str,
+    seed: int,
+    *,
+    stage: str,
+    device: str,
+    precision: str | None,
+    started: datetime,
+    inputs: Mapping[str, Path],
+) -> None:
+    """Write the manifest of a run whose `stage2.safetensors` is there, trained or imported."""
+    results = Results.of(config.dataset.name)
+    settings = fingerprint.stage2_settings(config, name)
+    provenance.write(
+        results.manifest(name, seed),
+        stage=stage,
+        seed=seed,
+        fingerprint=fingerprint.fingerprint("stage2", settings),
+        options=fingerprint.run_settings(config, name),
+        device=device,
+        precision=precision,
+        started=started,
+        inputs=inputs,
+        outputs={"stage2": results.stage(name, seed, 2)},
+    )
 
 
 def _train(config: Config, name: str, seed: int, engine: Engine) -> None:

@@ -16,8 +16,8 @@ from tests.runs import STAGE1, STAGE2, TRAINING, Lab, make_lab, remains
 STEPS = 4 * 6 // TRAINING["stage2"]["batch_size"]
 """Of an epoch of stage 2: four identities of six tracklets."""
 
-Fault = Callable[..., Callable[[], None]]
-"""Makes a `before` of `Lab.start`."""
+Fault = Callable[[], None]
+"""A `before` of `Lab.start`."""
 
 
 @pytest.fixture(scope="session")
@@ -50,30 +50,44 @@ def checkpoints_of(lab: Lab, stage: str = "stage2") -> Path:
     return lab.run / "checkpoints" / stage
 
 
+def at_call(
+    owner: Any,
+    name: str,
+    number: int,
+    action: Callable[..., Any],
+    *,
+    where: Callable[..., bool] = lambda *_, **__: True,
+) -> Fault:
+    """Make a fault: call `number` of a function is `action(function, *arguments)` instead.
+
+    `where`: which calls count, by their arguments.
+    """
+
+    def install() -> None:
+        original, calls = getattr(owner, name), 0
+
+        def replacement(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += where(*arguments, **options)
+            if calls == number:
+                calls += 1
+                return action(original, *arguments, **options)
+            return original(*arguments, **options)
+
+        setattr(owner, name, replacement)
+
+    return install
+
+
+def kill_at(owner: Any, name: str, number: int, **options: Any) -> Fault:
+    """Make a fault: the process kills itself at that call of a function."""
+    return at_call(
+        owner, name, number, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL), **options
+    )
+
+
 @pytest.fixture
-def kill_at() -> Fault:
-    """Make a fault: the process kills itself at the n-th call of a function."""
-
-    def make(owner: Any, name: str, call: int, *, where: Callable[..., bool] | None = None) -> Any:
-        def install() -> None:
-            original, calls = getattr(owner, name), 0
-
-            def fault(*arguments: Any, **options: Any) -> Any:
-                nonlocal calls
-                calls += where is None or where(*arguments)
-                if calls == call:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(*arguments, **options)
-
-            setattr(owner, name, fault)
-
-        return install
-
-    return make
-
-
-@pytest.fixture
-def two_epochs(lab: Lab, kill_at: Fault) -> Lab:
+def two_epochs(lab: Lab) -> Lab:
     """The lab after a stage 2 that was killed in its third epoch: two checkpoints are there."""
     kill = kill_at(torch.optim.Adam, "step", 2 * STEPS + 2)
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,6 @@ ELSEWHERE = {"host": "elsewhere", "namespace": "", "pid": 1, "started": 5, "job"
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.02)
-
-
-@pytest.fixture
-def silent_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
-    def set_limits(silent: float, stale: float) -> None:
-        monkeypatch.setattr(lease, "SILENT_SECONDS", silent)
-        monkeypatch.setattr(lease, "STALE_SECONDS", stale)
-
-    return set_limits
 
 
 def leave(folder: Path, silence: float = 0.0, **fields: Any) -> Path:
@@ -67,29 +57,29 @@ def here(pid: int) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def sleeper() -> Iterator[int]:
+@pytest.mark.parametrize(
+    ("change", "silence", "alive"),
+    [
+        ({}, 600, True),  # suspended
+        ({"started": 5}, 0, False),  # its number was given to another process
+        ({"namespace": "pid:[1]", "started": 5}, 0, True),  # in another container
+        ({"namespace": "pid:[1]"}, 600, False),
+    ],
+)
+def test_on_the_same_host_the_process_table_decides(
+    tmp_path: Path, change: dict[str, Any], silence: float, alive: bool
+) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        yield process.pid
+        leave(tmp_path, silence, **{**here(process.pid), **change})
+        owner = lease.owner_of(tmp_path)
+        assert (owner.pid if owner else None) == (process.pid if alive else None)
+        if alive:
+            message = f"in use by process {process.pid} on .* {silence} s ago"
+            with pytest.raises(LeaseHeld, match=message):
+                take(tmp_path)
+        else:
+            take(tmp_path)
         process.kill()
-
-
-def test_on_the_same_host_the_process_table_decides(tmp_path: Path, sleeper: int) -> None:
-    path = leave(tmp_path, silence=600, **here(sleeper))  # alive, but suspended
-    with pytest.raises(LeaseHeld, match=f"in use by process {sleeper} on .* 600 s ago"):
-        take(tmp_path)
-    owner = lease.owner_of(tmp_path)
-    assert owner is not None
-    assert owner.pid == sleeper
-    # The same number, given to another process since.
-    leave(tmp_path, **{**here(sleeper), "started": here(sleeper)["started"] - 1})
-    assert lease.owner_of(tmp_path) is None
-    take(tmp_path)
-    # In another container the number means another process.
-    leave(tmp_path, **{**here(2**22 - 1), "namespace": "pid:[1]", "started": 5})
-    with pytest.raises(LeaseHeld):
-        take(tmp_path)
-    path.unlink()
 
 
 def test_a_killed_process_that_its_parent_has_not_waited_for_is_dead(tmp_path: Path) -> None:
@@ -132,24 +122,21 @@ def test_a_damaged_lease_counts_until_it_is_silent(
 
 
 def test_many_rivals_for_a_stale_lease_and_one_at_a_time(tmp_path: Path) -> None:
-    at_work, most, refused = 0, 0, 0
-    lock = threading.Lock()
+    working, results = threading.Lock(), []
 
     def rival(number: int) -> None:
-        nonlocal at_work, most, refused
         process = lease.Owner(f"host{number}", "", number, None, None)
         mine = lease._Lease(tmp_path / "lease.json", process, Interrupt())
         try:
             mine.acquire(patience=0)
         except LeaseHeld:
-            refused += 1
+            results.append("refused")
             return
-        with lock:
-            at_work += 1
-            most = max(most, at_work)
+        alone = working.acquire(blocking=False)
+        results.append("alone" if alone else "with another")
         time.sleep(0.05)
-        with lock:
-            at_work -= 1
+        if alone:
+            working.release()
         mine.release()
 
     for _ in range(10):
@@ -159,60 +146,48 @@ def test_many_rivals_for_a_stale_lease_and_one_at_a_time(tmp_path: Path) -> None
             thread.start()
         for thread in threads:
             thread.join()
-        assert most == 1
-    assert refused > 0
+    assert len(results) == 80
+    assert set(results) == {"alone", "refused"}
 
 
-FAILING = {"read": "_read", "touch": "utime"}
-
-
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
-@pytest.mark.parametrize("what", FAILING)
-def test_the_heartbeat_survives_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, what: str
+@pytest.mark.parametrize(
+    ("owner", "function", "number"),
+    [
+        (lease, "_read", errno.ESTALE),
+        (lease, "_read", errno.EMFILE),
+        (lease.os, "utime", errno.EIO),
+    ],
+)
+def test_the_heartbeat_survives_errors_and_stops_before_the_lease_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, function: str, number: int
 ) -> None:
-    interrupt = Interrupt()
-    with lease.held(tmp_path, job=None, interrupt=interrupt):
-        fail(monkeypatch, what, number)
-        time.sleep(0.1)
-        monkeypatch.undo()
-        path = tmp_path / "lease.json"
-        os.utime(path, (0, 0))
-        wait_for(lambda: path.stat().st_mtime > 0)
-        assert interrupt.due() is None
-
-
-def fail(monkeypatch: pytest.MonkeyPatch, what: str, number: int) -> None:
     def error(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(lease if what == "read" else lease.os, FAILING[what], error)
-
-
-@pytest.mark.parametrize("what", FAILING)
-def test_a_trainer_that_cannot_beat_stops_and_may_save_while_the_lease_is_not_stale(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    silent_after: Callable[[float, float], None],
-    what: str,
-) -> None:
-    silent_after(0.2, 0.6)
-    interrupt = Interrupt()
+    interrupt, path = Interrupt(), tmp_path / "lease.json"
     with lease.held(tmp_path, job=None, interrupt=interrupt):
-        fail(monkeypatch, what, errno.EIO)
+        with monkeypatch.context() as broken:
+            broken.setattr(owner, function, error)
+            time.sleep(0.1)
+        os.utime(path, (0, 0))
+        wait_for(lambda: path.stat().st_mtime > 0)
         assert interrupt.due() is None
+        monkeypatch.setattr(lease, "SILENT_SECONDS", 0.2)
+        monkeypatch.setattr(lease, "STALE_SECONDS", 1.2)
+        monkeypatch.setattr(owner, function, error)
         wait_for(lambda: interrupt.due() is not None)
-        assert interrupt.may_save
+        assert interrupt.may_save, "the lease is not stale yet"
         assert "could not be renewed for" in str(interrupt.due())
-        assert "Input/output error" in str(interrupt.due())
+        assert os.strerror(number) in str(interrupt.due())
         wait_for(lambda: not interrupt.may_save)
+        monkeypatch.undo()
 
 
 def test_a_trainer_whose_heartbeat_hangs_notices_it_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_after: Callable[[float, float], None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that was suspended: no thread has run since, but the training loop asks."""
-    silent_after(0.05, 60)
+    monkeypatch.setattr(lease, "SILENT_SECONDS", 0.05)
     monkeypatch.setattr(lease._Lease, "keep_beating", lambda _, done: done.wait())
     interrupt = Interrupt()
     with lease.held(tmp_path, job=None, interrupt=interrupt):

@@ -63,20 +63,11 @@ def draw(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
 
 
 LABELS = {
-    "pairs": [0, 0, 1, 1, 2, 2],
+    "pairs": [0, 0, 4, 4, 2, 2],
     "uneven": [4, 1, 1, 1, 0, 4],
     "singles": [5, 4, 3, 2, 1, 0],
     "one identity": [3, 3, 3, 3, 3, 3],
 }
-labeled = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-
-
-@labeled
-def test_contrastive_is_the_slow_loop(labels: list[int]) -> None:
-    u, v = draw(6, 8, seed=1), draw(6, 8, seed=2)
-    mine = contrastive(u, v, torch.tensor(labels))
-    slow = slow_contrastive(u.double().tolist(), v.double().tolist(), labels)
-    assert mine.item() == pytest.approx(slow, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["pairs", "uneven", "singles"])  # SupCon wants negatives
@@ -97,16 +88,6 @@ def test_contrastive_is_not_symmetric_and_has_its_floor() -> None:
     assert contrastive(ideal, ideal, y).item() == pytest.approx(math.log(2), abs=1e-6)
 
 
-@labeled
-@pytest.mark.parametrize("margin", [0.0, 0.3, 1.5])
-def test_triplet_is_the_slow_loop(labels: list[int], margin: float) -> None:
-    u = draw(6, 8, seed=7, scale=3.0)
-    mine = batch_hard_triplet(u, torch.tensor(labels), margin)
-    assert mine.item() == pytest.approx(
-        slow_triplet(u.double().tolist(), labels, margin), rel=1e-5, abs=1e-6
-    )
-
-
 @pytest.mark.parametrize("labels", [LABELS["pairs"], [0, 0, 0, 1, 1, 1]])
 def test_triplet_is_batch_hard_of_metric_learning(labels: list[int]) -> None:
     u, y = draw(6, 8, seed=8), torch.tensor(labels)
@@ -119,21 +100,22 @@ def stage2_inputs() -> tuple[Features, tuple[Tensor, Tensor], Tensor, Tensor]:
     features = Features(
         last=draw(6, 12, seed=10), pooled=draw(6, 12, seed=11), proj=draw(6, 8, seed=12)
     )
-    logits = draw(6, 5, seed=13), draw(6, 5, seed=14)
-    return features, logits, draw(5, 8, seed=15), torch.tensor([0, 0, 4, 4, 2, 2])
+    logits = draw(6, 6, seed=13), draw(6, 6, seed=14)
+    return features, logits, draw(6, 8, seed=15), torch.tensor([0, 0, 4, 4, 2, 2])
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_stage2_has_all_eight_terms(smoothing: float) -> None:
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize(("smoothing", "margin"), [(0.0, 0.3), (0.1, 0.0), (0.5, 1.5)])
+def test_stage2_has_all_eight_terms(labels: list[int], smoothing: float, margin: float) -> None:
     """Two CE, three triplets, the text-bank CE and both contrastive terms (MODEL 4.6)."""
-    features, logits, bank, labels = stage2_inputs()
+    features, logits, bank, _ = stage2_inputs()
     scales = {
         "identity": 0.3, "triplet": 0.5, "text_bank": 0.7, "image_to_text": 1.1,
         "text_to_image": 1.3,
     }  # fmt: skip
-    weights = Losses(label_smoothing=smoothing, margin=0.4, **scales)
-    result = stage2_loss(features, logits, bank, labels, weights)
-    y = labels.tolist()
+    weights = Losses(label_smoothing=smoothing, margin=margin, **scales)
+    result = stage2_loss(features, logits, bank, torch.tensor(labels), weights)
+    y = labels
     texts = bank.double().tolist()
     proj = features.proj.double().tolist()
     mine = [texts[label] for label in y]
@@ -143,14 +125,14 @@ def test_stage2_has_all_eight_terms(smoothing: float) -> None:
         "identity": sum(
             slow_cross_entropy(scores.double().tolist(), y, smoothing) for scores in logits
         ),
-        "triplet": sum(slow_triplet(u.double().tolist(), y, 0.4) for u in every_feature),
+        "triplet": sum(slow_triplet(u.double().tolist(), y, margin) for u in every_feature),
         "text_bank": slow_cross_entropy(to_bank, y, smoothing),
         "image_to_text": slow_contrastive(proj, mine, y),
         "text_to_image": slow_contrastive(mine, proj, y),
     }
     slow = {name: scales[name] * value for name, value in slow.items()}
     assert {name: term.item() for name, term in result.terms.items()} == {
-        name: pytest.approx(value, rel=1e-5) for name, value in slow.items()
+        name: pytest.approx(value, rel=1e-5, abs=1e-6) for name, value in slow.items()
     }
     assert result.total.item() == pytest.approx(sum(slow.values()), rel=1e-5)
     right = sum(row.index(max(row)) == label for row, label in zip(to_bank, y, strict=True))

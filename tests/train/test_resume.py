@@ -23,7 +23,7 @@ from tests.runs import (
     wait,
     wait_for,
 )
-from tests.train.conftest import Fault, checkpoints_of
+from tests.train.conftest import checkpoints_of, kill_at
 
 
 @pytest.mark.parametrize(("workers", "group"), [(0, True), (2, False)])
@@ -43,7 +43,7 @@ def test_fault_01_killed_at_random_ends_bit_equal(
 
 @pytest.mark.parametrize("call", [1, 9])
 def test_fault_01_killed_at_a_step_ends_bit_equal(
-    lab: Lab, expected: dict[str, Any], kill_at: Fault, call: int
+    lab: Lab, expected: dict[str, Any], call: int
 ) -> None:
     fault = kill_at(torch.optim.Adam, "step", call)
     assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
@@ -51,9 +51,7 @@ def test_fault_01_killed_at_a_step_ends_bit_equal(
     assert remains(lab.run) == expected
 
 
-def test_fault_01_killed_in_stage_1_and_between_stages(
-    lab: Lab, finished: Lab, kill_at: Fault
-) -> None:
+def test_fault_01_killed_in_stage_1_and_between_stages(lab: Lab, finished: Lab) -> None:
     for path in (*checkpoints_of(lab, "stage1").iterdir(), *lab.run.glob("stage1.*")):
         path.unlink()
     assert lab.finish(*STAGE1, before=kill_at(torch.optim.Adam, "step", 8)) == -signal.SIGKILL
@@ -68,7 +66,7 @@ def test_fault_06_other_settings_are_refused_with_a_diff(two_epochs: Lab) -> Non
     lab = two_epochs
     lab.configure({**TRAINING, "stage2": {**TRAINING["stage2"], "losses": {"triplet": 0.5}}})
     assert lab.finish(*STAGE2) == 1
-    assert "settings.stage2.losses.triplet: 1.0 -> 0.5" in lab.log()
+    assert "settings.stage2.losses.triplet: 1.0 -> 0.5. Change them back" in lab.log()
 
 
 def test_fault_06_runtime_may_change(two_epochs: Lab, expected: dict[str, Any]) -> None:
@@ -79,7 +77,7 @@ def test_fault_06_runtime_may_change(two_epochs: Lab, expected: dict[str, Any]) 
     assert len(list(checkpoints_of(lab).iterdir())) == 1
 
 
-def test_a_finished_run_of_other_settings_is_trained_anew(finished: Lab, lab: Lab) -> None:
+def test_a_finished_run_of_other_settings_is_trained_anew(lab: Lab) -> None:
     other = {**TRAINING, "stage2": {**TRAINING["stage2"], "epochs": 2}}
     assert lab.finish(*STAGE2) == 0, lab.log()
     lab.configure(other)
@@ -128,9 +126,7 @@ def test_two_processes_train_and_resume_as_one(lab: Lab, expected: dict[str, Any
     assert losses == pytest.approx([r["loss"] for r in alone if "loss" in r], rel=1e-4)
 
 
-def test_checkpoints_by_time_keep_work_within_an_epoch(
-    lab: Lab, expected: dict[str, Any], kill_at: Fault
-) -> None:
+def test_checkpoints_by_time_keep_work_within_an_epoch(lab: Lab, expected: dict[str, Any]) -> None:
     lab.configure(checkpoint_minutes=1e-6, keep_checkpoints=3)
     fault = kill_at(torch.optim.Adam, "step", 5)
     assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL

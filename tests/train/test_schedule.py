@@ -7,7 +7,6 @@ open: the baseline's warm-ups, and that its schedule is stepped before an epoch.
 from pathlib import Path
 
 import pytest
-import torch
 
 from reid import config
 from reid.config import Schedule, Training
@@ -98,17 +97,6 @@ def test_rates_by_hand(
         assert len(mine) == epochs
         for epoch, rate in by_hand.items():
             assert mine[epoch] == pytest.approx(rate, rel=1e-5), f"{name}, epoch {epoch}"
-
-
-@pytest.mark.parametrize("stage", [1, 2])
-def test_cosine_is_torchs(trainings: dict[str, Training], stage: int) -> None:
-    mine = rates(trainings["optimized"], stage)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=mine[0])
-    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(mine), eta_min=1e-6)
-    for rate in mine:
-        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
-        optimizer.step()
-        theirs.step()
 
 
 def test_other_settings_are_those_of_the_tables(trainings: dict[str, Training]) -> None:

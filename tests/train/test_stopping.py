@@ -12,9 +12,10 @@ import psutil
 import pytest
 import torch
 
+import reid.train.stage2
 from reid.train.checkpoint import Checkpoints
 from tests.runs import STAGE2, Lab, remains, slow_steps, wait, wait_for
-from tests.train.conftest import STEPS, checkpoints_of
+from tests.train.conftest import STEPS, at_call, checkpoints_of
 
 
 def stop(lab: Lab, pid: int, number: signal.Signals = signal.SIGTERM) -> None:
@@ -72,19 +73,12 @@ def test_a_second_ctrl_c_stops_at_once(lab: Lab) -> None:
 def test_a_signal_at_the_last_step_leaves_a_finished_run(
     lab: Lab, expected: dict[str, Any]
 ) -> None:
-    def signal_at_the_end() -> None:
-        original, calls = torch.optim.Adam.step, 0
+    def stop_and_step(step: Any, *arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
 
-        def step(*arguments: Any, **options: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == 3 * STEPS:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return original(*arguments, **options)
-
-        torch.optim.Adam.step = step  # type: ignore[method-assign]
-
-    assert lab.finish(*STAGE2, before=signal_at_the_end) == 75
+    fault = at_call(torch.optim.Adam, "step", 3 * STEPS, stop_and_step)
+    assert lab.finish(*STAGE2, before=fault) == 75
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert remains(lab.run) == expected
     other = Checkpoints(checkpoints_of(lab), keep=2, facts={"other": True})
@@ -131,22 +125,13 @@ def test_fault_12_time_limit_saves_before_it_is_reached(lab: Lab, expected: dict
 
 
 def test_fault_09_nan_stops_and_keeps_the_last_good_checkpoint(lab: Lab) -> None:
-    def poison() -> None:
-        import reid.train.stage2 as stage2
+    def poison(loss: Any, *arguments: Any) -> Any:
+        result = loss(*arguments)
+        result.terms["triplet"] = result.terms["triplet"] * float("nan")
+        return result
 
-        original, calls = stage2.stage2_loss, 0
-
-        def loss(*arguments: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            result = original(*arguments)
-            if calls == 8:
-                result.terms["triplet"] = result.terms["triplet"] * float("nan")
-            return result
-
-        stage2.stage2_loss = loss
-
-    assert lab.finish(*STAGE2, before=poison) == 1
+    fault = at_call(reid.train.stage2, "stage2_loss", 8, poison)
+    assert lab.finish(*STAGE2, before=fault) == 1
     assert "the loss is nan (terms {'loss': nan" in lab.log()
     assert f"epoch {7 // STEPS + 1}, step {7 % STEPS + 1}, batch ['000" in lab.log()
     assert not (lab.run / "stage2.safetensors").exists()
@@ -156,21 +141,14 @@ def test_fault_09_nan_stops_and_keeps_the_last_good_checkpoint(lab: Lab) -> None
 def test_fault_09_weights_that_the_last_step_ruins_are_not_saved(
     lab: Lab, expected: dict[str, Any]
 ) -> None:
-    def poison() -> None:
-        original, calls = torch.optim.Adam.step, 0
+    def poison(step: Any, optimizer: torch.optim.Adam, *arguments: Any) -> Any:
+        result = step(optimizer, *arguments)
+        with torch.no_grad():
+            optimizer.param_groups[0]["params"][0].view(-1)[0] = float("inf")
+        return result
 
-        def step(self: torch.optim.Adam, *arguments: Any, **options: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            done = original(self, *arguments, **options)
-            if calls == 3 * STEPS:
-                with torch.no_grad():
-                    self.param_groups[0]["params"][0].view(-1)[0] = float("inf")
-            return done
-
-        torch.optim.Adam.step = step  # type: ignore[method-assign]
-
-    assert lab.finish(*STAGE2, before=poison) == 1
+    fault = at_call(torch.optim.Adam, "step", 3 * STEPS, poison)
+    assert lab.finish(*STAGE2, before=fault) == 1
     assert "1 weights are not finite (visual." in lab.log()
     assert not (lab.run / "stage2.safetensors").exists()
     assert max(path.stem for path in checkpoints_of(lab).iterdir()) == "00002-0000000"
