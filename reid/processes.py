@@ -11,10 +11,11 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
 
     `ProcessPoolExecutor` alone leaves its workers waiting for tasks forever.
     """
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_end_with_parent)
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """End this process, started by `multiprocessing`, as soon as its parent has ended."""
     Thread(target=_wait_and_exit, daemon=True).start()
 
 

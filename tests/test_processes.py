@@ -27,6 +27,23 @@ if __name__ == "__main__":
         time.sleep(600)
 """
 
+TRAINER = """
+import os, time
+import torch
+from reid.data.dataset import Batch
+from reid.data.loading import loader
+
+class Clips:
+    def load(self, draws):
+        frames = torch.zeros(1, 64, 3, 256, 128, dtype=torch.uint8)  # more than a pipe holds
+        one = torch.zeros(1)
+        return Batch(frames, one, one, one, one, torch.tensor([os.getpid()]), (0,))
+
+batches = loader(Clips(), [[number] for number in range(40)], workers=2)
+print(*{int(next(batches).index) for _ in range(2)}, sep="\\n", flush=True)
+time.sleep(600)
+"""
+
 
 def is_running(pid: int) -> bool:
     try:
@@ -35,13 +52,17 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("seconds", [0, 600], ids=["idle", "busy"])
+@pytest.mark.parametrize(
+    ("code", "seconds"),
+    [(PARENT, 0), (PARENT, 600), (TRAINER, 0)],
+    ids=["idle pool", "busy pool", "loading processes"],
+)
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM], ids=lambda kill: kill.name)
 def test_workers_end_when_their_parent_is_killed(
-    tmp_path: Path, seconds: int, kill: signal.Signals
+    tmp_path: Path, code: str, seconds: int, kill: signal.Signals
 ) -> None:
     script = tmp_path / "parent.py"
-    script.write_text(PARENT)
+    script.write_text(code)
     with subprocess.Popen(
         [sys.executable, str(script), str(seconds)],
         stdout=subprocess.PIPE,
@@ -50,7 +71,7 @@ def test_workers_end_when_their_parent_is_killed(
     ) as parent:
         assert parent.stdout is not None
         workers = {int(parent.stdout.readline()) for _ in range(2)}
-        if not seconds:
+        if code == PARENT and not seconds:
             assert parent.stdout.readline() == "idle\n"
         assert len(workers) == 2
         assert all(map(is_running, workers))

@@ -37,7 +37,7 @@ def decode(data: bytes, *, name: str) -> Tensor:
         pixels: Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
         return pixels
     except (RuntimeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(":")[0]
         raise UserError(
             f"{name} is not a whole JPEG ({reason}): replace or delete it and run `reid index`"
         ) from None

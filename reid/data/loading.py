@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from reid.data.dataset import Batch, TrackletDataset
 from reid.data.sampler import Draw
 from reid.errors import UserError
+from reid.processes import end_with_parent
 
 
 def loader(
@@ -32,7 +33,7 @@ def loader(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         collate_fn=_as_it_is,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_start_process,
         # Else the loader draws its base seed from the global generator.
         generator=torch.Generator().manual_seed(0),
     )
@@ -43,11 +44,16 @@ def loader(
             yield batch.unpack() if isinstance(batch, _Arrays) else batch
 
 
-def _ignore_signals(_: int) -> None:
-    """Leave SIGTERM and Ctrl-C to the trainer: Slurm and terminals send them to its processes too,
-    and it still needs batches to finish its step and save. It ends its processes itself."""
+def _start_process(_: int) -> None:
+    """Set up a loading process.
+
+    It leaves SIGTERM and Ctrl-C to the trainer: Slurm and terminals send them to the whole process
+    group, and the trainer still needs batches to finish its step and save. It ends with the
+    trainer: torch alone would leave it waiting for a reader of its last batch.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from unittest.mock import Mock
 
 import pytest
 import snakemake_executor_plugin_slurm as plugin
+from snakemake.exceptions import WorkflowError
 from snakemake.iocontainers import ResourceList
-from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 

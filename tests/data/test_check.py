@@ -202,7 +202,7 @@ def test_index_leaves_out_what_check_found_up_to_the_budget(tree, tracklets, tmp
     with (folder / "index" / "rejected.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     path = f"{tracklets[3].path}/{bad.name}"
-    assert rows == [{"path": path, "reason": "damaged: is not a whole JPEG (not a JPEG)"}]
+    assert rows == [{"path": path, "reason": "damaged: is not a whole JPEG (Not a JPEG file)"}]
     assert main(["index", *config(damaged=verdict, max_rejected_share=0.1)]) == 0
     left = index.read_split(folder / "index" / "train.parquet")
     assert [len(tracklet.frames) for tracklet in left] == [4, 4, 4, 3, 4, 4]
