@@ -9,16 +9,16 @@ Every group keeps all wrong gallery entries; what varies is the queries, or the 
   the junk rule; only between tracklets whose session is known.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from reid.data.tracklet import Tracklet
-from reid.retrieval.metrics import Metrics, Ranking, same_camera, summarize
+from reid.retrieval.metrics import Metrics, Ranking, summarize
 
 ATTRIBUTES = ("altitude", "distance", "angle", "capture point", "session", "pixel height")
 
@@ -47,20 +47,18 @@ def breakdown(ranking: Ranking, queries: Side, gallery: Side) -> list[dict[str, 
     Tracklets that lack an attribute are in none of its groups. Numbers are None where no query of
     the group has a positive.
     """
-    people = queries.values("identity")
-    junk = same_camera(ranking, queries.values("camera"), gallery.values("camera"))
-    everything = summarize(ranking, junk)
+    people, everything = queries.values("identity"), summarize(ranking)
     entries = []
     for attribute in ATTRIBUTES:
         for name, side in (("query", queries), ("gallery", gallery)):
-            groups = _groups(side, attribute)
-            for group in sorted({group for group in groups if group is not None}):
-                member = np.array([other == group for other in groups])
+            groups = pd.Series(_values(side, attribute), dtype=object)
+            for group, members in groups.groupby(groups):  # without missing values
+                member = groups.index.isin(members.index)
                 head = {"attribute": attribute, "side": name, "group": group}
                 if name == "query":
                     entries.append(head | quality(everything, people, member))
                 else:
-                    metrics = summarize(ranking, junk | ~member[ranking.entry])
+                    metrics = summarize(ranking, ranking.junk | ~member[ranking.entry])
                     entries.append(head | quality(metrics, people))
     return [*entries, *_session_change(ranking, queries, gallery)]
 
@@ -118,11 +116,10 @@ def _session_change(ranking: Ranking, queries: Side, gallery: Side) -> Iterator[
         yield head | quality(summarize(ranking, ~(known & wanted)), queries.values("identity"))
 
 
-def _groups(side: Side, attribute: str) -> list[float | None]:
-    """The group of each tracklet; of the pixel height, its lower edge. None for no value."""
+def _values(side: Side, attribute: str) -> list[float | None]:
+    """The group of each tracklet, missing for None or NaN; of pixel heights, the lower edge."""
     if attribute != "pixel height":
-        values = [getattr(tracklet, attribute.replace(" ", "_")) for tracklet in side.tracklets]
-        return [None if value is None or math.isnan(value) else value for value in values]
+        return [getattr(tracklet, attribute.replace(" ", "_")) for tracklet in side.tracklets]
     if side.heights is None:
-        return [None] * len(side.tracklets)
+        return []
     return [max(edge for edge in HEIGHT_EDGES if edge <= height) for height in side.heights]

@@ -14,6 +14,7 @@ from reid.compiled import njit
 from reid.errors import UserError
 
 Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 ApRule = Literal["standard", "trapezoid"]
 """`standard`: mean precision at the positives (rectangles). `trapezoid`: the public scorer of the
 challenge, which averages that precision with the one just before the positive."""
@@ -56,12 +57,14 @@ class Ranking:
     """Where the M gallery entries with the identity of their query stand in its ranking.
 
     query, entry: (M,) positions in queries and gallery. before: (M,) number of entries ranked
-    before. Sorted by query, then `before`. queries, gallery: sizes.
+    before. junk: (M,) whether the entry is of the query's camera. Sorted by query, then `before`.
+    queries, gallery: sizes.
     """
 
     query: Ints
     entry: Ints
     before: Ints
+    junk: Mask
     queries: int
     gallery: int
 
@@ -82,16 +85,19 @@ def evaluate(
     camera of the query are junk: removed from its ranking.
     Raises UserError on wrong shapes, NaN distances, an empty gallery, one camera list only.
     """
+    return summarize(rank(distances, query_pids, gallery_pids, query_cams, gallery_cams), ap=ap)
+
+
+def rank(
+    distances: NDArray[Any],
+    query_pids: ArrayLike,
+    gallery_pids: ArrayLike,
+    query_cams: ArrayLike | None = None,
+    gallery_cams: ArrayLike | None = None,
+) -> Ranking:
+    """Rank the gallery entries of each query's identity; arguments as for `evaluate`."""
     if (query_cams is None) != (gallery_cams is None):
         raise UserError("give query_cams and gallery_cams together, or neither")
-    ranking = rank(distances, query_pids, gallery_pids)
-    if query_cams is None or gallery_cams is None:
-        return summarize(ranking, ap=ap)
-    return summarize(ranking, same_camera(ranking, query_cams, gallery_cams), ap=ap)
-
-
-def rank(distances: NDArray[Any], query_pids: ArrayLike, gallery_pids: ArrayLike) -> Ranking:
-    """Rank the gallery entries of each query's identity; arguments as for `evaluate`."""
     queries = _integers(query_pids, "query_pids")
     gallery = _integers(gallery_pids, "gallery_pids")
     if gallery.size == 0:
@@ -115,32 +121,24 @@ def rank(distances: NDArray[Any], query_pids: ArrayLike, gallery_pids: ArrayLike
     before = np.empty(len(query), np.int64)
     _count_before(np.ascontiguousarray(matrix), query, entry, before)
     order = np.lexsort((before, query))
-    return Ranking(query, entry[order], before[order], len(queries), len(gallery))
+    entry, before, junk = entry[order], before[order], np.zeros(len(query), np.bool_)
+    if query_cams is not None and gallery_cams is not None:
+        asked, ranked = _integers(query_cams, "query_cams"), _integers(gallery_cams, "gallery_cams")
+        if (len(asked), len(ranked)) != matrix.shape:
+            raise UserError("identities and cameras differ in length")
+        junk = asked[query] == ranked[entry]
+    return Ranking(query, entry, before, junk, len(queries), len(gallery))
 
 
-def same_camera(
-    ranking: Ranking, query_cams: ArrayLike, gallery_cams: ArrayLike
-) -> NDArray[np.bool_]:
-    """(M,) which entries of a ranking are junk: of the query's identity and of its camera."""
-    query = _integers(query_cams, "query_cams")
-    gallery = _integers(gallery_cams, "gallery_cams")
-    if (len(query), len(gallery)) != (ranking.queries, ranking.gallery):
-        raise UserError("identities and cameras differ in length")
-    junk: NDArray[np.bool_] = query[ranking.query] == gallery[ranking.entry]
-    return junk
-
-
-def summarize(
-    ranking: Ranking, junk: NDArray[np.bool_] | None = None, *, ap: ApRule = "standard"
-) -> Metrics:
-    """Measure a ranking without its junk entries, (M,) true; without `junk` nothing is removed.
+def summarize(ranking: Ranking, junk: Mask | None = None, *, ap: ApRule = "standard") -> Metrics:
+    """Measure a ranking without the entries of `junk` (M,), None for those of its own junk rule.
 
     Raises UserError on an unknown rule.
     """
     if ap not in get_args(ApRule):
         raise UserError(f"ap must be one of {', '.join(get_args(ApRule))}, got {ap!r}")
     if junk is None:
-        junk = np.zeros(len(ranking.query), np.bool_)
+        junk = ranking.junk
     starts = np.searchsorted(ranking.query, np.arange(ranking.queries + 1))
     removed = np.concatenate([[0], junk.cumsum()])
     junk_before = removed[:-1] - removed[starts][ranking.query]

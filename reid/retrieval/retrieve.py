@@ -16,7 +16,7 @@ from reid.paths import Results
 from reid.retrieval.breakdown import Side, breakdown, quality
 from reid.retrieval.choice import reranking
 from reid.retrieval.distances import cosine, device_for
-from reid.retrieval.metrics import Metrics, evaluate, rank, same_camera, summarize
+from reid.retrieval.metrics import Mask, Ranking, evaluate, rank, summarize
 from reid.retrieval.rerank import k_reciprocal
 
 RANKS = (1, 5, 10, 20)
@@ -72,19 +72,18 @@ def measure(distances: Floats, queries: Side, gallery: Side) -> dict[str, Any]:
 
     Means are NaN, which JSON refuses, when no query has a positive.
     """
-    people = queries.values("identity"), gallery.values("identity")
+    people = labels(queries.tracklets, gallery.tracklets)
     ranking = rank(distances, *people)
-    junk = same_camera(ranking, queries.values("camera"), gallery.values("camera"))
-    metrics = summarize(ranking, junk)
+    metrics = summarize(ranking)
     return {
         "queries": metrics.queries,
         "queries_without_positive": metrics.queries_without_positive,
         "gallery": len(gallery.tracklets),
         "query_identities": len(np.unique(people[0])),
         "gallery_identities": len(np.unique(people[1])),
-        **_means(metrics, summarize(ranking, junk, ap="trapezoid")),
-        "intervals": quality(metrics, people[0]),
-        "without_junk_rule": _means(summarize(ranking), summarize(ranking, ap="trapezoid")),
+        **_means(ranking, ranking.junk),
+        "intervals": quality(metrics, queries.values("identity")),
+        "without_junk_rule": _means(ranking, np.zeros_like(ranking.junk)),
         "breakdown": breakdown(ranking, queries, gallery),
         "per_query": {
             "tracklet": [tracklet.name for tracklet in queries.tracklets],
@@ -122,11 +121,12 @@ def labels(queries: Sequence[Tracklet], gallery: Sequence[Tracklet]) -> tuple[li
     )
 
 
-def _means(standard: Metrics, trapezoid: Metrics) -> dict[str, Any]:
-    """mAP by both rules, CMC, and the mAP of a random ranking."""
+def _means(ranking: Ranking, junk: Mask) -> dict[str, Any]:
+    """mAP by both rules without the junk entries, CMC, and the mAP of a random ranking."""
+    standard = summarize(ranking, junk)
     return {
         "mAP": standard.mAP,
-        "mAP_trapezoid": trapezoid.mAP,
+        "mAP_trapezoid": summarize(ranking, junk, ap="trapezoid").mAP,
         "cmc": {str(k): standard.rank(k) for k in RANKS},
         "chance_mAP": standard.chance,
     }

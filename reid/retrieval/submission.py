@@ -27,7 +27,7 @@ from reid.files import replacing
 from reid.paths import Results
 from reid.retrieval.choice import reranking
 from reid.retrieval.distances import device_for
-from reid.retrieval.metrics import Metrics, rank, same_camera, summarize
+from reid.retrieval.metrics import Metrics, rank, summarize
 from reid.retrieval.retrieve import RANKS, distances_of, split_protocol
 
 CASES = {
@@ -177,9 +177,8 @@ def score_case(case: Case, tracklets: Sequence[Tracklet] | None = None) -> tuple
         sides = [{t.name: (t.identity, t.camera) for t in s} for s in split_protocol(tracklets)]
         query = np.array([sides[0][name] for name in case.queries])
         gallery = np.array([sides[1][name] for name in case.gallery])
-    ranking = rank(case.positions, query[:, 0], gallery[:, 0])
-    junk = same_camera(ranking, query[:, 1], gallery[:, 1])
-    return summarize(ranking, junk), summarize(ranking, junk, ap="trapezoid")
+    ranking = rank(case.positions, query[:, 0], gallery[:, 0], query[:, 1], gallery[:, 1])
+    return summarize(ranking), summarize(ranking, ap="trapezoid")
 
 
 def _table(

@@ -7,6 +7,7 @@ import pytest
 
 from reid.retrieval.breakdown import HEIGHT_EDGES, Side, breakdown, interval
 from reid.retrieval.metrics import rank
+from reid.retrieval.retrieve import labels
 from tests.retrieval import oracle, worlds
 
 VALUES = {
@@ -43,8 +44,8 @@ def all_cameras():
 
 
 def entries_of(distances, queries, gallery):
-    ranking = rank(distances, queries.values("identity"), gallery.values("identity"))
-    return breakdown(ranking, queries, gallery)
+    people = labels(queries.tracklets, gallery.tracklets)
+    return breakdown(rank(distances, *people), queries, gallery)
 
 
 def expected(distances, queries, gallery, wanted):
@@ -57,6 +58,8 @@ def expected(distances, queries, gallery, wanted):
             order = [g for g in oracle.ranking(distances[q]) if g not in same - good]
             precisions.append(oracle.average_precision(order, good))
             firsts.append(order[0] in good)
+    if not firsts:
+        return 0, None, None
     return len(firsts), np.mean(precisions), np.mean(firsts)
 
 

@@ -11,7 +11,8 @@ from reid.data.index import Index
 from reid.data.tracklet import CAPTURE_POINTS, Tracklet
 from reid.paths import Results
 
-SIDES = {"A2G": ((1, 2), (0,)), "G2A": ((0,), (1, 2)), "A2A": ((1,), (2,))}
+SIDES = {"A2G": ((1, 2), (0,)), "G2A": ((0,), (1, 2)), "A2A": ((1,), (1, 2))}
+"""Cameras of queries and gallery. Entries of camera 1 in the gallery of A2A are junk."""
 
 
 def tracklet(identity, camera, number, subset, folder="x"):
@@ -33,11 +34,13 @@ def tracklet(identity, camera, number, subset, folder="x"):
 
 
 def protocol_tracklets(protocol, *, identities=6, tracklets=3):
+    queries, gallery = SIDES[protocol]
     return tuple(
-        tracklet(identity, camera, number, subset, protocol)
-        for subset, cameras in zip(("query", "gallery"), SIDES[protocol], strict=True)
+        tracklet(identity, camera, number + first, subset, protocol)
+        for subset, cameras in (("query", queries), ("gallery", gallery))
         for identity in range(101, 101 + identities)
         for camera in cameras
+        for first in [tracklets if subset == "gallery" and camera in queries else 0]
         for number in range(tracklets)
     )
 
