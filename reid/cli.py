@@ -32,7 +32,7 @@ def _check_names(settings: Config, arguments: argparse.Namespace) -> None:
         if name is not None and name not in list(known):
             raise UserError(
                 f"--{kind}: no {kind} {name!r} among the {kind}s of the configuration"
-                f"{config.nearest(str(name), [str(each) for each in known])}"
+                f"{config.nearest(str(name), list(map(str, known)))}"
             )
 
 

@@ -89,10 +89,10 @@ def jobs(config: Config) -> Iterator[Job]:
     owners = dict.fromkeys(stage1_owners(config).values())
     for number, names in ((1, list(owners)), (2, list(config.trainings))):
         for name, seed in product(names, seeds):
-            place, folder = (name, f"seed{seed}"), results.run(name, seed)
+            place = (name, f"seed{seed}")
             log = results.log("train", *place, f"stage{number}")
             output = results.stage(name, seed, number)
-            yield Job(f"train stage{number}", place, output, log, run=folder)
+            yield Job(f"train stage{number}", place, output, log, run=results.run(name, seed))
     tuned = [name for name, variant in config.variants.items() if variant.tuned]
     used = {variant.training for variant in config.variants.values()}
     held_out = {config.variants[name].training for name in tuned}
@@ -157,9 +157,9 @@ def report(jobs: Sequence[Status], command: str, *, colors: bool = False) -> Ite
                 yield f"  log: {status.job.log}"
     yield ""
     if all(status.state == "done" for status in jobs):
-        yield "All is done; `snakemake -n` says whether something changed since."
+        yield "Everything is done; `snakemake -n` shows whether something has changed since."
     else:
-        yield f"To go on (what is done is kept): {command}"
+        yield f"To resume (finished jobs are kept): {command}"
 
 
 def resume_command(files: Sequence[Path]) -> str:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from reid.train.session import Session
 
 Verb: TypeAlias = Callable[[Config, argparse.Namespace], None]
-
-
 Option: TypeAlias = tuple[tuple[str, ...], dict[str, Any]]
 """Arguments of `ArgumentParser.add_argument`."""
 
@@ -60,22 +58,13 @@ VARIANT = option("--variant", required=True, help="key of `variants`")
 SEED = option("--seed", type=int, required=True, help="one of `seeds`")
 SEED_OR_FIRST = option("--seed", type=int, help="one of `seeds`; default: the first")
 PROTOCOLS = get_args(config.Protocol)
+TIME_LIMIT = "save and exit with 75 before this much time has passed"
+WAIT = "wait this long for another trainer to leave the folder, before exiting with 76"
 TRAINER = (
     TRAINING,
     SEED,
-    option(
-        "--time-limit",
-        type=float,
-        metavar="MINUTES",
-        help="save and exit with 75 before this much time has passed",
-    ),
-    option(
-        "--wait",
-        type=float,
-        default=0.0,
-        metavar="MINUTES",
-        help="wait this long for another trainer to leave the folder, before exiting with 76",
-    ),
+    option("--time-limit", type=float, metavar="MINUTES", help=TIME_LIMIT),
+    option("--wait", type=float, default=0.0, metavar="MINUTES", help=WAIT),
     option("--restart", action="store_true", help="discard the progress of an unfinished run"),
 )
 
@@ -107,7 +96,7 @@ def demo_weights(settings: Config, arguments: argparse.Namespace) -> None:
     if backbone is None or backbone.file is None:
         raise UserError(
             f"backbones.{arguments.backbone}.weights names no local file: set it to the file that "
-            "`reid demo-weights` shall write"
+            "`reid demo-weights` is to write"
         )
     pretrain.pretrain(_demo(settings), arguments.backbone, backbone.file)
 
@@ -127,7 +116,7 @@ def index(settings: Config, _: argparse.Namespace) -> None:
     example="--frames 8",
 )
 def check(settings: Config, arguments: argparse.Namespace) -> None:
-    """Decode the indexed frames once: damaged, odd and equal ones, sizes by capture point."""
+    """Decode the indexed frames: list damaged, odd and equal ones, and sizes by capture point."""
     from reid.data import check as checking
 
     checking.run(settings, frames=arguments.frames, least_height=arguments.least_height)
@@ -140,7 +129,7 @@ def check(settings: Config, arguments: argparse.Namespace) -> None:
         "--frames-per-tracklet",
         type=int,
         metavar="N",
-        help="of queries and gallery only what clips of N frames, and those configured, can take",
+        help="of queries and gallery pack only frames that clips of N, or configured, frames use",
     ),
     example="--config my-cluster.yaml",
 )
@@ -175,11 +164,7 @@ def stage2(settings: Config, arguments: argparse.Namespace) -> None:
 @verb(
     "params",
     TRAINING,
-    option(
-        "--geometry",
-        choices=("vit_b16", "vit_l14"),
-        help="instead of reading it from the weights file",
-    ),
+    option("--geometry", choices=("vit_b16", "vit_l14"), help="default: that of the weights file"),
     option("--classes", type=int, metavar="N", help="identities; default: those of the index"),
     example="--training scaled",
 )
@@ -210,13 +195,8 @@ def import_checkpoint(settings: Config, arguments: argparse.Namespace) -> None:
     """Turn a checkpoint of the released code into the final weights of a training."""
     from reid.train import import_checkpoint as importing
 
-    importing.run(
-        settings,
-        arguments.file,
-        arguments.training,
-        _seed(settings, arguments),
-        allow=arguments.allow,
-    )
+    seed = _seed(settings, arguments)
+    importing.run(settings, arguments.file, arguments.training, seed, allow=arguments.allow)
 
 
 @verb(
@@ -269,9 +249,7 @@ def submission(settings: Config, arguments: argparse.Namespace) -> None:
 
 
 @verb(
-    "score",
-    option("file", type=Path, metavar="FILE.csv", help="a submission"),
-    example="FILE.csv",
+    "score", option("file", type=Path, metavar="FILE.csv", help="a submission"), example="FILE.csv"
 )
 def score(settings: Config, arguments: argparse.Namespace) -> None:
     """Score a submission csv under both rules of average precision and of junk."""
@@ -298,7 +276,7 @@ def report(settings: Config, _: argparse.Namespace) -> None:
 
 @verb("status")
 def status(settings: Config, arguments: argparse.Namespace) -> None:
-    """Say what is done, at work or failed, with the log to read and the command to go on."""
+    """Show which jobs are done, running or failed, their logs, and the command to resume."""
     from reid import status as reading
 
     reading.run(settings, arguments.configs)

@@ -21,6 +21,10 @@ from tests import trained
 from tests.clips import TINY, state_dict
 from tests.trees import write_frame
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "rank_tracklets.py"
+RUN = Results.of("tiny").run("small", 1)
+CASE = "data/case1_aerial_to_ground"
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
@@ -36,16 +40,12 @@ def home(tmp_path_factory):
 @pytest.fixture
 def run(home, monkeypatch):
     monkeypatch.chdir(home)
-    return Results.of("tiny").run("small", 1)
+    return RUN
 
 
 @pytest.fixture
 def encoder(run):
     return TrackletEncoder(run, device="cpu")
-
-
-EXAMPLE = Path(__file__).parents[1] / "examples" / "rank_tracklets.py"
-CASE = "data/case1_aerial_to_ground"
 
 
 def test_features_are_those_of_extraction(encoder, run):
@@ -111,48 +111,45 @@ def test_frames_are_those_of_the_index_in_its_order(encoder, tmp_path):
     assert np.array_equal(*whole.features)
 
 
-def test_bad_input_is_one_clear_error(encoder, run, tmp_path):
-    def folder(name, *files):
-        for file in files:
-            write_frame(tmp_path / name / file, seed=0, height=30)
-        (tmp_path / name).mkdir(exist_ok=True)
-        return tmp_path / name
+ONE = Encoded(("a",), np.ones((1, 8), np.float32))
+BAD = {
+    "is not a folder": lambda encoder: encoder.encode("nowhere"),
+    "nowhere is not a folder": lambda encoder: encoder.encode(["nowhere"]),
+    "holds no folder with .jpg": lambda encoder: encoder.encode("empty"),
+    "has no .jpg": lambda encoder: encoder.encode(["empty"]),
+    "nothing to encode": lambda encoder: encoder.encode([]),
+    "0 to 2, got 3": lambda encoder: encoder.encode(CASE, camera=3),
+    "0 to 2, got True": lambda encoder: encoder.encode(CASE, camera=True),
+    "batch_size must be at least 1": lambda encoder: encoder.encode(CASE, batch_size=0),
+    "different cameras": lambda encoder: encoder.encode(["two"]),
+    "unknown file name: 3 fields": lambda encoder: encoder.encode(["odd"]),
+    "gallery is empty": lambda encoder: encoder.rank(ONE, Encoded((), np.ones((0, 8)))),
+    "have size 8": lambda encoder: encoder.rank(ONE, Encoded(("b",), np.ones((1, 9)))),
+    "not finite": lambda encoder: encoder.rank(ONE, Encoded(("b",), ONE.features * np.nan)),
+    "top must be at least 1": lambda encoder: encoder.rank(ONE, ONE, top=0),
+    "gallery must be what encode": lambda encoder: encoder.rank(ONE, ONE.features),
+    "rerank must be a ReRanking": lambda encoder: encoder.rank(ONE, ONE, rerank={"k1": 2}),
+    "is no folder of a run": lambda encoder: TrackletEncoder(RUN / "manifest.json"),
+    "manifest.json does not exist": lambda encoder: TrackletEncoder("empty"),
+    "is of no finished run": lambda encoder: TrackletEncoder("unfinished"),
+    "device must be one of auto, cpu, cuda": lambda encoder: TrackletEncoder(RUN, device="tpu"),
+    "test_sampling must be one of": lambda encoder: TrackletEncoder(RUN, test_sampling="last"),
+    "was made with backbone": lambda encoder: TrackletEncoder(RUN, weights="other.safetensors"),
+}
 
-    one = Encoded(("a",), np.ones((1, 8), np.float32))
+
+def test_bad_input_is_one_clear_error(encoder, tmp_path, monkeypatch):
+    for folder in ("data", "results", "tiny.safetensors"):
+        (tmp_path / folder).symlink_to(Path.cwd() / folder)
+    monkeypatch.chdir(tmp_path)
     aerial = "0007_23_10_2024_09_18_5.8_10_30_3_0_1_1_0_-1_-1_6_0_0_6_152_178_{}_00001.jpg"
-    cases = [
-        (lambda: encoder.encode(tmp_path / "nowhere"), "is not a folder"),
-        (lambda: encoder.encode([tmp_path / "nowhere"]), "is not a folder"),
-        (lambda: encoder.encode(folder("empty")), "holds no folder with .jpg"),
-        (lambda: encoder.encode([folder("empty")]), "has no .jpg"),
-        (lambda: encoder.encode([]), "nothing to encode"),
-        (lambda: encoder.encode(CASE, camera=3), "0 to 2, got 3"),
-        (
-            lambda: encoder.encode([folder("two", aerial.format(1), aerial.format(2))]),
-            "different cameras",
-        ),
-        (lambda: encoder.encode([folder("odd", "7_a_00001.jpg")]), "unknown file name: 3 fields"),
-        (lambda: encoder.rank(one, Encoded((), np.ones((0, 8), np.float32))), "gallery is empty"),
-        (lambda: encoder.rank(one, Encoded(("b",), np.ones((1, 9), np.float32))), "have size 8"),
-        (lambda: encoder.rank(one, Encoded(("b",), one.features * np.nan)), "not finite"),
-        (lambda: encoder.rank(one, one, top=0), "top must be at least 1"),
-        (lambda: encoder.rank(one, one.features), "gallery must be what encode"),
-        (lambda: encoder.rank(one, one, rerank={"k1": 2}), "rerank must be a ReRanking"),
-        (lambda: encoder.encode(CASE, camera=True), "0 to 2, got True"),
-        (lambda: encoder.encode(CASE, batch_size=0), "batch_size must be at least 1"),
-        (lambda: TrackletEncoder(run / "manifest.json"), "is no folder of a run"),
-        (lambda: TrackletEncoder(tmp_path), r"manifest.json does not exist"),
-        (lambda: TrackletEncoder(run, device="tpu"), "device must be one of auto, cpu, cuda"),
-        (lambda: TrackletEncoder(run, test_sampling="last"), "test_sampling must be one of"),
-    ]
-    for call, message in cases:
-        with pytest.raises(UserError, match=message):
-            call()
-    write_json(tmp_path / "manifest.json", {"seed": 1})
-    with pytest.raises(UserError, match="is of no finished run"):
-        TrackletEncoder(tmp_path)
+    Path("empty").mkdir()
+    for path in (f"two/{aerial.format(1)}", f"two/{aerial.format(2)}", "odd/7_a_00001.jpg"):
+        write_frame(Path(path), seed=0, height=30)
+    write_json(Path("unfinished/manifest.json"), {"seed": 1})
     other = {name: tensor + 1 for name, tensor in state_dict(TINY).items()}
-    save_file(other, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="was made with backbone"):
-        TrackletEncoder(run, weights=str(tmp_path / "other.safetensors"))
+    save_file(other, "other.safetensors")
+    for message, call in BAD.items():
+        with pytest.raises(UserError, match=message):
+            call(encoder)
     assert torch.is_grad_enabled()

@@ -3,12 +3,11 @@
 import errno
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from reid.errors import UserError
 from reid.files import append_json_line, read_json_lines, read_yaml, write_text
 
 
@@ -26,13 +25,6 @@ def test_a_line_that_was_cut_costs_nothing_else(tmp_path: Path, cut: str) -> Non
     assert list(read_json_lines(path)) == [*whole, {"n": 2}, {"n": 3}]
 
 
-def test_a_key_that_is_repeated_is_named_with_its_lines(tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text("a:\n  b: 1\nc: 2\na:\n  d: 1\n")
-    with pytest.raises(UserError, match=r"x\.yaml, line 4: key a is already in line 1"):
-        read_yaml(path)
-
-
 def test_anchors_and_merges_repeat_no_key(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\n")
@@ -42,23 +34,16 @@ def test_anchors_and_merges_repeat_no_key(tmp_path: Path) -> None:
 def test_a_file_system_without_modes_and_folder_sync_will_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(error: OSError) -> Callable[..., None]:
-        def call(*_: object) -> None:
-            raise error
+    fsync = os.fsync
 
-        return call
+    def sync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "folder")
+        fsync(handle)
 
-    original = os.fsync
-    monkeypatch.setattr(Path, "chmod", refuse(PermissionError(errno.EPERM, "no modes")))
-    monkeypatch.setattr(
-        os,
-        "fsync",
-        lambda handle: (
-            refuse(OSError(errno.EINVAL, "folder"))()
-            if stat.S_ISDIR(os.fstat(handle).st_mode)
-            else original(handle)
-        ),
-    )
+    refusal = mock.Mock(side_effect=PermissionError(errno.EPERM, "no modes"))
+    monkeypatch.setattr(Path, "chmod", refusal)
+    monkeypatch.setattr(os, "fsync", sync)
     write_text(tmp_path / "x", "whole")
     assert (tmp_path / "x").read_text() == "whole"
     assert len(list(tmp_path.iterdir())) == 1

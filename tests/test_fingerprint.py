@@ -36,12 +36,15 @@ def all_settings(config: Config) -> dict[str, Any]:
         "demo_data": fp.demo_data_settings(config),
         "demo_weights": fp.demo_weights_settings(config),
         "index": fp.index_settings(config),
-        **{f"stage1 {name}": fp.stage1_settings(config, name) for name in config.trainings},
-        **{f"stage2 {name}": fp.stage2_settings(config, name) for name in config.trainings},
-        **{f"extract {name}": fp.extract_settings(config, name) for name in config.trainings},
-        **{f"tune {name}": fp.tune_settings(config, name) for name in config.variants},
-        **{f"retrieve {name}": fp.retrieve_settings(config, name) for name in config.variants},
-        **{f"submission {name}": fp.submission_settings(config, name) for name in config.variants},
+        **{
+            f"{stage} {name}": getattr(fp, f"{stage}_settings")(config, name)
+            for stages, names in (
+                (("stage1", "stage2", "extract"), config.trainings),
+                (("tune", "retrieve", "submission"), config.variants),
+            )
+            for stage in stages
+            for name in names
+        },
         "table": fp.table_settings(config),
         "report": fp.report_settings(config),
     }
@@ -103,15 +106,12 @@ def test_an_option_counts_where_it_acts(path: str, stages: set[str]) -> None:
 
 
 def test_augmentation_counts_in_stage_1_only_where_it_is_applied() -> None:
-    clean = changed(CONFIG, "trainings.scaled.stage1.view")
-    training = clean.trainings["scaled"]
+    training = CONFIG.trainings["scaled"]
     stage1 = training.stage1.model_copy(update={"view": "clean"})
-    clean = CONFIG.model_copy(
-        update={"trainings": {"scaled": training.model_copy(update={"stage1": stage1})}}
-    )
-    assert fp.stage1_settings(clean, "scaled") == fp.stage1_settings(
-        changed(clean, "trainings.scaled.augment.pad"), "scaled"
-    )
+    trainings = {"scaled": training.model_copy(update={"stage1": stage1})}
+    clean = CONFIG.model_copy(update={"trainings": trainings})
+    padded = changed(clean, "trainings.scaled.augment.pad")
+    assert fp.stage1_settings(clean, "scaled") == fp.stage1_settings(padded, "scaled")
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
@@ -123,50 +123,46 @@ def test_trainings_that_agree_in_stage_1_have_one_owner() -> None:
     assert alone["attention"] == "attention"
 
 
-class TestStamp:
-    @pytest.fixture
-    def root(self, tmp_path: Path) -> Path:
-        for folder in ("train/1/1_1", "case1_aerial_to_ground/query/2/2_1"):
-            (tmp_path / "data" / folder).mkdir(parents=True)
-        return tmp_path / "data"
+@pytest.mark.parametrize("folder", ["train/1/1_2", "train/3", "case1_aerial_to_ground/query/2/2_2"])
+def test_an_added_or_removed_tracklet_or_person_changes_the_stamp(
+    tmp_path: Path, folder: str
+) -> None:
+    for made in ("train/1/1_1", "case1_aerial_to_ground/query/2/2_1"):
+        (tmp_path / made).mkdir(parents=True)
+    before = fp.dataset_stamp(tmp_path)
+    assert fp.dataset_stamp(tmp_path) == before
+    (tmp_path / folder).mkdir()
+    grown = fp.dataset_stamp(tmp_path)
+    shutil.rmtree(tmp_path / folder)
+    assert len({before, grown, fp.dataset_stamp(tmp_path)}) == 3
 
-    def test_it_is_stable(self, root: Path) -> None:
-        assert fp.dataset_stamp(root) == fp.dataset_stamp(root)
 
-    @pytest.mark.parametrize(
-        "folder", ["train/1/1_2", "train/3", "case1_aerial_to_ground/query/2/2_2"]
-    )
-    def test_a_tracklet_or_a_person_more_or_less_changes_it(self, root: Path, folder: str) -> None:
-        before = fp.dataset_stamp(root)
-        (root / folder).mkdir()
-        grown = fp.dataset_stamp(root)
-        shutil.rmtree(root / folder)
-        assert len({before, grown, fp.dataset_stamp(root)}) == 3
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"layout": "mars"}, "info/query_IDX.mat"),
+        ({"layout": "manifest"}, "manifest.csv"),
+        ({"damaged": "damaged.csv"}, "damaged.csv"),
+    ],
+)
+def test_the_stamp_covers_the_contents_of_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = Dataset(root=tmp_path, **options)
 
-    def test_a_changed_list_changes_it(self, root: Path) -> None:
-        (root / "info").mkdir()
-        listed = root / "info" / "query_IDX.mat"
-        listed.write_text("one")
-        (root / "manifest.csv").write_text("one")
-        for layout, path in (("mars", listed), ("manifest", root / "manifest.csv")):
-            dataset = Dataset(root=root, layout=layout)
-            before = fp.dataset_stamp(root, fp.lists_of(dataset))
-            assert before != fp.dataset_stamp(root)
-            path.write_text("three")
-            assert fp.dataset_stamp(root, fp.lists_of(dataset)) != before
-            path.unlink()
-            assert fp.dataset_stamp(root, fp.lists_of(dataset)) != before
-        assert fp.lists_of(Dataset(root=root)) == []
+    def stamp() -> str:
+        return fp.dataset_stamp(tmp_path, fp.lists_of(dataset))
 
-    def test_sees_what_the_list_of_damaged_frames_says(self, tmp_path: Path) -> None:
-        damaged = tmp_path / "damaged.csv"
-        damaged.write_text("path,damage\n")
-        dataset = Dataset(root=tmp_path, damaged=damaged)
-        before = fp.dataset_stamp(tmp_path, fp.lists_of(dataset))
-        damaged.write_text("path,damage\n")  # another check that found the same
-        assert fp.dataset_stamp(tmp_path, fp.lists_of(dataset)) == before
-        damaged.write_text("path,damage\na.jpg,is missing\n")
-        assert fp.dataset_stamp(tmp_path, fp.lists_of(dataset)) != before
+    assert not any(file.exists() for file in fp.lists_of(dataset))
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    stamps = []
+    for text in ("one", "one", "three"):
+        (tmp_path / path).write_text(text)
+        stamps.append(stamp())
+    (tmp_path / path).unlink()
+    assert stamps[0] == stamps[1], "written again with the same content"
+    assert len({*stamps, stamp()}) == 3
 
 
 def test_no_stage_depends_on_the_command_line_or_on_later_stages() -> None:
@@ -179,24 +175,29 @@ def test_no_stage_depends_on_the_command_line_or_on_later_stages() -> None:
     assert "reid.model.network" in behind["extract"]
 
 
+MODULES = {
+    "__init__.py": "",
+    "sub/__init__.py": "",
+    "entry.py": '"""Words."""\nimport json\nfrom reid.sub import near\n\n\ndef f():\n'
+    '    """Words."""\n    from . import lazy\n    return lazy\n',
+    "sub/near.py": "from .far import x\nfrom reid.files import y\n",
+    "sub/far.py": "x = 1\n",
+    "lazy.py": "import reid.sub.odd\n",
+    "sub/odd.py": "",
+    "files.py": "y = 1\n",
+    "unrelated.py": "",
+}
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package of a few modules in place of ours."""
     root = tmp_path / "reid"
     (root / "sub").mkdir(parents=True)
-    (root / "__init__.py").write_text("")
-    (root / "sub" / "__init__.py").write_text("")
-    (root / "entry.py").write_text(
-        '"""Words."""\nimport json\nfrom reid.sub import near\n\n\ndef f():\n'
-        '    """Words."""\n    from . import lazy\n    return lazy\n'
-    )
-    (root / "sub" / "near.py").write_text("from .far import x\nfrom reid.files import y\n")
-    (root / "sub" / "far.py").write_text("x = 1\n")
-    (root / "lazy.py").write_text("import reid.sub.odd\n")
-    (root / "sub" / "odd.py").write_text("")
-    (root / "files.py").write_text("y = 1\n")
-    (root / "stranger.py").write_text("")
+    for name, text in MODULES.items():
+        (root / name).write_text(text)
     monkeypatch.setattr(fp, "PACKAGE", root)
+    monkeypatch.setitem(fp.ENTRIES, "entry", "reid.entry")
     return root
 
 
@@ -205,29 +206,20 @@ def test_imports_are_followed_also_relative_ones_and_those_in_functions(package:
     assert set(fp.modules_behind("reid.entry")) == names | {"reid", "reid.sub"}
 
 
-@pytest.mark.parametrize("module", ["entry.py", "lazy.py", "sub/far.py", "sub/__init__.py"])
-def test_code_behind_counts(package: Path, module: str) -> None:
-    before = fp.code_hash("reid.entry")
-    with (package / module).open("a") as opened:
-        opened.write("\nz = 2\n")
-    assert fp.code_hash("reid.entry") != before
+@pytest.mark.parametrize(
+    ("module", "counts"),
+    [(name, name not in ("files.py", "unrelated.py")) for name in MODULES],
+)
+def test_code_that_a_stage_imports_counts(package: Path, module: str, counts: bool) -> None:
+    before = fp.fingerprint("entry", {"a": 1})
+    with (package / module).open("a") as source:
+        source.write("\nz = 2\n")
+    assert (fp.fingerprint("entry", {"a": 1}) != before) == counts
 
 
-def test_words_and_strangers_and_plumbing_do_not_count(package: Path) -> None:
-    before = fp.code_hash("reid.entry")
-    for module in ("stranger.py", "files.py"):
-        (package / module).write_text("z = 2\n")
+def test_comments_and_docstrings_do_not_count_but_options_do(package: Path) -> None:
+    before = fp.fingerprint("entry", {"a": 1})
     entry = package / "entry.py"
     entry.write_text(entry.read_text().replace("Words.", "Other words.") + "\n# a remark\n")
-    assert fp.code_hash("reid.entry") == before
-
-
-def test_a_fingerprint_hashes_code_and_options(
-    package: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(fp.ENTRIES, "entry", "reid.entry")
-    before = fp.fingerprint("entry", {"a": 1})
     assert fp.fingerprint("entry", {"a": 1}) == before
     assert fp.fingerprint("entry", {"a": 2}) != before
-    (package / "lazy.py").write_text("z = 2\n")
-    assert fp.fingerprint("entry", {"a": 1}) != before

@@ -8,19 +8,14 @@ import pytest
 from reid.progress import Progress, duration
 
 
-def work(steps: int, every: float) -> None:
-    progress = Progress("train", steps, "steps", every=every)
-    for step in range(steps):
+@pytest.mark.parametrize(("every", "steps"), [(0, [1, 2, 3]), (1000, [3])])
+def test_lines_in_a_log(capsys: pytest.CaptureFixture[str], every: float, steps: list[int]) -> None:
+    progress = Progress("train", 3, "steps", every=every)
+    for step in range(3):
         progress.advance(note=f"loss {step}")
-
-
-def test_lines_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
-    work(3, every=0)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(",")[0] for line in lines] == [f"train: {n}/3 steps" for n in (1, 2, 3)]
+    assert [line.split(",")[0] for line in lines] == [f"train: {n}/3 steps" for n in steps]
     assert lines[-1].endswith("left; loss 2")
-    work(3, every=1000)
-    assert len(capsys.readouterr().out.splitlines()) == 1  # the end is always told
 
 
 def test_a_bar_in_place_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +39,4 @@ def test_resumed_work_does_not_count_as_speed() -> None:
     progress = Progress("train", 20, "steps", done=8, every=1000)
     progress.advance(2)
     assert progress.line(1.0) == "train: 10/20 steps, 2.0 steps/s, 0:01 gone, 0:05 left"
-
-
-def test_durations() -> None:
     assert (duration(61), duration(3723)) == ("1:01", "1:02:03")

@@ -34,25 +34,22 @@ def test_a_manifest_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         outputs={"stage2": weights},
     )
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["seed"] == 3
-    assert manifest["fingerprint"] == "abc"
-    assert manifest["options"] == {"stage2": {"lr": 0.1}}
+    facts = {"stage": "stage2", "seed": 3, "fingerprint": "abc", "precision": "bf16", "gpu": None}
+    facts |= {"options": {"stage2": {"lr": 0.1}}, "slurm": {"job_id": "17"}}
+    assert facts.items() <= manifest.items()
     assert 90 <= manifest["wall_seconds"] < 100
-    assert manifest["precision"] == "bf16"
-    assert manifest["slurm"] == {"job_id": "17"}
-    assert manifest["gpu"] is None
     assert set(manifest["packages"]) == set(provenance.PACKAGES)
     recorded = {"path": weights.as_posix(), "sha256": sha256_of_file(weights)}
     assert manifest["outputs"] == {"stage2": recorded}
 
 
-def test_outside_of_slurm_there_is_no_job() -> None:
+def test_only_variables_of_slurm_are_recorded() -> None:
     assert provenance.slurm_job({"PATH": "/bin"}) is None
-    found = provenance.slurm_job({"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "2"})
-    assert found == {"job_id": "5", "restart_count": "2"}
+    variables = {"SLURM_JOB_ID": "5", "SLURM_RESTART_COUNT": "2"}
+    assert provenance.slurm_job(variables) == {"job_id": "5", "restart_count": "2"}
 
 
-def test_git_state_of_a_checkout(tmp_path: Path) -> None:
+def test_git_state_of_a_checkout_but_not_of_a_folder_inside_one(tmp_path: Path) -> None:
     assert provenance.git_state(tmp_path) is None
     git(tmp_path, "init")
     assert provenance.git_state(tmp_path) is None
@@ -63,12 +60,5 @@ def test_git_state_of_a_checkout(tmp_path: Path) -> None:
     assert provenance.git_state(tmp_path) == clean
     (tmp_path / "a").write_text("2")
     assert provenance.git_state(tmp_path) == {**clean, "dirty": True}
-
-
-def test_a_package_installed_inside_somebodys_checkout_is_not_that_checkout(tmp_path: Path) -> None:
-    git(tmp_path, "init")
-    (tmp_path / "a").write_text("1")
-    git(tmp_path, "add", "a")
-    git(tmp_path, "commit", "-m", "one")
     (tmp_path / "site-packages").mkdir()
     assert provenance.git_state(tmp_path / "site-packages") is None

@@ -2,14 +2,14 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from reid import config, status
+from reid.files import read_json_lines
 from reid.paths import Results
-from tests.runs import STAGE1, STAGE2, Lab, make_lab, slow_steps, wait
+from tests.runs import STAGE1, STAGE2, Lab, make_lab, slow_steps, wait, wait_for
 
 
 @pytest.fixture
@@ -35,39 +35,29 @@ def text(command: str = "snakemake") -> str:
 def begin(lab: Lab) -> int:
     """A stage 2 that is at work: returns its process id."""
     pid = lab.start(*STAGE2, before=slow_steps)
-    deadline = time.monotonic() + 60
-    ledger = lab.run / "attempts.jsonl"
-    while ledger.read_text().splitlines()[-1].count('"stage2"') == 0 or not at_work(lab):
-        assert time.monotonic() < deadline, lab.log()
-        time.sleep(0.02)
+    attempts = lab.run / "attempts.jsonl"
+    started = {"stage": "stage2", "event": "start"}
+    wait_for(lambda: started.items() <= list(read_json_lines(attempts))[-1].items(), 60)
     return pid
-
-
-def at_work(lab: Lab) -> bool:
-    return '"start"' in (lab.run / "attempts.jsonl").read_text().splitlines()[-1]
 
 
 def test_from_nothing_to_done(lab: Lab) -> None:
     assert states("index") == [("done", "")]
     assert states("train stage2") == [("waiting", "")]
     assert states("extract") == [("waiting", "")] * 3
-    assert "To go on (what is done is kept): snakemake" in text()
+    assert "To resume (finished jobs are kept): snakemake" in text()
     for job in status.jobs(settings()):
         job.output.parent.mkdir(parents=True, exist_ok=True)
         job.output.touch()
-    assert "To go on" not in text()
+    assert "To resume" not in text()
     assert text().count(" jobs: ") == 7  # no variant is tuned: no such step
 
 
 def test_the_embedded_benchmark_has_two_more_steps() -> None:
-    shipped = [Path("config/config.yaml"), Path("config/demo.yaml")]
-    steps = [(job.step, *job.wildcards) for job in status.jobs(config.load(shipped))]
-    assert steps[:3] == [
-        ("demo-data",),
-        ("demo-weights", "tiny-b16"),
-        ("demo-weights", "tiny-l14"),
-    ]
-    assert len(steps) == 62
+    shipped = config.load([Path("config/config.yaml"), Path("config/demo.yaml")])
+    names = [job.name for job in status.jobs(shipped)]
+    assert names[:3] == ["demo-data", "demo-weights tiny-b16", "demo-weights tiny-l14"]
+    assert len(names) == 62
 
 
 def test_a_step_without_a_result_shows_what_it_said_last(lab: Lab) -> None:
@@ -110,15 +100,15 @@ def test_damaged_records_of_a_training_end_nothing(lab: Lab, damage: str) -> Non
     assert (state, detail[:9]) in {("failed", "attempt 1"), ("running", "attempt 1")}
 
 
-def test_the_command_names_the_configuration_files_that_were_given() -> None:
-    own = Path("my.yaml")
-    assert status.resume_command([status.STANDARD]) == "snakemake"
-    assert status.resume_command([status.STANDARD, own]) == "snakemake --configfile my.yaml"
-
-
-def test_the_command_line_prints_it_without_colors_into_a_file(lab: Lab) -> None:
+def test_the_command_line_prints_no_colors_into_a_file_and_names_all_configurations(
+    lab: Lab,
+) -> None:
     assert lab.finish("status") == 0
     assert "index" in lab.log()
+    assert "snakemake --configfile config.yaml" in lab.log()
     assert "\033[" not in lab.log()
     colored = "\n".join(status.report(status.statuses(settings()), "", colors=True))
     assert "\033[32m" in colored
+    shipped = [status.STANDARD, Path("my.yaml")]
+    assert status.resume_command(shipped[:1]) == "snakemake"
+    assert status.resume_command(shipped) == "snakemake --configfile my.yaml"

@@ -47,10 +47,13 @@ def expanded(path: Any) -> Any:
 
 def without_repeats(values: tuple[Value, ...]) -> tuple[Value, ...]:
     """`values`, or ValueError on a repeat, which the table would average as if independent."""
-    value, times = Counter(values).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"{value} is listed {times} times, expected each value once")
+    for value, times in Counter(values).items():
+        if times > 1:
+            raise ValueError(f"{value} is listed {times} times, expected each value once")
     return values
+
+
+LocalPath = Annotated[Path, BeforeValidator(expanded)]
 
 
 def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:

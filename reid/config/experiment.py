@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from reid.config.base import (
     Count,
+    LocalPath,
     Name,
     Number,
     Positive,
@@ -30,14 +31,14 @@ class Dataset(Section):
     """Where the crops lie and how strictly they are read."""
 
     name: Name = Field("detreidx", description="names the folder under results/")
-    root: Path = Field(description="folder of the dataset; with DetReIDX that of train/")
+    root: LocalPath = Field(description="folder of the dataset; with DetReIDX that of train/")
     layout: Literal["detreidx", "mars", "g2a-vreid", "ag-vpreid", "manifest", "folders"] = Field(
         "detreidx", description="convention of folders and file names (docs/DATA.md)"
     )
-    manifest: Path | None = Field(
+    manifest: LocalPath | None = Field(
         None, description="CSV of layout `manifest`; unset: manifest.csv in the root"
     )
-    protocols: tuple[Protocol, ...] = Field(
+    protocols: Annotated[tuple[Protocol, ...], AfterValidator(without_repeats)] = Field(
         ("A2G", "G2A", "A2A"),
         min_length=1,
         description="query to gallery: Aerial, Ground; ALL whatever the view",
@@ -55,33 +56,20 @@ class Dataset(Section):
         True,
         description="`index` looks at every file to find empty ones; false: lists folders only",
     )
-    damaged: Path | None = Field(
+    damaged: LocalPath | None = Field(
         None, description="damaged.csv of `reid check`: frames that `index` leaves out, and counts"
     )
     allow_shared_identities: bool = Field(
         False, description="the test set reuses identity numbers of training for other people"
     )
 
-    @field_validator("root", "manifest", "damaged", mode="before")
-    @classmethod
-    def _expand(cls, path: Any) -> Any:
-        return expanded(path)
-
-    @field_validator("protocols")
-    @classmethod
-    def _once_each(cls, protocols: tuple[Protocol, ...]) -> tuple[Protocol, ...]:
-        return without_repeats(protocols)
-
 
 class Backbone(Section):
     """Where CLIP weights come from; the geometry is read from the weights."""
 
-    weights: str = Field(description="a local file, or `open_clip:<model>:<tag>` (network)")
-
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _expand(cls, path: Any) -> Any:
-        return expanded(path)
+    weights: Annotated[str, BeforeValidator(expanded)] = Field(
+        description="a local file, or `open_clip:<model>:<tag>` (network)"
+    )
 
     @property
     def file(self) -> Path | None:
@@ -200,7 +188,7 @@ class Runtime(Section):
         "auto", description="auto takes a GPU if there is one"
     )
     workers: Whole = Field(2, description="data-loading processes; 0 loads in the trainer")
-    pack: Path | None = Field(
+    pack: LocalPath | None = Field(
         None, description="folder that `reid pack` writes; set: frames are read from it, not root"
     )
     stage_to: str | None = Field(
@@ -223,11 +211,6 @@ class Runtime(Section):
     keep_checkpoints: Count = Field(2, description="checkpoints kept of each stage")
     tensorboard: bool = Field(True, description="also write curves for TensorBoard")
 
-    @field_validator("pack", mode="before")
-    @classmethod
-    def _expand(cls, path: Any) -> Any:
-        return expanded(path)
-
     @model_validator(mode="after")
     def _stages_a_pack(self) -> Self:
         if self.stage_to is not None and self.pack is None:
@@ -239,7 +222,7 @@ class Config(Section):
     """The whole configuration."""
 
     dataset: Dataset
-    seeds: tuple[Whole, ...] = Field(
+    seeds: Annotated[tuple[Whole, ...], AfterValidator(without_repeats)] = Field(
         (1,), min_length=1, description="every training runs once per seed"
     )
     backbones: dict[Name, Backbone] = Field(min_length=1)
@@ -249,11 +232,6 @@ class Config(Section):
     report: Report = Report()
     demo: Demo | None = Field(None, description="present: the DAG renders its data and weights")
     runtime: Runtime = Runtime()
-
-    @field_validator("seeds")
-    @classmethod
-    def _once_each(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        return without_repeats(seeds)
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:

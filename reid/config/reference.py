@@ -83,39 +83,33 @@ def schema() -> dict[str, Any]:
 
 def _sections() -> Iterator[str]:
     for path, section, defaults in _walk(Config, None, ""):
-        leaves = [(name, field) for name, field in section.model_fields.items() if _leaf(field)]
-        if not leaves:
-            continue
-        yield f"## {f'`{path}`' if path else 'Top level'}"
-        yield ""
-        if path:
-            yield f"{' '.join((section.__doc__ or '').split())}"
-            yield ""
-        yield f"Acts in: {ACTS_IN[path]}."
-        yield ""
-        yield "| key | type | default | meaning |"
-        yield "| --- | --- | --- | --- |"
         types = section.model_json_schema()["properties"]
-        for name, field in leaves:
-            default = _default(name, field, defaults)
-            meaning = (field.description or "").replace("|", "\\|")
-            yield f"| `{name}` | {_type(types[name])} | {default} | {meaning} |"
-        yield ""
+        rows = [
+            f"| `{name}` | {_type(types[name])} | {_default(name, field, defaults)} | "
+            f"{(field.description or '').replace('|', chr(92) + '|')} |"
+            for name, field in section.model_fields.items()
+            if _nested(field)[0] is None
+        ]
+        if rows:
+            yield f"## `{path}`\n\n{_text(section)}\n" if path else "## Top level\n"
+            yield f"Acts in: {ACTS_IN[path]}.\n"
+            yield "| key | type | default | meaning |\n| --- | --- | --- | --- |"
+            yield from (*rows, "")
 
 
 def _interpretations() -> Iterator[str]:
-    yield "## Interpretations"
-    yield ""
-    yield "Where the paper is silent the choice is this project's own:"
-    yield ""
+    yield "## Interpretations\n\nWhere the paper is silent the choice is this project's own:\n"
     for path, section, _ in _walk(Config, None, ""):
-        text = " ".join((section.__doc__ or "").split())
-        if "interpretation" in text:
-            yield f"- `{path}`: {text}"
+        texts = {path: _text(section)}
         for name, field in section.model_fields.items():
-            if "interpretation" in (field.description or ""):
-                yield f"- `{path}.{name}`: {field.description}"
+            texts[f"{path}.{name}"] = field.description or ""
+        yield from (f"- `{key}`: {text}" for key, text in texts.items() if "interpretation" in text)
     yield ""
+
+
+def _text(section: type[BaseModel]) -> str:
+    """The docstring of a section on one line."""
+    return " ".join((section.__doc__ or "").split())
 
 
 def _walk(
@@ -140,10 +134,6 @@ def _nested(field: FieldInfo) -> tuple[type[BaseModel] | None, bool]:
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option, getattr(field.annotation, "__origin__", None) is dict
     return None, False
-
-
-def _leaf(field: FieldInfo) -> bool:
-    return _nested(field)[0] is None
 
 
 def _default(name: str, field: FieldInfo, defaults: BaseModel | None) -> str:
