@@ -4,7 +4,6 @@ Slurm may start a job again while its first start still runs, and a restarted Sn
 jobs that it has forgotten. The second trainer must leave the run folder alone.
 """
 
-import json
 import os
 import socket
 import tempfile
@@ -12,8 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from reid.errors import LeaseHeld
 from reid.train.interrupt import Interrupt
@@ -47,6 +48,7 @@ class Owner:
         return f"process {self.pid} on {self.host} (job {self.job or 'none'})"
 
 
+_OWNER = TypeAdapter(Owner)
 DAMAGED = Owner(host="", namespace="", pid=0, started=None, job=None)
 """Stands for the owner of a lease file that cannot be parsed: only its heartbeat tells."""
 
@@ -184,13 +186,11 @@ def _is_dead(owner: Owner) -> bool:
 def _create(path: Path, owner: Owner) -> bool:
     """Write the lease file unless there is one. A rival may read it before it is complete."""
     try:
-        file = path.open("x", encoding="utf-8")
+        file = path.open("xb")
     except FileExistsError:
         return False
     with file:
-        values = asdict(owner)
-        del values["silence"]
-        json.dump(values, file)
+        file.write(_OWNER.dump_json(owner))
     return True
 
 
@@ -198,17 +198,11 @@ def _read(path: Path, now: float) -> Owner:
     """The owner that a lease file names, DAMAGED if it names none. Raises OSError."""
     with path.open("rb") as file:
         content, last_beat = file.read(4096), os.fstat(file.fileno()).st_mtime
-    silence = max(0.0, now - last_beat)
     try:
-        values = json.loads(content)
-    except (ValueError, RecursionError):
-        values = None
-    names = {option.name for option in fields(Owner)} - {"silence"}
-    if isinstance(values, dict) and values.keys() == names:
-        numbers = values["pid"], values["started"] or 0
-        if all(type(number) is int for number in numbers):
-            return Owner(**values, silence=silence)
-    return replace(DAMAGED, silence=silence)
+        owner = _OWNER.validate_json(content, strict=True)
+    except ValidationError:
+        owner = DAMAGED
+    return replace(owner, silence=max(0.0, now - last_beat))
 
 
 def _remove_stale(path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,10 @@ def two_epochs(lab: Lab) -> Lab:
     assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
     assert len(list(checkpoints_of(lab).iterdir())) == 2
     return lab
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

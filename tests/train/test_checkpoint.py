@@ -108,12 +108,6 @@ def test_files_of_others_are_never_touched(
     assert left == foreign
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".00001-0000000.pt.k3j2.tmp").write_bytes(b"half")
-    save(make(tmp_path), 2)
-    assert names(tmp_path) == ["00002-0000000.pt"]
-
-
 @pytest.mark.parametrize("moment", ["before rename", "before trimming"])
 def test_fault_03_killed_while_a_checkpoint_is_written(
     lab: Lab, expected: dict[str, Any], moment: str

@@ -4,7 +4,6 @@ import json
 import os
 import random
 import signal
-import socket
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from tests.runs import (
     wait,
     wait_for,
 )
-from tests.train.conftest import checkpoints_of, kill_at
+from tests.train.conftest import checkpoints_of, free_port, kill_at
 
 
 @pytest.mark.parametrize(("workers", "group"), [(0, True), (2, False)])
@@ -106,10 +105,7 @@ def test_fault_25_the_same_seed_gives_the_same_numbers(lab: Lab, expected: dict[
 
 
 def test_two_processes_train_and_resume_as_one(lab: Lab, expected: dict[str, Any]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
 
     def start() -> list[int]:
         ranks = ({**common, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1"))

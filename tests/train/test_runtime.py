@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -24,6 +23,7 @@ from reid.train.interrupt import Interrupt
 from reid.train.session import Engine, Session
 from reid.train.stage2 import batch_loss, build_model, prepare
 from tests.clips import TINY, random_weights
+from tests.train.conftest import free_port
 
 TRAINING = Training(
     clip=Clip(frames=2, height=32, width=32),
@@ -165,9 +165,7 @@ def _rank(rank: int, port: int, out: Any) -> None:
 
 
 def test_two_processes_give_the_loss_and_gradient_of_one(whole: Numbers) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     out: Any = context.Queue()
     processes = [context.Process(target=_rank, args=(rank, port, out)) for rank in (0, 1)]
