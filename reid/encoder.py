@@ -68,12 +68,10 @@ class TrackletEncoder:
         device: `auto`, `cpu` or `cuda`. test_sampling: as `clip.test_sampling`.
         Raises UserError when the folder is no finished run, or on other weights.
         """
-        for name, value, known in (
-            ("device", device, ("auto", "cpu", "cuda")),
-            ("test_sampling", test_sampling, ("first", "center")),
-        ):
-            if value not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if device not in ("auto", "cpu", "cuda"):
+            raise UserError(f"device must be one of auto, cpu, cuda, got {device!r}")
+        if test_sampling not in ("first", "center"):
+            raise UserError(f"test_sampling must be one of first, center, got {test_sampling!r}")
         folder = Path(run)
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder of a run, results/DATASET/train/TRAINING/seedN")
@@ -87,10 +85,8 @@ class TrackletEncoder:
             )
             seed, backbone = int(manifest["seed"]), str(weights or options["weights"])
         except (KeyError, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"{folder / 'manifest.json'} is of no finished run ({reason})"
-            ) from None
+            reason = f"is of no finished run ({str(error).splitlines()[0]})"
+            raise UserError(f"{folder / 'manifest.json'} {reason}") from None
         self._device = pick_device(device)
         network = restore(folder / "stage2.safetensors", self._training, backbone, seed=seed)
         self._network = network.to(self._device).eval()
@@ -128,13 +124,9 @@ class TrackletEncoder:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
         if not folders:
             raise UserError("no tracklet folders given: there is nothing to encode")
-        dataset = TrackletDataset(
-            [_tracklet(folder, camera) for folder in folders],
-            Path(),
-            clip=self._training.clip,
-            train=False,
-            metadata=self._metadata,
-        )
+        tracklets = [_tracklet(folder, camera) for folder in folders]
+        clip, metadata = self._training.clip, self._metadata
+        dataset = TrackletDataset(tracklets, Path(), clip=clip, train=False, metadata=metadata)
         rows = []
         batches = sequential_batches(len(dataset), batch_size=batch_size)
         with torch.inference_mode():
@@ -188,27 +180,15 @@ def _tracklet(folder: Path, camera: int | None) -> Tracklet:
     if not frames:
         raise UserError(f"{folder} has no .jpg images")
     scene = _scene_of(folder, frames) if camera is None else Scene(None, camera)
-    measures = (scene.altitude, scene.distance, scene.angle)
-    altitude, distance, angle = (math.nan if value is None else value for value in measures)
-    return Tracklet(
-        identity=0,
-        name=folder.name,
-        path=str(folder),
-        subset="query",
-        view=scene.view,
-        camera=scene.camera,
-        session=scene.session,
-        altitude=altitude,
-        distance=distance,
-        angle=angle,
-        frames=FrameNames.of(frames),
-    )
+    values = (scene.altitude, scene.distance, scene.angle)
+    measures = [math.nan if value is None else value for value in values]
+    about = ("query", scene.view, scene.camera, scene.session)
+    return Tracklet(0, folder.name, str(folder), *about, *measures, FrameNames.of(frames))
 
 
 def _scene_of(folder: Path, names: Sequence[str]) -> Scene:
     """What the DetReIDX names of a tracklet say. Raises UserError when they say nothing, or two."""
-    problem = ""
-    scenes = set()
+    problem, scenes = "", set()
     for name in names:
         try:
             scenes.add(parse_name(name))

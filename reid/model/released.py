@@ -15,31 +15,18 @@ from torch import Tensor, nn
 
 from reid.errors import UserError
 
-_RENAMED = tuple(
-    (re.compile(pattern), ours)
-    for pattern, ours in (
-        (
-            r"image_encoder\.(transformer\.resblocks\.\d+)\.dat\.(down|up)\.",
-            r"visual.\1.spatial.\2.",
-        ),
-        (
-            r"image_encoder\.(transformer\.resblocks\.\d+)\.dat_cross\.(down|up)\.",
-            r"visual.\1.temporal.\2.",
-        ),
-        (
-            r"image_encoder\.(transformer\.resblocks\.\d+)\.dat_cross\.temporal_block\.temporal_attn\.",
-            r"visual.\1.temporal.attn.",
-        ),
-        (r"image_encoder\.", "visual."),
-        (r"cv_embed$", "prompts.camera"),
-        (r"temporal_attn\.fc\.weight$", "pool.score.weight"),
-        (r"temporal_attn_proj\.fc\.weight$", "pool_proj.score.weight"),
-        (r"bottleneck\.", "head.norm."),
-        (r"bottleneck_proj\.", "head_proj.norm."),
-        (r"classifier\.", "head.classifier."),
-        (r"classifier_proj\.", "head_proj.classifier."),
-    )
-)
+_BLOCK = r"image_encoder\.(transformer\.resblocks\.\d+)"
+_RENAMED = {
+    rf"{_BLOCK}\.dat\.(down|up)\.": r"visual.\1.spatial.\2.",
+    rf"{_BLOCK}\.dat_cross\.(down|up)\.": r"visual.\1.temporal.\2.",
+    rf"{_BLOCK}\.dat_cross\.temporal_block\.temporal_attn\.": r"visual.\1.temporal.attn.",
+    r"image_encoder\.": "visual.",
+    r"cv_embed$": "prompts.camera",
+    r"temporal_attn(_proj|)\.fc\.weight$": r"pool\1.score.weight",
+    r"bottleneck(_proj|)\.": r"head\1.norm.",
+    r"classifier(_proj|)\.": r"head\1.classifier.",
+}
+"""Beginnings of their names, and of ours; the first that matches counts."""
 _TEXT_SIDE = ("prompt_learner.", "text_encoder.")
 _WITHOUT_EFFECT = ("temporal_attn.fc.bias", "temporal_attn_proj.fc.bias")
 """Added to the score of every frame of a tracklet: softmax over the frames cancels it."""
@@ -97,25 +84,22 @@ def load_reference_checkpoint(
     """
     given = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     own: dict[str, Tensor] = model.state_dict()
-    renamed = {
-        name: _our_name(name)
-        for name in given
-        if not name.startswith(_TEXT_SIDE) and name not in _WITHOUT_EFFECT
-    }
-    tensors = {ours: given[theirs] for theirs, ours in renamed.items() if ours is not None}
-    cameras = _first_cameras(tensors, own)
+    text = tuple(name for name in given if name.startswith(_TEXT_SIDE))
+    without_effect = tuple(name for name in given if name in _WITHOUT_EFFECT)
+    cameras = _use_first_cameras(given, own)
 
     def allowed(*names: str) -> bool:
         return any(fnmatchcase(name, pattern) for name in names for pattern in allow)
 
     used, left_over, dropped, problems = {}, [], set(), []
-    for theirs, ours in renamed.items():
-        problem = _misfit(theirs, ours, tensors, own)
-        if problem is None and ours is not None:
+    for theirs in [name for name in given if name not in {*text, *without_effect}]:
+        ours = _our_name(theirs)
+        problem = _problem(theirs, given[theirs], ours, own)
+        if problem is None:
             used[theirs] = ours
             continue
         left_over.append(theirs)
-        if allowed(theirs, ours or theirs):
+        if allowed(theirs, ours):
             dropped.add(ours)
         else:
             problems.append(problem)
@@ -123,54 +107,40 @@ def load_reference_checkpoint(
     missing = [name for name in missing if not name.endswith(_COUNTER)]
     problems += [f"missing {name}" for name in missing if name not in dropped and not allowed(name)]
     if problems:
-        shown = "; ".join(map(str, problems[:5]))
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(
-            f"the checkpoint does not fit the network: {shown}{more}. Choose a training with its "
-            "options (released.yaml has those of the released code), or allow tensors by name"
+            f"the checkpoint does not fit the network: {'; '.join(problems[:5])}{more}. Choose a "
+            "training with its options (released.yaml has those of the released code), or allow "
+            "tensors by name"
         )
-    model.load_state_dict({ours: tensors[ours] for ours in used.values()}, strict=False)
-    return ImportReport(
-        used=used,
-        text=tuple(name for name in given if name.startswith(_TEXT_SIDE)),
-        without_effect=tuple(name for name in given if name in _WITHOUT_EFFECT),
-        missing=tuple(missing),
-        left_over=tuple(left_over),
-        cameras=cameras,
-    )
+    model.load_state_dict({ours: given[theirs] for theirs, ours in used.items()}, strict=False)
+    return ImportReport(used, text, without_effect, tuple(missing), tuple(left_over), cameras)
 
 
-def _first_cameras(theirs: dict[str, Tensor], own: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """Cut camera prompts (K, P, cameras, d) to our cameras; returns how many are used, of how many.
-
-    None, and nothing is cut, when there are none on a side or theirs are fewer.
-    """
-    name = "prompts.camera"
-    if name not in own or name not in theirs or theirs[name].dim() != 4:
+def _use_first_cameras(
+    given: dict[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[int, int] | None:
+    """Cut the prompts in `given` to the model's cameras: how many are taken, of how many."""
+    theirs, ours = given.get("cv_embed"), own.get("prompts.camera")
+    if theirs is None or ours is None or theirs.dim() != 4 or ours.shape[2] > theirs.shape[2]:
         return None
-    used, total = own[name].shape[2], theirs[name].shape[2]
-    if used > total:
-        return None
-    theirs[name] = theirs[name][:, :, :used]
-    return used, total
+    given["cv_embed"] = theirs[:, :, : ours.shape[2]]
+    return ours.shape[2], theirs.shape[2]
 
 
-def _misfit(
-    theirs: str, ours: str | None, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> str | None:
-    """Why a tensor of the checkpoint cannot be used; None if it can."""
-    if ours is None or ours not in own:
+def _our_name(theirs: str) -> str:
+    """Their name itself when it is of no known part."""
+    for pattern, ours in _RENAMED.items():
+        if re.match(pattern, theirs):
+            return re.sub(pattern, ours, theirs, count=1)
+    return theirs
+
+
+def _problem(theirs: str, tensor: Tensor, ours: str, own: Mapping[str, Tensor]) -> str | None:
+    """Why a tensor of theirs cannot be loaded."""
+    if ours == theirs or ours not in own:
         return f"left over {theirs}"
-    if tensors[ours].shape != own[ours].shape:
-        shapes = tuple(tensors[ours].shape), tuple(own[ours].shape)
+    if tensor.shape != own[ours].shape:
+        shapes = tuple(tensor.shape), tuple(own[ours].shape)
         return f"{theirs} has shape {shapes[0]}, our {ours} {shapes[1]}"
-    if not tensors[ours].isfinite().all():
-        return f"{theirs} has numbers that are not finite"
-    return None
-
-
-def _our_name(theirs: str) -> str | None:
-    for pattern, ours in _RENAMED:
-        if pattern.match(theirs):
-            return pattern.sub(ours, theirs, count=1)
-    return None
+    return None if tensor.isfinite().all() else f"{theirs} has numbers that are not finite"

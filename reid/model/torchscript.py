@@ -17,17 +17,11 @@ from torch import Tensor
 
 _MARK = "/constants.pkl"
 """What torch too tells a TorchScript archive by."""
+_NAMES = ("Half", "BFloat16", "Float", "Double", "Short", "Int", "Long", "Bool")
 _STORAGES = {
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.FloatStorage": torch.float32,
-    "torch.DoubleStorage": torch.float64,
+    **{f"torch.{name}Storage": getattr(torch, name.lower()) for name in _NAMES},
     "torch.ByteStorage": torch.uint8,
     "torch.CharStorage": torch.int8,
-    "torch.ShortStorage": torch.int16,
-    "torch.IntStorage": torch.int32,
-    "torch.LongStorage": torch.int64,
-    "torch.BoolStorage": torch.bool,
 }
 
 
@@ -62,12 +56,10 @@ def _named_tensors(value: object, name: str) -> list[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         return [(name, value)]
     attributes = value.state if isinstance(value, _Module) else None
-    if not isinstance(attributes, dict):
-        return []
     prefix = f"{name}." if name else ""
     return [
         pair
-        for attribute, child in attributes.items()
+        for attribute, child in (attributes.items() if isinstance(attributes, dict) else ())
         for pair in _named_tensors(child, f"{prefix}{attribute}")
     ]
 
@@ -84,10 +76,9 @@ class _Unpickler(pickle.Unpickler):
         """What stands for a global of the pickle."""
         if module.partition(".")[0] == "__torch__":
             return _Module
-        try:
-            return _GLOBALS[f"{module}.{name}"]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of weights") from None
+        if f"{module}.{name}" not in _GLOBALS:
+            raise pickle.UnpicklingError(f"{module}.{name} is no part of weights")
+        return _GLOBALS[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> Tensor:
         """The numbers of a storage, (numel,)."""

@@ -26,6 +26,7 @@ from reid.model.vit import Geometry, VisualTower
 
 _METADATA = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's state dicts that are no weights."""
+_HINT = "put the CLIP file there or change `backbones` (README: data and weights)"
 _UNUSED = ("logit_scale",)
 """Tensors that may be there or not: nothing here reads them."""
 _MASK = "attn_mask"
@@ -48,13 +49,11 @@ def load(spec: str) -> Weights:
     Raises UserError when the file is missing, unreadable, or no CLIP with a ViT.
     """
     if spec.startswith(OPEN_CLIP_PREFIX):
-        tensors = _from_open_clip(spec)
-        digest = _digest(_plain(tensors))
+        plain = _plain(_from_open_clip(spec))
+        digest = _digest(plain)
     else:
         path = _existing(spec)
-        tensors = _read(path)
-        digest = sha256_of_file(path)
-    plain = _plain(tensors)
+        plain, digest = _plain(_read(path)), sha256_of_file(path)
     geometry = geometry_of(plain, spec)
     broken = [name for name, tensor in plain.items() if not tensor.isfinite().all()]
     if broken:
@@ -78,25 +77,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises UserError when the file is missing, unreadable, or would run code.
     """
-    _demand_file(path, "expected a file of weights")
-    return _plain(_read(path))
+    return _plain(_read(_existing(path, "expected a file of weights")))
 
 
-def _existing(spec: str) -> Path:
-    path = Path(spec)
-    hint = "put the CLIP file there or change `backbones` (README: data and weights)"
-    _demand_file(path, hint)
-    return path
-
-
-def _demand_file(path: Path, hint: str) -> None:
-    """Raise UserError, ending in `hint`, unless `path` is a file that can be opened."""
+def _existing(spec: str | Path, hint: str = _HINT) -> Path:
+    """The path, if it is a file that can be opened; else raises UserError ending in `hint`."""
     try:
-        path.open("rb").close()
+        Path(spec).open("rb").close()
     except FileNotFoundError:
-        raise UserError(f"weights {path} do not exist: {hint}") from None
+        raise UserError(f"weights {spec} do not exist: {hint}") from None
     except OSError as error:
-        raise UserError(f"weights {path} cannot be read ({error.strerror}): {hint}") from None
+        raise UserError(f"weights {spec} cannot be read ({error.strerror}): {hint}") from None
+    return Path(spec)
 
 
 def _read(path: Path, device: str = "cpu") -> Mapping[Any, object]:
