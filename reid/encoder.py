@@ -180,10 +180,11 @@ def _tracklet(folder: Path, camera: int | None) -> Tracklet:
     if not frames:
         raise UserError(f"{folder} has no .jpg images")
     scene = _scene_of(folder, frames) if camera is None else Scene(None, camera)
-    values = (scene.altitude, scene.distance, scene.angle)
-    measures = [math.nan if value is None else value for value in values]
-    about = ("query", scene.view, scene.camera, scene.session)
-    return Tracklet(0, folder.name, str(folder), *about, *measures, FrameNames.of(frames))
+    altitude, distance, angle = (math.nan if value is None else value for value in scene[3:])
+    measures = {"altitude": altitude, "distance": distance, "angle": angle}
+    place, names = (folder.name, str(folder)), FrameNames.of(frames)
+    view, camera, session = scene[:3]
+    return Tracklet(0, *place, "query", view, camera, session, frames=names, **measures)
 
 
 def _scene_of(folder: Path, names: Sequence[str]) -> Scene:

@@ -34,15 +34,8 @@ class QuickGelu(nn.Module):
 
 def two_layers(width: int, hidden: int, first: str, last: str) -> nn.Sequential:
     """Linear, QuickGELU, linear under the given names."""
-    return nn.Sequential(
-        OrderedDict(
-            [
-                (first, nn.Linear(width, hidden)),
-                ("gelu", QuickGelu()),
-                (last, nn.Linear(hidden, width)),
-            ]
-        )
-    )
+    layers = nn.Linear(width, hidden), QuickGelu(), nn.Linear(hidden, width)
+    return nn.Sequential(OrderedDict(zip((first, "gelu", last), layers, strict=True)))
 
 
 class AcrossFrames(nn.Module):
@@ -54,12 +47,10 @@ class AcrossFrames(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """(L, B*T, a) -> (L, B*T, a)."""
-        tokens, count, width = x.shape
-        by_frame = x.view(tokens, count // frames, frames, width).permute(2, 1, 0, 3)
-        rows = by_frame.reshape(frames, -1, width)
-        mixed = self.temporal_attn(rows, rows, rows, need_weights=False)[0]
-        back = mixed.view(frames, count // frames, tokens, width).permute(2, 1, 0, 3)
-        return back.reshape(tokens, count, width)
+        rows = x.unflatten(1, (-1, frames)).permute(2, 1, 0, 3)  # (T, B, L, a)
+        flat = rows.flatten(1, 2)
+        mixed = self.temporal_attn(flat, flat, flat, need_weights=False)[0].view_as(rows)
+        return mixed.permute(2, 1, 0, 3).flatten(1, 2)
 
 
 class NaiveBlock(nn.Module):
@@ -73,13 +64,8 @@ class NaiveBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         if adapters:
             self.dat = two_layers(width, WIDTH, "down", "up")
-            self.dat_cross = nn.ModuleDict(
-                {
-                    "down": nn.Linear(width, WIDTH),
-                    "temporal_block": AcrossFrames(WIDTH),
-                    "up": nn.Linear(WIDTH, width),
-                }
-            )
+            across = {"down": nn.Linear(width, WIDTH), "up": nn.Linear(WIDTH, width)}
+            self.dat_cross = nn.ModuleDict({**across, "temporal_block": AcrossFrames(WIDTH)})
 
     def forward(
         self,
@@ -102,12 +88,10 @@ class NaiveBlock(nn.Module):
         return x + self.mlp(self.ln_2(x)) + self.dat(x)
 
 
-class Blocks(nn.Module):
-    """A stack of blocks."""
-
-    def __init__(self, width: int, depth: int, *, adapters: bool) -> None:
-        super().__init__()
-        self.resblocks = nn.ModuleList(NaiveBlock(width, adapters=adapters) for _ in range(depth))
+def stack(width: int, depth: int, *, adapters: bool) -> nn.ModuleDict:
+    """Blocks under their released name."""
+    blocks = nn.ModuleList(NaiveBlock(width, adapters=adapters) for _ in range(depth))
+    return nn.ModuleDict({"resblocks": blocks})
 
 
 class NaiveTower(nn.Module):
@@ -120,7 +104,7 @@ class NaiveTower(nn.Module):
         self.class_embedding = nn.Parameter(torch.randn(sizes.width))
         self.positional_embedding = nn.Parameter(torch.randn(rows * columns + 1, sizes.width))
         self.ln_pre = nn.LayerNorm(sizes.width)
-        self.transformer = Blocks(sizes.width, sizes.depth, adapters=True)
+        self.transformer = stack(sizes.width, sizes.depth, adapters=True)
         self.ln_post = nn.LayerNorm(sizes.width)
         self.proj = nn.Parameter(torch.randn(sizes.width, sizes.embed))
 
@@ -132,7 +116,7 @@ class NaiveTower(nn.Module):
         x = self.ln_pre(torch.cat([first, x], dim=1) + self.positional_embedding)
         x = x.permute(1, 0, 2)
         before = x
-        for number, block in enumerate(self.transformer.resblocks):
+        for number, block in enumerate(self.transformer["resblocks"]):
             before = x
             prompted = banks is not None and frames and number < len(banks)
             x = block(x, prompts=banks[number] if prompted else None, frames=frames)
@@ -175,7 +159,7 @@ class NaiveText(nn.Module):
 
     def __init__(self, sizes: Geometry) -> None:
         super().__init__()
-        self.transformer = Blocks(sizes.text_width, sizes.text_depth, adapters=False)
+        self.transformer = stack(sizes.text_width, sizes.text_depth, adapters=False)
         self.positional_embedding = nn.Parameter(torch.randn(LENGTH, sizes.text_width))
         self.ln_final = nn.LayerNorm(sizes.text_width)
         self.text_projection = nn.Parameter(torch.randn(sizes.text_width, sizes.embed))
@@ -184,7 +168,7 @@ class NaiveText(nn.Module):
         """(B, 77, t) -> (B, e)."""
         x = (sentences + self.positional_embedding).permute(1, 0, 2)
         mask = torch.full((LENGTH, LENGTH), -torch.inf, device=x.device, dtype=x.dtype).triu(1)
-        for block in self.transformer.resblocks:
+        for block in self.transformer["resblocks"]:
             x = block(x, mask=mask)
         x = self.ln_final(x.permute(1, 0, 2))
         return x[:, len(TOKENS) - 1] @ self.text_projection
