@@ -181,10 +181,11 @@ def _tracklet(folder: Path, camera: int | None) -> Tracklet:
         raise UserError(f"{folder} has no .jpg images")
     scene = _scene_of(folder, frames) if camera is None else Scene(None, camera)
     altitude, distance, angle = (math.nan if value is None else value for value in scene[3:])
-    measures = {"altitude": altitude, "distance": distance, "angle": angle}
     place, names = (folder.name, str(folder)), FrameNames.of(frames)
     view, camera, session = scene[:3]
-    return Tracklet(0, *place, "query", view, camera, session, frames=names, **measures)
+    return Tracklet(
+        0, *place, "query", view, camera, session, altitude, distance, angle, frames=names
+    )
 
 
 def _scene_of(folder: Path, names: Sequence[str]) -> Scene:

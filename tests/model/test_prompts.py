@@ -48,20 +48,9 @@ def test_a_prompt_is_the_sum_of_camera_and_metadata_tables() -> None:
     metadata = torch.tensor([[30.0, 80.0, 60.0], [NAN, NAN, NAN]])
     blocks = module(cameras, metadata)
     assert len(blocks) == 3
-    for block, found in enumerate(blocks):
-        first = (
-            module.camera[block, :, 2]
-            + module.altitude[block, :, 4]
-            + module.distance[block, :, 12]
-            + module.angle[block, :, 1]
-        )
-        second = (
-            module.camera[block, :, 0]
-            + module.altitude[block, :, 18]
-            + module.distance[block, :, 18]
-            + module.angle[block, :, 3]
-        )
-        torch.testing.assert_close(found, torch.stack([first, second]))
+    rows = {"camera": (2, 0), "altitude": (4, 18), "distance": (12, 18), "angle": (1, 3)}
+    expected = sum(getattr(module, name)[:, :, list(pair)] for name, pair in rows.items())
+    torch.testing.assert_close(torch.stack(blocks), expected.transpose(1, 2))
 
 
 def test_metadata_tables_start_at_zero_beside_a_camera_table() -> None:
