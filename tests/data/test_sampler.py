@@ -52,11 +52,6 @@ def test_centers_are_spread_over_the_whole(n, frames):
         assert picked.tolist() == [int((i + 0.5) * n / frames) for i in range(frames)]
 
 
-def test_short_tracklets_repeat_their_last_frame():
-    for rng in (None, np.random.default_rng(0)):
-        assert sample_frames(3, 6, rng=rng).tolist() == [0, 1, 2, 2, 2, 2]
-
-
 @st.composite
 def labeled(draw):
     sizes = draw(st.lists(st.integers(1, 12), min_size=2, max_size=8))
