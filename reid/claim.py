@@ -92,5 +92,5 @@ def _demand_apart(folder: Path, dataset_root: Path) -> None:
     if one.is_relative_to(other) or other.is_relative_to(one):
         raise UserError(
             f"{folder} is, contains or lies in the dataset's root {dataset_root}, whose files "
-            "are never touched: name a folder apart from it"
+            "are never changed: choose a folder outside it"
         )

@@ -36,18 +36,18 @@ class LeaseHeld(UserError):
 
 
 class Unresumable(UserError):
-    """What a training left cannot be gone on from; it is not thrown away unasked.
+    """An unfinished training cannot be resumed; only an explicit command discards it.
 
-    `reid.cli` appends the command that does, which it knows and those who raise this do not.
+    `reid.cli` appends that command to the message.
     """
 
 
 def of_system(error: OSError, near: str = "results/") -> UserError:
-    """What the operating system refuses, as one line: the path, the reason, and what to do.
+    """An error of the operating system as one line: the path, the reason, and what to do.
 
-    Some errors of writing name no path: the file is then most likely one below `near`.
+    Some write errors name no path: the file is then most likely below `near`.
     """
     path = f"perhaps below {near}" if error.filename is None else error.filename
     reason = error.strerror or (str(error).strip() or type(error).__name__).splitlines()[-1]
-    remedy = _REMEDIES.get(error.errno or 0, "see to it")
+    remedy = _REMEDIES.get(error.errno or 0, "correct this")
     return UserError(f"{path}: {reason}: {remedy}, then run this again")

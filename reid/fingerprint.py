@@ -130,10 +130,10 @@ def demo_weights_settings(config: Config) -> dict[str, Any]:
 
 
 def index_settings(config: Config) -> dict[str, Any]:
-    """Options of the index: what it holds, not where the dataset lies or what share may be odd.
+    """Options of the index: its content, not the dataset's location or the tolerated shares.
 
-    A tolerance only decides whether an index is made, and a dataset that was moved is the same:
-    neither is a reason to train again. `dataset_stamp` notices another dataset in its place.
+    Moving the dataset or changing a tolerance is no reason to train again. `dataset_stamp`
+    detects another dataset in its place.
     """
     return _dump(
         config.dataset, include={"layout", "manifest", "protocols", "check_sizes", "damaged"}
@@ -253,7 +253,7 @@ def lists_of(dataset: Dataset) -> list[Path]:
 
 
 def dataset_stamp(root: Path, lists: Sequence[Path] = ()) -> str:
-    """Cheap hash of what lies under a dataset root: changes when a tracklet comes or goes.
+    """Cheap hash of a dataset root: changes when a tracklet is added or removed.
 
     Covers names and times of the folders down to the person folders, `train/<person>` and
     `<protocol>/{query,gallery}/<person>`, and names and contents of `lists`. Files changed inside
@@ -263,12 +263,10 @@ def dataset_stamp(root: Path, lists: Sequence[Path] = ()) -> str:
     for path in filter(Path.is_file, lists):  # what is missing is the index's error
         digest.update(f"{path.name}\0{sha256_of_file(path)}\n".encode())
     parts = sorted(child for child in root.iterdir() if child.is_dir())
-    folders = [
-        found for part in parts for found in _folders(part, 1 if part.name == "train" else 2)
-    ]
-    for folder in folders:
-        name = folder.relative_to(root).as_posix()
-        digest.update(f"{name}\0{folder.stat().st_mtime_ns}\n".encode())
+    for part in parts:
+        for folder in _folders(part, 1 if part.name == "train" else 2):
+            name = folder.relative_to(root).as_posix()
+            digest.update(f"{name}\0{folder.stat().st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -277,7 +275,7 @@ def _folders(folder: Path, depth: int) -> list[Path]:
     if depth == 0:
         return [folder]
     children = sorted(child for child in folder.iterdir() if child.is_dir())
-    return [folder, *(found for child in children for found in _folders(child, depth - 1))]
+    return [folder, *(below for child in children for below in _folders(child, depth - 1))]
 
 
 def _weights(config: Config, training: Training) -> str:

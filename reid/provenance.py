@@ -1,4 +1,4 @@
-"""Where an artifact came from, so that a number in the table can be traced to its run.
+"""Provenance of an artifact, so that a number in the table can be traced to its run.
 
 This module and `reid.cli` are the only ones that read the environment: a scheduler names its
 job nowhere else.

@@ -1,9 +1,9 @@
-"""What of an experiment is done, running, stopped or still to come, read from its files alone.
+"""Which jobs of an experiment are done, running, stopped or waiting, read from its files alone.
 
-Nothing is locked or started: it may be asked at any time, beside a running workflow, on any
-machine that sees the results. Whether finished work must run again because options, code or data
-changed is for `snakemake -n` to say, except for a tuning of other options, which `reid retrieve`
-refuses.
+Nothing is locked or started, so `reid status` is safe at any time, also while the workflow runs,
+on any machine that sees the results. `snakemake -n` shows which finished jobs must run again
+because options, code or data changed; only a tuning with other options is shown here, because
+`reid retrieve` refuses it.
 """
 
 import os

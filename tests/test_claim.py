@@ -26,17 +26,14 @@ def test_a_new_and_an_empty_folder_are_marked_and_taken_again(tmp_path: Path) ->
         claim(folder, kind="pack", of="pets", ours=ours)
 
 
-def test_a_mark_of_another_kind_or_dataset_is_refused(tmp_path: Path) -> None:
-    claim(tmp_path, kind="pack", of="pets", ours=ours)
-    for kind, of in (("pack", "detreidx"), ("checkpoints", "pets")):
-        with pytest.raises(UserError, match="another output"):
-            claim(tmp_path, kind=kind, of=of, ours=ours)
-
-
-def test_files_of_our_names_without_a_mark_are_refused(tmp_path: Path) -> None:
+def test_no_mark_or_one_of_another_kind_or_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "00000.shard").touch()
     with pytest.raises(UserError, match="no mark"):
         claim(tmp_path, kind="pack", ours=ours)
+    claim(tmp_path / "a", kind="pack", of="pets", ours=ours)
+    for kind, of in (("pack", "detreidx"), ("checkpoints", "pets")):
+        with pytest.raises(UserError, match="another output"):
+            claim(tmp_path / "a", kind=kind, of=of, ours=ours)
 
 
 @pytest.mark.parametrize("place", [".", "below/it", ".."])

@@ -32,21 +32,16 @@ OTHERS = {"backbone": "vit_b16", "training": "baseline"}
 
 def all_settings(config: Config) -> dict[str, Any]:
     """What every stage reads, for every training and variant."""
+    one = ("demo_data", "demo_weights", "index", "table", "report")
+    arguments: dict[str, list[Any]] = {stage: [(config,)] for stage in one}
+    for stage in ("stage1", "stage2", "extract"):
+        arguments[stage] = [(config, name) for name in config.trainings]
+    for stage in ("tune", "retrieve", "submission"):
+        arguments[stage] = [(config, name) for name in config.variants]
     return {
-        "demo_data": fp.demo_data_settings(config),
-        "demo_weights": fp.demo_weights_settings(config),
-        "index": fp.index_settings(config),
-        **{
-            f"{stage} {name}": getattr(fp, f"{stage}_settings")(config, name)
-            for stages, names in (
-                (("stage1", "stage2", "extract"), config.trainings),
-                (("tune", "retrieve", "submission"), config.variants),
-            )
-            for stage in stages
-            for name in names
-        },
-        "table": fp.table_settings(config),
-        "report": fp.report_settings(config),
+        " ".join([stage, *names]): getattr(fp, f"{stage}_settings")(config, *names)
+        for stage, calls in arguments.items()
+        for config, *names in calls
     }
 
 

@@ -72,31 +72,23 @@ def test_every_imported_package_is_a_declared_dependency(folder: str) -> None:
             assert names & set(map(canonicalize_name, providers.get(module, ()))), (path, module)
 
 
-def test_conda_installs_the_same() -> None:
+def test_conda_installs_the_same_python_and_packages() -> None:
     *packages, pip = ENVIRONMENT["dependencies"]
     assert pip == {"pip": ["-c constraints.txt", "-e .[dev]"]}
     (python,) = [Requirement(p.replace("=", "~=", 1) + ".0") for p in packages if p != "pip"]
     assert python.name == "python"
     (minor,) = {specifier.version.removesuffix(".0") for specifier in python.specifier}
     assert PROJECT["requires-python"] == f">={minor}"
-
-
-def test_conda_environments_of_the_rules_have_the_same_python() -> None:
-    rules = yaml.safe_load((ROOT / "workflow" / "envs" / "reid.yaml").read_text())
-    assert rules["dependencies"] == [p for p in ENVIRONMENT["dependencies"] if isinstance(p, str)]
-    script = (ROOT / "workflow" / "envs" / "reid.post-deploy.sh").read_text()
+    environments = ROOT / "workflow" / "envs"
+    assert yaml.safe_load((environments / "reid.yaml").read_text())["dependencies"] == packages
+    script = (environments / "reid.post-deploy.sh").read_text()
     assert "pip install -c constraints.txt -e ." in script
 
 
-def test_nothing_names_a_host_or_a_folder_of_one_machine() -> None:
+def test_no_file_names_a_host_or_a_folder_of_one_machine() -> None:
     for name in ("constraints.txt", "environment.yml", "pyproject.toml", "Makefile", ".ci/run"):
         text = (ROOT / name).read_text()
-        assert "://" not in text, name
-        assert "--index-url" not in text, name
-        assert "/opt/" not in text, name
-
-
-def test_the_build_uses_the_pinned_setuptools() -> None:
+        assert not [part for part in ("://", "--index-url", "/opt/") if part in text], name
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
     assert build["requires"] == [f"setuptools=={pins()['setuptools']}"]
 

@@ -2,12 +2,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from reid.processes import worker_pool
+from tests.runs import wait_for
 
 PARENT = """
 import os, sys, time
@@ -63,13 +63,9 @@ def test_workers_end_when_their_parent_is_killed(
 ) -> None:
     script = tmp_path / "parent.py"
     script.write_text(code)
-    with subprocess.Popen(
-        [sys.executable, str(script), str(seconds)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    ) as parent:
-        assert parent.stdout is not None
+    command = [sys.executable, str(script), str(seconds)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         workers = {int(parent.stdout.readline()) for _ in range(2)}
         if code == PARENT and not seconds:
             assert parent.stdout.readline() == "idle\n"
@@ -77,10 +73,7 @@ def test_workers_end_when_their_parent_is_killed(
         assert all(map(is_running, workers))
         parent.send_signal(kill)
         parent.wait(60)
-        deadline = time.monotonic() + 30
-        while any(map(is_running, workers)):
-            assert time.monotonic() < deadline, f"{workers} outlive their parent"
-            time.sleep(0.05)
+        wait_for(lambda: not any(map(is_running, workers)), 30)
 
 
 def test_results_come_back() -> None:

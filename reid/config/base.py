@@ -46,7 +46,7 @@ def expanded(path: Any) -> Any:
 
 
 def without_repeats(values: tuple[Value, ...]) -> tuple[Value, ...]:
-    """`values`, or ValueError on a repeat, which the table would average as if independent."""
+    """`values`. Raises ValueError on repeats, which the table would count as independent runs."""
     for value, times in Counter(values).items():
         if times > 1:
             raise ValueError(f"{value} is listed {times} times, expected each value once")

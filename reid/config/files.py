@@ -1,4 +1,4 @@
-"""From YAML files to a validated `Config`, with errors in the words of YAML."""
+"""Read YAML files into a validated `Config`; errors use the terms of YAML, not of Python."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +35,8 @@ def load(paths: Sequence[Path]) -> Config:
         if needed <= merged.keys():
             raise
         raise UserError(
-            f"{error}; if it is only a difference, name first what it differs from: --config "
-            f"{STANDARD} --config {paths[0]}"
+            f"{error}; if this file only changes another configuration, name that one first: "
+            f"--config {STANDARD} --config {paths[0]}"
         ) from None
 
 
@@ -108,7 +108,7 @@ _SHAPES = {
     "dict_type": "expected a mapping",
     "model_type": "expected a mapping",
 }
-"""What YAML calls what Python calls otherwise, by the kind of Pydantic's error."""
+"""Pydantic error type -> message in the terms of YAML."""
 
 
 def _explain(error: ValidationError) -> Iterator[str]:
@@ -122,7 +122,7 @@ def _explain(error: ValidationError) -> Iterator[str]:
 
 
 def _in_yaml(kind: str, message: str, found: Any) -> str:
-    """Pydantic's words about a value in those of YAML."""
+    """Pydantic's message about a value in the terms of YAML."""
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     if kind == "literal_error":
