@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from reid.config import Config
 from reid.data.stored import read_split
@@ -194,22 +195,15 @@ def _table(
             f"{case.name:28s}{standard.queries:9d}{standard.scored:8d}"
             f"{_percent(standard.mAP):>8s}{_percent(trapezoid.mAP):>9s}{shares}"
         )
-    weights = [standard.scored for standard, _ in pairs]
-    maps = [[metrics.mAP for metrics in column] for column in zip(*pairs, strict=True)]
-    macro = [_percent(statistics.fmean(column)) for column in maps]
-    micro = [_percent(_weighted_mean(column, weights)) for column in maps]
-    yield f"{'macro mean of cases (Eq. 5)':45s}{macro[0]:>8s}{macro[1]:>9s}"
-    yield f"{'micro mean of queries':45s}{micro[0]:>8s}{micro[1]:>9s}"
-    for case, weight in zip(cases, weights, strict=True):
-        if not weight:
+    rules = list(zip(*pairs, strict=True))
+    macro = [statistics.fmean(metrics.mAP for metrics in rule) for rule in rules]
+    micro = [pd.Series(np.concatenate([m.ap_per_query for m in rule])).mean() for rule in rules]
+    for label, means in (("macro mean of cases (Eq. 5)", macro), ("micro mean of queries", micro)):
+        yield f"{label:45s}{_percent(means[0]):>8s}{_percent(means[1]):>9s}"
+    for case, (standard, _) in zip(cases, pairs, strict=True):
+        if not standard.scored:
             yield f"{case.name}: no query has a positive by this rule, so no macro mean."
     yield ""
-
-
-def _weighted_mean(values: Sequence[float], weights: Sequence[int]) -> float:
-    """Mean of the values with a positive weight; NaN without one."""
-    total = sum(value * weight for value, weight in zip(values, weights, strict=True) if weight)
-    return total / sum(weights) if sum(weights) else float("nan")
 
 
 def _percent(share: float) -> str:

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from safetensors.numpy import load_file
 
 from reid.data.index import read_split
 from reid.features.extract import warn_about_metadata
-from reid.features.features import read_features
 from tests.golden import experiment
 from tests.retrieval import worlds
 
@@ -40,6 +38,12 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.fixture
+def home(untrained: Path, tmp_path: Path) -> Path:
+    """A copy of `untrained` that a test may change."""
+    return shutil.copytree(untrained, tmp_path / "home")
+
+
 def extract(home: Path, protocol: str, **runtime: str) -> dict[str, np.ndarray]:
     """The tensors of a protocol's features, newly extracted."""
     with experiment.working_in(home):
@@ -51,45 +55,20 @@ def extract(home: Path, protocol: str, **runtime: str) -> dict[str, np.ndarray]:
         return load_file(FEATURES / f"{protocol}.safetensors")
 
 
-def redraw(home: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Change the pixels of every test frame, in place and without loss."""
+def test_flipped_features_are_those_of_frames_mirrored_left_to_right(home: Path) -> None:
+    before = extract(home, "A2G")
     for path in (home / "data").rglob("*.jpg"):
         if "train" not in path.parts:
-            pixels = change(np.asarray(Image.open(path)))
-            with path.open("wb") as opened:
-                Image.fromarray(pixels).save(opened, "JPEG", quality=100, subsampling=0)
-
-
-def test_flipped_features_are_those_of_frames_mirrored_left_to_right(
-    untrained: Path, tmp_path: Path
-) -> None:
-    home = shutil.copytree(untrained, tmp_path / "home")
-    before = extract(home, "A2G")
-    redraw(home, lambda pixels: pixels[:, ::-1])
+            mirrored = np.asarray(Image.open(path))[:, ::-1]
+            with path.open("wb") as opened:  # without loss
+                Image.fromarray(mirrored).save(opened, "JPEG", quality=100, subsampling=0)
     after = extract(home, "A2G")
     for view, other in (("features", "flipped"), ("flipped", "features")):
         np.testing.assert_allclose(after[view], before[other], atol=1e-5)
         assert np.abs(after[view] - before[view]).max() > 0.1
 
 
-def test_flip_augmentation_at_test_time_is_the_mean_of_both_views(
-    untrained: Path, tmp_path: Path
-) -> None:
-    home = shutil.copytree(untrained, tmp_path / "home")
-    tensors = extract(home, "A2G")
-    path = home / FEATURES / "A2G.safetensors"
-    rows = len(tensors["features"])
-    mean = (tensors["features"] + tensors["flipped"]) / 2
-    read = read_features(path, rows=rows, flip_tta=True)
-    np.testing.assert_allclose(read, mean, rtol=1e-6, atol=1e-7)
-    plain = read_features(path, rows=rows, flip_tta=False)
-    np.testing.assert_array_equal(plain, tensors["features"])
-
-
-def test_without_a_variant_that_flips_only_the_clips_as_they_are_are_embedded(
-    untrained: Path, tmp_path: Path
-) -> None:
-    home = shutil.copytree(untrained, tmp_path / "home")
+def test_without_a_variant_that_flips_only_the_clips_as_they_are_are_embedded(home: Path) -> None:
     both = extract(home, "A2G")
     settings = yaml.safe_load((home / "config.yaml").read_text())
     for variant in settings["variants"].values():
@@ -101,10 +80,7 @@ def test_without_a_variant_that_flips_only_the_clips_as_they_are_are_embedded(
         np.testing.assert_array_equal(tensor, both[name])
 
 
-def test_the_first_frame_of_each_chunk_is_seen_and_its_height_recorded(
-    untrained: Path, tmp_path: Path
-) -> None:
-    home = shutil.copytree(untrained, tmp_path / "home")
+def test_the_first_frame_of_each_chunk_is_seen_and_its_height_recorded(home: Path) -> None:
     before = extract(home, "A2A")
     tracklets = read_split(home / "results/golden/index/A2A.parquet")
     chosen = (0, 2, 4)  # 3 of 7 frames: chunks of 2
@@ -134,10 +110,7 @@ def test_aerial_tracklets_without_metadata_are_warned_of(
     assert not capsys.readouterr().out
 
 
-def test_validation_features_are_of_people_who_were_not_trained_on(
-    untrained: Path, tmp_path: Path
-) -> None:
-    home = shutil.copytree(untrained, tmp_path / "home")
+def test_validation_features_are_of_people_who_were_not_trained_on(home: Path) -> None:
     before = extract(home, "validation")["features"]
     with safe_open(home / RUN / "stage2.safetensors", framework="np") as opened:
         trained = set(json.loads(opened.metadata()["facts"])["identities"])
@@ -153,8 +126,7 @@ def test_validation_features_are_of_people_who_were_not_trained_on(
         before = after
 
 
-def test_mixed_precision_is_used_and_recorded(untrained: Path, tmp_path: Path) -> None:
-    home = shutil.copytree(untrained, tmp_path / "home")
+def test_mixed_precision_is_used_and_recorded(home: Path) -> None:
     full = extract(home, "A2A")["features"]
     half = extract(home, "A2A", precision="bf16")["features"]
     assert half.dtype == np.float32

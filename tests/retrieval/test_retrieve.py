@@ -7,17 +7,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from reid.errors import UserError
+from reid.features.features import read_features
 from reid.retrieval import retrieve
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.rerank import k_reciprocal
 from tests.retrieval import oracle, worlds
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    options = worlds.settings()
-    return options, worlds.make(options)
 
 
 def run(world, variant, protocol):
@@ -60,6 +54,10 @@ def test_flip_averages_raw_features_then_reranks(world):
     labels = labels_of("A2G")
     split = len(labels[0])
     distances = k_reciprocal(rows[:split], rows[split:], k1=5, k2=2, lambda_value=0.3)
+    path = world[1].features("good", 1, "A2G")
+    for flip_tta, expected in ((True, rows), (False, both[0])):
+        read = read_features(path, rows=len(rows), flip_tta=flip_tta)
+        np.testing.assert_array_equal(read, expected)  # the mean: a sum would rank alike
     report = run(world, "rerank", "A2G")
     assert report["mAP"] == evaluate(distances, *labels).mAP
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

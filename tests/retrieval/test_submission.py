@@ -12,13 +12,6 @@ from reid.retrieval import retrieve, submission
 from tests.retrieval import worlds
 
 
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    options = worlds.settings()
-    return options, worlds.make(options)
-
-
 def rows_of(path):
     with path.open(newline="") as opened:
         return list(csv.DictReader(opened))
@@ -118,19 +111,21 @@ def test_bad_rows_are_one_clear_error(tmp_path, rows, message):
         submission.read(path, {})
 
 
-def test_files_that_are_no_table_are_one_clear_error(tmp_path):
-    files = {"empty.csv": b"", "short.csv": b"row_id,case\n1,x\n", "bytes.csv": b"\xff\xfe\x00"}
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    for name, message in (
-        ("empty.csv", "no column case"),
-        ("short.csv", "no column query_tracklet"),
-        ("bytes.csv", "is not text"),
-        ("none.csv", "does not exist"),
-        (".", "expected a submission csv: .*Is a directory"),
-    ):
-        with pytest.raises(UserError, match=message):
-            submission.read(tmp_path / name, {})
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no column case"),
+        (b"row_id,case\n1,x\n", "no column query_tracklet"),
+        (b"\xff\xfe\x00", "is not text"),
+        (None, "expected a submission csv: .*Is a directory"),
+    ],
+)
+def test_files_that_are_no_table_are_one_clear_error(tmp_path, content, message):
+    path = tmp_path if content is None else tmp_path / "s.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        submission.read(path, {})
 
 
 def replaced(rows, row, **changes):
@@ -149,10 +144,7 @@ GALLERY = "ranked_gallery_tracklets"
     [
         (lambda rows: rows + rows[:1], "line 74: query 0101_0100 of Case 1: .* was there before"),
         (lambda rows: rows[:10], "26 of the 36 queries of Case 1: .* have no row, first 0102_0201"),
-        (
-            lambda rows: without(rows, "0106_"),
-            "6 of the 36 .* have no row, first 0106_0100",
-        ),
+        (lambda rows: without(rows, "0106_"), "6 of the 36 .* have no row, first 0106_0100"),
         (lambda rows: without(rows, "Case 2"), "18 of the 18 queries of Case 2: .* have no row"),
         (
             lambda rows: [{**row, GALLERY: row[GALLERY][: 7 * 10 - 1]} for row in rows],
@@ -189,10 +181,8 @@ def test_a_case_without_positives_is_named(tmp_path, monkeypatch, capsys):
     assert f"{C}: no query has a positive by this rule, so no macro mean." in printed
     assert f"{CASE}: no query" not in printed
     assert "nan" not in printed
-    [macro] = [line for line in printed.splitlines() if line.startswith("macro mean")]
-    assert macro.split()[-2:] == ["-", "-"]
-    [micro] = [line for line in printed.splitlines() if line.startswith("micro mean")]
-    assert micro.split()[-2:] == ["100.00", "100.00"]
+    means = [line.split()[-2:] for line in printed.splitlines() if " mean of " in line]
+    assert means == [["-", "-"], ["100.00", "100.00"]]  # macro, micro
 
 
 def test_rows_are_ordered_by_identity_and_name_and_ties_by_gallery_order():
