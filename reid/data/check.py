@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,14 +22,14 @@ from PIL import Image
 
 from reid.claim import remove_temporaries
 from reid.config import Config
-from reid.data.damaged import COLUMNS, read_damaged
 from reid.data.decode import decode
 from reid.data.frames import Files
-from reid.data.stored import check_fresh, read_split
+from reid.data.stored import read_all
+from reid.data.summary import DAMAGED_COLUMNS, read_damaged, write_csv
 from reid.data.tracklet import Tracklet, identity_of
 from reid.errors import UserError
 from reid.files import replacing, sha256_of_json
-from reid.paths import SPLITS, Results
+from reid.paths import Results
 from reid.processes import worker_pool
 from reid.progress import Progress
 
@@ -127,24 +126,17 @@ Rows = list[tuple[str, ...]]
 def damages(seen: pd.DataFrame, tracklets: Sequence[Tracklet]) -> dict[str, str]:
     """Reasons by path of frames that cannot be used."""
     bad = seen[seen.damage != ""]
-    return {
-        _path(tracklets[number], position): damage
-        for number, position, damage in _rows(bad, "tracklet", "position", "damage")
-    }
+    return dict(zip(_paths(bad, tracklets), bad.damage, strict=True))
 
 
 def notes(seen: pd.DataFrame, tracklets: Sequence[Tracklet], *, least_height: int) -> Rows:
     """Path and note of what can be used but stands out: odd frames, low tracklets."""
     whole = seen[seen.damage == ""]
     odd = whole[(whole["mode"] != "RGB") | (whole.height < 2) | (whole.width < 2)]
+    columns = zip(_paths(odd, tracklets), odd.width, odd.height, odd["mode"], strict=True)
     rows: Rows = [
-        (
-            _path(tracklets[number], position),
-            f"{width} x {height} px, Pillow mode {mode}: used as RGB",
-        )
-        for number, position, height, width, mode in _rows(
-            odd, "tracklet", "position", "height", "width", "mode"
-        )
+        (path, f"{width} x {height} px, Pillow mode {mode}: used as RGB")
+        for path, width, height, mode in columns
     ]
     medians = whole.groupby("tracklet").height.median()
     sums = seen.groupby("tracklet").bytes.agg(["sum", "size"])
@@ -170,13 +162,13 @@ def duplicates(seen: pd.DataFrame, tracklets: Sequence[Tracklet]) -> Rows:
     later = copies[copies.duplicated("digest")]
     later = later.merge(first, how="left", on="digest", suffixes=("", "_first"))
     rows: Rows = []
-    columns = ("tracklet", "position", "tracklet_first", "position_first")
-    for number, position, number_first, position_first in _rows(later, *columns):
-        copy, original = tracklets[number], tracklets[number_first]
+    paths = zip(_paths(later, tracklets), _paths(later, tracklets, "_first"), strict=True)
+    numbers = zip(later.tracklet, later.tracklet_first, strict=True)
+    for pair, (a, b) in zip(paths, numbers, strict=True):
+        copy, original = tracklets[a], tracklets[b]
         leak = (copy.subset == "train") != (original.subset == "train")
         if leak or copy.identity != original.identity:
-            paths = _path(copy, position), _path(original, position_first)
-            rows.append((*paths, "train and test" if leak else "other identity"))
+            rows.append((*pair, "train and test" if leak else "other identity"))
     return rows
 
 
@@ -215,13 +207,10 @@ def _draw(counts: pd.DataFrame, path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _rows(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """Rows of some columns as Python values."""
-    return zip(*(frame[column].tolist() for column in columns), strict=True)
-
-
-def _path(tracklet: Tracklet, position: int) -> str:
-    return f"{tracklet.folder}/{tracklet.frames[position]}"
+def _paths(rows: pd.DataFrame, tracklets: Sequence[Tracklet], suffix: str = "") -> list[str]:
+    """Paths of the frames that rows are of."""
+    frames = zip(rows[f"tracklet{suffix}"], rows[f"position{suffix}"], strict=True)
+    return [f"{tracklets[t].folder}/{tracklets[t].frames[position]}" for t, position in frames]
 
 
 def _group(tracklet: Tracklet) -> str:
@@ -243,26 +232,21 @@ def run(config: Config, *, frames: int | None, least_height: int) -> None:
     for flag, value in (("--frames", frames), ("--least-height", least_height)):
         if value is not None and value < 1:
             raise UserError(f"{flag} is {value}: expected at least 1")
-    options, results = config.dataset, Results.of(config.dataset.name)
+    options = config.dataset
     known = {} if options.damaged is None else read_damaged(options.damaged)
-    by_path: dict[str, Tracklet] = {}  # protocols may share a tracklet
-    for split in SPLITS:
-        if split == "train" or split in options.protocols:
-            check_fresh(options.root, results.index(split))
-            by_path |= {tracklet.path: tracklet for tracklet in read_split(results.index(split))}
-    tracklets, folder = list(by_path.values()), results.root / "check"
+    tracklets, folder = read_all(options), Results.of(options.name).root / "check"
     parts = folder / "parts"
     remove_temporaries(parts, _is_part)
     workers = config.runtime.workers
     seen = inspect(tracklets, options.root, parts, frames=frames, workers=workers, quiet=False)
     damaged, copies = damages(seen, tracklets), duplicates(seen, tracklets)
     listed = folder / "damaged.csv"
-    _write(listed, COLUMNS, list((known | damaged).items()))
+    write_csv(listed, DAMAGED_COLUMNS, list((known | damaged).items()))
     remarks = notes(seen, tracklets, least_height=least_height)
-    _write(folder / "notes.csv", ("path", "note"), remarks)
-    _write(folder / "duplicates.csv", ("path", "same_as", "problem"), copies)
+    write_csv(folder / "notes.csv", ("path", "note"), remarks)
+    write_csv(folder / "duplicates.csv", ("path", "same_as", "problem"), copies)
     counts = histograms(seen, tracklets)
-    _write(folder / "histograms.csv", [*counts.columns], counts.to_records(index=False).tolist())
+    write_csv(folder / "histograms.csv", [*counts.columns], counts.to_records(index=False).tolist())
     _draw(counts, folder / "histograms.png")
     for part in filter(lambda path: _is_part(path.name), list(parts.iterdir())):
         part.unlink()
@@ -276,8 +260,3 @@ def run(config: Config, *, frames: int | None, least_height: int) -> None:
             f"to leave them out: dataset.damaged: {listed}, within dataset.max_rejected_share "
             f"({options.max_rejected_share:g}), then `reid index`"
         )
-
-
-def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with replacing(path) as temporary:
-        pd.DataFrame(list(rows), columns=list(columns)).to_csv(temporary, index=False)

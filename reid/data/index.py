@@ -5,16 +5,16 @@ index/rejected.csv                  every file that is not in the index, and why
 index/summary.json                  counts and checks
 """
 
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pandas as pd
 
 from reid.claim import remove_temporaries
 from reid.config import Config, nearest
-from reid.data.damaged import read_damaged
 from reid.data.detreidx import CAMERAS
 from reid.data.layouts import LAYOUTS
 from reid.data.scan import Contents, Look, Rejected, Source, read_folder
@@ -26,10 +26,10 @@ from reid.data.stored import (
     read_split,
     write_split,
 )
-from reid.data.summary import check_limits, is_placed, summarize
+from reid.data.summary import check_limits, is_placed, read_damaged, summarize, write_csv
 from reid.data.tracklet import Subset, Tracklet
 from reid.errors import UserError
-from reid.files import replacing, write_json
+from reid.files import write_json
 from reid.paths import SPLITS, Results
 from reid.progress import Progress
 
@@ -58,13 +58,7 @@ class Index:
 
     def write_report(self, folder: Path) -> None:
         """Write `rejected.csv` and `summary.json` only."""
-        with (
-            replacing(folder / "rejected.csv") as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as opened,
-        ):
-            writer = csv.writer(opened, lineterminator="\n")
-            writer.writerow(field.name for field in fields(Rejected))
-            writer.writerows((rejected.path, rejected.reason) for rejected in self.rejected)
+        write_csv(folder / "rejected.csv", Rejected._fields, self.rejected)
         write_json(folder / "summary.json", summarize(self.splits, self.rejected, self.cameras))
 
     @classmethod
@@ -77,10 +71,10 @@ class Index:
         }
         path = folder / "rejected.csv"
         try:
-            with path.open(encoding="utf-8", newline="") as opened:
-                rejected = tuple(Rejected(**row) for row in csv.DictReader(opened))
-        except (OSError, TypeError) as error:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)[[*Rejected._fields]]
+        except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path} cannot be read ({error}): run `reid index` again") from None
+        rejected = tuple(map(Rejected._make, table.to_numpy().tolist()))
         return cls(splits, rejected, read_cameras(folder / "train.parquet"))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.io
@@ -50,12 +50,10 @@ class Layout:
     """Protocols in which the dataset's queries are the gallery, and its gallery the queries."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """A folder of persons, PERSON/TRACKLET/*.jpg."""
+class Part(NamedTuple):
+    """A folder of persons, PERSON/TRACKLET/*.jpg, relative to the dataset root."""
 
     folder: str
-    """Relative to the dataset root."""
     subset: Subset
     protocol: str = "test"
 

@@ -64,15 +64,8 @@ def _sources(rows: Iterable[Mapping[str, str]], path: Path) -> list[Source]:
     numbers = number_identities({identity for _, identity, _ in facts.values()})
     subsets: dict[str, Subset] = {subset: subset for subset in get_args(Subset)}
     return [
-        Source(
-            tracklet,
-            folder,
-            numbers[identity],
-            subsets[subset],
-            scene,
-            frames.get((subset, tracklet)),
-        )
-        for (subset, tracklet), (folder, identity, scene) in facts.items()
+        Source(key[1], folder, numbers[identity], subsets[key[0]], scene, frames.get(key))
+        for key, (folder, identity, scene) in facts.items()
     ]
 
 

@@ -20,15 +20,15 @@ import pyarrow.parquet as pq
 
 from reid.claim import claim, remove_temporaries
 from reid.config import Clip, Config
-from reid.data.damaged import demand_undamaged
 from reid.data.frames import Files
 from reid.data.packed import SCHEMA, is_part, open_shards, read_rows, table_path, tar_path
 from reid.data.sampler import sample_frames
-from reid.data.stored import check_fresh, read_split
+from reid.data.stored import read_all
+from reid.data.summary import demand_undamaged
 from reid.data.tracklet import Tracklet, identity_of
 from reid.errors import UserError
 from reid.files import replacing, sha256_of_file, write_json
-from reid.paths import SPLITS, Results
+from reid.paths import Results
 from reid.progress import Progress
 
 LARGEST_SHARD = 1 << 30
@@ -37,11 +37,6 @@ Selection: TypeAlias = Callable[[Tracklet], tuple[int, ...] | None]
 """Positions of the frames to keep, ascending; None: all."""
 _Content: TypeAlias = tuple[Tracklet, tuple[int, ...] | None, list[bytes]]
 """A tracklet, which of its frames are kept, and their bytes."""
-
-
-def everything(tracklet: Tracklet) -> None:
-    """Keep every frame."""
-    del tracklet
 
 
 def sampled(frames: int, clips: Collection[Clip]) -> Selection:
@@ -77,7 +72,7 @@ def pack(
     folder: Path,
     *,
     dataset: str = "",
-    keep: Selection = everything,
+    keep: Selection = lambda _: None,
     largest_shard: int = LARGEST_SHARD,
     workers: int = 8,
     quiet: bool = True,
@@ -127,16 +122,13 @@ def _whole_shards(tracklets: Sequence[Tracklet], folder: Path, keep: Selection) 
         rows = read_rows(folder, number)
         part = tracklets[done : done + len(rows)]
         if len(part) < len(rows) or not all(
-            row.matches(tracklet) and _positions(row.kept) == keep(tracklet)
+            row.matches(tracklet)
+            and keep(tracklet) == (None if row.kept is None else tuple(row.kept.tolist()))
             for row, tracklet in zip(rows, part, strict=True)
         ):
             break
         done, number = done + len(rows), number + 1
     return done, number
-
-
-def _positions(kept: np.ndarray | None) -> tuple[int, ...] | None:
-    return None if kept is None else tuple(kept.tolist())
 
 
 def _read_ahead(
@@ -216,21 +208,15 @@ def run(config: Config, *, frames_per_tracklet: int | None = None) -> None:
     UserError as `pack` does, and when `reid check` found frames damaged that are still in the
     index.
     """
-    options, folder, results = config.dataset, _folder(config), Results.of(config.dataset.name)
-    keep: Selection = everything
+    options, folder = config.dataset, _folder(config)
+    keep: Selection = lambda _: None  # noqa: E731
     if frames_per_tracklet is not None:
         keep = sampled(frames_per_tracklet, [options.clip for options in config.trainings.values()])
-    tracklets: dict[str, Tracklet] = {}  # by path: protocols may share one
-    for split in SPLITS:
-        if split == "train" or split in options.protocols:
-            index = results.index(split)
-            check_fresh(options.root, index)
-            tracklets |= {tracklet.path: tracklet for tracklet in read_split(index)}
-    listed = options.damaged or results.root / "check" / "damaged.csv"
+    tracklets = read_all(options)
+    listed = options.damaged or Results.of(options.name).root / "check" / "damaged.csv"
     if listed.exists():
-        demand_undamaged(tracklets.values(), listed)
-    everyone = list(tracklets.values())
-    pack(everyone, options.root, folder, dataset=options.name, keep=keep, quiet=False)
+        demand_undamaged(tracklets, listed)
+    pack(tracklets, options.root, folder, dataset=options.name, keep=keep, quiet=False)
 
 
 def run_verify(config: Config) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from reid.data.detreidx import UnknownName
 from reid.data.frames import FOLDER, IGNORED, Listing, is_ignored, is_jpeg, is_text, list_folder
@@ -14,8 +15,7 @@ from reid.errors import UserError
 OTHER_SCENE = "view, height, distance, angle or session differs from the rest of its tracklet"
 
 
-@dataclass(frozen=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A file that is not part of the index (or an empty folder), and why."""
 
     path: str
@@ -127,24 +127,19 @@ def _frames_of(source: Source, listing: Listing) -> tuple[list[str], Scene | Non
 def _tracklet(
     source: Source, scene: Scene, names: Sequence[str], listing: Listing, look: Look
 ) -> Tracklet:
-    measures = (scene.altitude, scene.distance, scene.angle)
-    sizes = [listing.frames[name] or 0 for name in names]
-    altitude, distance, angle = (math.nan if value is None else value for value in measures)
+    facts = scene._asdict()
+    for measure in ("altitude", "distance", "angle"):
+        facts[measure] = math.nan if facts[measure] is None else facts[measure]
     return Tracklet(
         identity=source.identity,
         name=source.path.rpartition("/")[2],
         path=source.path,
         subset=source.subset,
-        view=scene.view,
-        camera=scene.camera,
-        session=scene.session,
-        altitude=altitude,
-        distance=distance,
-        angle=angle,
+        **facts,
         frames=FrameNames.of(names),
         modified=listing.modified,
         in_folder="" if source.folder == source.path else source.folder,
-        size=sum(sizes) if look.check_sizes else None,
+        size=sum(listing.frames[name] or 0 for name in names) if look.check_sizes else None,
     )
 
 

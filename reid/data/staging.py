@@ -3,8 +3,6 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from reid.claim import claim, remove_temporaries
@@ -41,7 +39,8 @@ def stage(pack: Path, node: Path, *, quiet: bool = True) -> Path:
     if not node.exists():
         node.mkdir(parents=True, exist_ok=True)
         node.chmod(0o1777)  # other users stage there too, as in /tmp
-    with _locked(node / f".{folder.name}.lock"):
+    with (node / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it when its holder dies
         claim(folder, kind="copy of a pack", of=digest, ours=is_part)
         remove_temporaries(folder, is_part)
         sources = [tar_path(pack, shard) for shard in shards]
@@ -59,14 +58,6 @@ def stage(pack: Path, node: Path, *, quiet: bool = True) -> Path:
             if not quiet:
                 progress.advance(source.stat().st_size >> 20)
     return folder
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for a lock of this node; the kernel releases it when its holder dies."""
-    with path.open("w") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
 
 
 def _is_copy(target: Path, source: Path) -> bool:

@@ -10,10 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reid.config import Dataset
 from reid.data.detreidx import CAMERAS
 from reid.data.tracklet import FrameNames, Tracklet
 from reid.errors import UserError
 from reid.files import replacing
+from reid.paths import SPLITS, Results
 
 _COLUMNS: dict[str, pa.DataType] = {
     "identity": pa.int64(),
@@ -93,6 +95,20 @@ def read_split(path: Path) -> tuple[Tracklet, ...]:
             names = FrameNames(row.pop("prefix"), frames[number].values, row.pop("suffix"))
             tracklets.append(Tracklet(**row, frames=names))
     return tuple(tracklets)
+
+
+def read_all(options: Dataset) -> list[Tracklet]:
+    """Tracklets of all splits of a dataset, each once: protocols may share one.
+
+    Raises UserError as `read_split` and `check_fresh`.
+    """
+    tracklets: dict[str, Tracklet] = {}
+    for split in SPLITS:
+        if split == "train" or split in options.protocols:
+            path = Results.of(options.name).index(split)
+            check_fresh(options.root, path)
+            tracklets |= {tracklet.path: tracklet for tracklet in read_split(path)}
+    return list(tracklets.values())
 
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:

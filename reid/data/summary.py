@@ -1,9 +1,12 @@
-"""Counts of an index, and whether it keeps to the limits of the configuration."""
+"""Counts of an index, the limits of the configuration, and the lists of files to leave out."""
 
+import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from reid.config import Dataset
 from reid.data.detreidx import CAMERAS
@@ -11,6 +14,7 @@ from reid.data.frames import IGNORED
 from reid.data.scan import Rejected
 from reid.data.tracklet import PROTOCOL_VIEWS, Tracklet
 from reid.errors import UserError
+from reid.files import replacing
 
 Splits = Mapping[str, Sequence[Tracklet]]
 
@@ -143,3 +147,53 @@ def check_limits(
                 f"{unmatched[0].path}: add the gallery tracklets or raise "
                 f"dataset.max_unmatched_query_share ({options.max_unmatched_query_share:g})"
             )
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table, atomically."""
+    with replacing(path) as temporary:
+        pd.DataFrame(list(rows), columns=list(columns)).to_csv(temporary, index=False)
+
+
+DAMAGED_COLUMNS = ("path", "damage")
+"""Of the list; others than those of `rejected.csv`, which must not be taken for it."""
+
+
+def read_damaged(path: Path) -> dict[str, str]:
+    """Damage by path of a frame, from a `damaged.csv`. Raises UserError."""
+    try:
+        with path.open(encoding="utf-8", newline="") as opened:
+            rows = list(csv.reader(opened))
+    except OSError as error:
+        raise UserError(
+            f"dataset.damaged: {path} cannot be read ({error.strerror}): expected the damaged.csv "
+            "that `reid check` wrote"
+        ) from None
+    except (UnicodeDecodeError, csv.Error):
+        rows = []
+    if rows[:1] != [list(DAMAGED_COLUMNS)] or any(len(row) != len(DAMAGED_COLUMNS) for row in rows):
+        raise UserError(
+            f"dataset.damaged: {path} is not a damaged.csv of `reid check`: expected the columns "
+            f"{', '.join(DAMAGED_COLUMNS)} and nothing else"
+        )
+    return dict(rows[1:])
+
+
+def demand_undamaged(tracklets: Iterable[Tracklet], listed: Path) -> None:
+    """Raise UserError when frames that a `damaged.csv` names are still in tracklets."""
+    names: dict[str, set[str]] = {}
+    for damaged in read_damaged(listed):
+        folder, _, name = damaged.rpartition("/")
+        names.setdefault(folder, set()).add(name)
+    still = [
+        f"{tracklet.folder}/{name}"
+        for tracklet in tracklets
+        if tracklet.folder in names
+        for name in tracklet.frames
+        if name in names[tracklet.folder]
+    ]
+    if still:
+        raise UserError(
+            f"{len(still)} frames that {listed} names are in the index, the first is {still[0]}: "
+            f"set dataset.damaged to it and run `reid index`, or run `reid check` again"
+        )

@@ -1,5 +1,6 @@
 """Small generated trees of the conventions other than DetReIDX's."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,57 +16,40 @@ def _write(folder: Path, names: list[str], seed: int) -> None:
         write_frame(folder / name, seed=seed * 100 + frame)
 
 
-def make_mars(root: Path, *, cameras: int = 3) -> Path:
-    """Persons 2 and 4 train, 1 and 3 are tested, 0 is a distractor, -1 junk; all cameras each.
-
-    The query is the first tracklet of each test person and camera.
-    """
-    lists: dict[str, list[str]] = {"train": [], "test": []}
-    rows: dict[str, list[tuple[int, int, int, int]]] = {"train": [], "test": []}
-    queries = []
-    for part, people in (("train", (2, 4)), ("test", (-1, 0, 1, 3))):
-        for person in people:
-            for camera in range(1, cameras + 1):
-                for track in (1, 2):
-                    head = f"{'00-1' if person < 0 else f'{person:04d}'}C{camera}T{track:04d}"
-                    names = [f"{head}F{frame:03d}.jpg" for frame in range(1, FRAMES + 1)]
-                    seed = (person + 2) * 100 + camera * 10 + track
-                    _write(root / f"bbox_{part}" / head[:4], names, seed)
-                    first = len(lists[part]) + 1
-                    lists[part] += names
-                    rows[part].append((first, first + FRAMES - 1, person, camera))
-                    if part == "test" and person > 0 and track == 1:
-                        queries.append(len(rows[part]))
-    info = root / "info"
-    info.mkdir()
-    for part in ("train", "test"):
-        (info / f"{part}_name.txt").write_text("\n".join(lists[part]) + "\n")
-        table = {f"track_{part}_info": np.array(rows[part], np.float64)}
+def _make_lists(
+    root: Path, people: dict[str, tuple[int, ...]], cameras: int, tracks: int, *, only: int | None
+) -> Path:
+    """Folders and lists of MARS; queries are first tracklets of test persons from 1 on, from all
+    cameras or `only` one."""
+    info, queries = root / "info", list[int]()
+    info.mkdir(parents=True)
+    for part, persons in people.items():
+        names: list[str] = []
+        rows: list[tuple[int, int, int, int]] = []
+        for person, camera, track in product(persons, range(1, cameras + 1), range(1, tracks + 1)):
+            head = f"{'00-1' if person < 0 else f'{person:04d}'}C{camera}T{track:04d}"
+            frames = [f"{head}F{frame:03d}.jpg" for frame in range(1, FRAMES + 1)]
+            seed = (person + 2) * 100 + camera * 10 + track
+            _write(root / f"bbox_{part}" / head[:4], frames, seed)
+            rows.append((len(names) + 1, len(names) + FRAMES, person, camera))
+            names += frames
+            if part == "test" and person > 0 and track == 1 and only in (None, camera):
+                queries.append(len(rows))
+        (info / f"{part}_name.txt").write_text("\n".join(names) + "\n")
+        table = {f"track_{part}_info": np.array(rows, np.float64)}
         scipy.io.savemat(info / f"tracks_{part}_info.mat", table)
     scipy.io.savemat(info / "query_IDX.mat", {"query_IDX": np.array([queries], np.int16)})
     return root
 
 
+def make_mars(root: Path) -> Path:
+    """Persons 2 and 4 train, 1 and 3 are tested, 0 is a distractor, -1 junk; three cameras."""
+    return _make_lists(root, {"train": (2, 4), "test": (-1, 0, 1, 3)}, 3, 2, only=None)
+
+
 def make_g2a(root: Path) -> Path:
     """Two persons train, two are tested; a ground tracklet (query) and an aerial one each."""
-    lists: dict[str, list[str]] = {"train": [], "test": []}
-    rows: dict[str, list[tuple[int, int, int, int]]] = {"train": [], "test": []}
-    for part, people in (("train", (1, 2)), ("test", (3, 4))):
-        for person in people:
-            for camera in (1, 2):
-                names = [f"{person:04d}C{camera}T0001F{n:03d}.jpg" for n in range(1, FRAMES + 1)]
-                _write(root / f"bbox_{part}" / f"{person:04d}", names, person * 10 + camera)
-                first = len(lists[part]) + 1
-                lists[part] += names
-                rows[part].append((first, first + FRAMES - 1, person, camera))
-    info = root / "info"
-    info.mkdir()
-    for part in ("train", "test"):
-        (info / f"{part}_name.txt").write_text("\n".join(lists[part]) + "\n")
-        table = {f"track_{part}_info": np.array(rows[part], np.int32)}
-        scipy.io.savemat(info / f"tracks_{part}_info.mat", table)
-    scipy.io.savemat(info / "query_IDX.mat", {"query_IDX": np.array([[1, 3]])})
-    return root
+    return _make_lists(root, {"train": (1, 2), "test": (3, 4)}, 2, 1, only=1)
 
 
 def make_agvpreid(root: Path) -> Path:

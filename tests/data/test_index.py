@@ -6,13 +6,15 @@ import shutil
 
 import pandas as pd
 import pytest
+import yaml
 
+from reid.cli import main
 from reid.config import Dataset
 from reid.data import index, summary
 from reid.data.stored import write_split
 from reid.data.tracklet import FrameNames, Tracklet
 from reid.errors import UserError
-from tests.trees import frame_name, make_tree, write_frame, write_tracklet
+from tests.trees import EXPERIMENT, frame_name, make_tree, write_frame, write_tracklet
 
 
 @pytest.fixture
@@ -47,11 +49,6 @@ def test_every_tracklet_with_its_metadata(tree):
     assert tuple(tracklet.frames) == tuple(
         frame_name(1, frame, camera=1, point=2, spelling="S") for frame in range(3)
     )
-
-
-def test_queries_come_before_the_gallery(tree):
-    subsets = [tracklet.subset for tracklet in index.build(tree).splits["A2G"]]
-    assert subsets == ["query"] * 4 + ["gallery"] * 2
 
 
 def test_identities_are_ordered_as_integers(tree):
@@ -297,3 +294,26 @@ def test_damaged_index_is_one_clear_error(tmp_path):
     pd.DataFrame({"other": [1]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(UserError, match="has other columns than an index"):
         index.read_split(tmp_path / "other.parquet")
+
+
+def test_the_command_writes_every_part_or_only_what_it_rejects(tree, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(**options):
+        dataset = {"name": "tiny", "root": str(tree), **options}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({"dataset": dataset, **EXPERIMENT}))
+        return main(["index", "--config", "config.yaml"])
+
+    (tree / "train/0001/0001_0999").mkdir()
+    folder = tmp_path / "results/tiny/index"
+    assert run() == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "train/0001/0001_0999: empty tracklet" in error
+    assert "0001_0999,empty tracklet" in (folder / "rejected.csv").read_text()
+    report = {"rejected.csv", "summary.json"}
+    assert {path.name for path in folder.iterdir()} == report
+    assert run(max_rejected_share=0.1) == 0
+    splits = {"train.parquet", "A2G.parquet", "G2A.parquet", "A2A.parquet"}
+    assert {path.name for path in folder.iterdir()} == report | splits
+    assert run(root=str(tmp_path / "nowhere")) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'nowhere'} is not a folder")

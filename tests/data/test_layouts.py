@@ -1,8 +1,10 @@
 """Each layout on a generated tree of its convention."""
 
 import math
+import re
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -18,7 +20,9 @@ from reid.data.scan import number_identities
 from reid.data.stored import count_cameras, read_split
 from reid.errors import UserError
 from tests.data import layouts
-from tests.trees import make_tree
+from tests.trees import make_tree, write_frame
+
+PAGE = Path(__file__).parents[2] / "docs" / "DATA.md"
 
 
 @dataclass(frozen=True)
@@ -328,3 +332,32 @@ def test_a_wrong_optional_field_is_one_clear_error(tmp_path, field, value, messa
     )
     with pytest.raises(UserError, match=message):
         build("manifest", root)
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def test_the_layout_of_the_page_reads_its_convention(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    monkeypatch.setitem(LAYOUTS, "stations", None)  # is taken out again after the test
+    exec(code, {})
+    for number, folder in enumerate(("train/7-0-1", "train/8-1-1", "query/9-0-1", "gallery/9-1-1")):
+        write_frame(tmp_path / folder / "1.jpg", seed=number)
+    (tmp_path / "train/7-0-1/notes.txt").write_text("x")
+    built = index.build(tmp_path, layout="stations", protocols=("G2G",))
+    assert [(t.identity, t.camera) for t in built.splits["train"]] == [(7, 0), (8, 1)]
+    assert [(t.subset, t.camera) for t in built.splits["G2G"]] == [("query", 0), ("gallery", 1)]
+    assert [one.path for one in built.rejected] == ["train/7-0-1/notes.txt"]
+    assert built.cameras == ("north", "south")
+
+
+def test_the_page_has_every_layout_and_protocol():
+    text = PAGE.read_text()
+    for name, layout in LAYOUTS.items():
+        (row,) = re.findall(rf"^\| `{name}` \| (.*?) \| (\S+)", text, re.MULTILINE)
+        if name == "manifest":
+            assert (row[0], len(layout.protocols)) == ("all five", 5)
+        else:
+            assert tuple(row[0].split(", ")) == tuple(layout.protocols)
+        if layout.cameras:
+            assert row[1].rstrip(":") == str(len(layout.cameras))

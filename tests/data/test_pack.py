@@ -1,8 +1,14 @@
 import json
 import math
+import os
+import random
 import shutil
+import signal
 import subprocess
 import tarfile
+import traceback
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,11 +19,13 @@ from reid.cli import main
 from reid.config import Clip
 from reid.data import index, pack
 from reid.data.dataset import TrackletDataset
+from reid.data.frames import Files
 from reid.data.loading import loader
 from reid.data.packed import Packed
 from reid.data.sampler import pk_batches
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
+from tests.runs import wait
 from tests.trees import EXPERIMENT, frame_name, make_tree, write_frame
 
 SMALL = 10_000  # bytes: several shards of a few tracklets each
@@ -74,6 +82,9 @@ def test_a_frame_overwritten_in_place_is_packed_anew_after_indexing(tmp_path):
     pack.pack(train, tree, tmp_path / "pack")
     frame = tree / train[0].path / train[0].frames[0]
     frame.write_bytes(frame.read_bytes() + b"more")
+    with pytest.raises(UserError, match=rf"{train[0].path} have other sizes than when indexed"):
+        pack.pack(train, tree, tmp_path / "other")
+    pack.pack(index.build(tree, check_sizes=False).splits["train"], tree, tmp_path / "unseen")
     now = index.build(tree).splits["train"]
     with pytest.raises(UserError, match=rf"does not hold {train[0].path} as indexed"):
         Packed(tmp_path / "pack", now)
@@ -94,12 +105,9 @@ def test_packed_and_unpacked_batches_are_identical(tree, tracklets, packed):
             assert torch.equal(one.heights, two.heights)
 
 
-def test_threads_change_nothing(tree, tracklets, packed, tmp_path):
+def test_threads_change_nothing_and_a_second_run_writes_no_shard(tree, tracklets, packed, tmp_path):
     pack.pack(tracklets, tree, tmp_path / "again", largest_shard=SMALL, workers=1)
     assert content(tmp_path / "again") == content(packed)
-
-
-def test_a_second_run_writes_no_shard(tree, tracklets, packed):
     before = {path.name: path.stat().st_mtime_ns for path in packed.glob("0*")}
     pack.pack(tracklets, tree, packed, largest_shard=SMALL)
     assert {path.name: path.stat().st_mtime_ns for path in packed.glob("0*")} == before
@@ -220,3 +228,91 @@ def test_through_the_command_line(tree, tmp_path, monkeypatch, capsys):
     assert "every frame is as packed" in capsys.readouterr().out
     tracklets = index.read_split(tmp_path / "results" / "tiny" / "index" / "A2A.parquet")
     assert Packed(tmp_path / "packed", tracklets).read(tracklets[0], 0)
+
+
+# -- killed, and on a full disk --------------------------------------------------------------------
+
+
+def dies_of_it(work, chances):
+    """Whether a forked child that does `work` is killed by one of its `chances` to be."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            chances()
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    code = wait(pid)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def killing(function, rng, share):
+    """`function`, but `share` of its calls kill the process instead."""
+
+    def deadly(*arguments):
+        if rng.random() < share:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+
+    return deadly
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_pack_killed_at_random_goes_on_and_is_the_same(tree, tracklets, packed, tmp_path, seed):
+
+    def work():
+        pack.pack(tracklets, tree, tmp_path / "killed", largest_shard=SMALL, workers=2)
+
+    def chances(kills):
+        rng = random.Random(1000 * seed + kills)
+        Files.read = killing(Files.read, rng, 0.01)
+        Path.replace = killing(Path.replace, rng, 0.05)
+
+    kills = 0
+    while dies_of_it(work, partial(chances, kills)):
+        kills += 1
+        assert kills < 1000
+    assert kills
+    assert content(tmp_path / "killed") == content(packed)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no small file system here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_really_full_disk_is_one_clear_error_and_the_pack_goes_on(
+    tree, tracklets, packed, small_disk
+):
+    folder = small_disk / "pack"
+    with pytest.raises(UserError, match=r"No space left on device.*make room and run `reid pack`"):
+        pack.pack(tracklets, tree, folder, largest_shard=SMALL)
+    whole = sorted(folder.glob("*.parquet"))
+    assert whole
+    assert not list(folder.glob(".*.tmp"))
+    for path in (path for done in whole for path in folder.glob(f"{done.stem}.*")):
+        assert path.read_bytes() == (packed / path.name).read_bytes()
+    with pytest.raises(UserError, match="no finished pack"):
+        Packed(folder, tracklets)
+
+    resize = ["mount", "-o", "remount,size=8m", str(small_disk)]
+    subprocess.run(resize, check=True)
+    times = {path: path.stat().st_mtime_ns for path in whole}
+    pack.pack(tracklets, tree, folder, largest_shard=SMALL)
+    assert content(folder) == content(packed)
+    assert {path: path.stat().st_mtime_ns for path in whole} == times
