@@ -230,7 +230,7 @@ def test_fault_18_a_trainer_waits_for_its_predecessor(lab: Lab, expected: dict[s
     assert remains(lab.run) == expected
 
 
-def test_fault_18_who_waits_can_be_stopped(lab: Lab) -> None:
+def test_fault_18_a_waiting_trainer_can_be_stopped(lab: Lab) -> None:
     path = leave(lab.run)
     waiting = lab.start(*STAGE2, "--wait", "5")
     wait_for(lambda: (lab.folder / "log").exists() and "waiting for it" in lab.log())
@@ -239,7 +239,7 @@ def test_fault_18_who_waits_can_be_stopped(lab: Lab) -> None:
     assert json.loads(path.read_text()) == ELSEWHERE
 
 
-def test_fault_11_who_lost_the_lease_leaves_the_folder_alone(
+def test_fault_11_a_trainer_without_its_lease_leaves_the_folder_alone(
     lab: Lab, expected: dict[str, Any]
 ) -> None:
     """Suspended for so long that another took over, it wakes up: no checkpoint, no more steps."""
