@@ -17,7 +17,7 @@ from reid.paths import Results
 from reid.report.collect import Measurement
 from reid.report.pictures import Album, Picture
 from reid.retrieval.distances import device_for
-from reid.retrieval.metrics import evaluate
+from reid.retrieval.metrics import rank, summarize
 from reid.retrieval.retrieve import distances_of, labels, split_protocol
 
 QUERY_FRAMES, GALLERY_FRAMES = 8, 2
@@ -82,6 +82,7 @@ def ranked_lists(config: Config, measurement: Measurement) -> dict[str, list[Ran
     chosen = sorted({q for group in groups.values() for _, q in group})
     asked = [queries[q] for q in chosen]
     shown: dict[int, list[Ranking]] = {q: [] for q in chosen}
+    positives: dict[int, int] = {}
     rerank = measurement.content["rerank"]
     device = device_for(config.runtime.device, len(tracklets))
     for used in (None, ReRanking(**rerank)) if rerank else (None,):
@@ -90,29 +91,31 @@ def ranked_lists(config: Config, measurement: Measurement) -> dict[str, list[Ran
             title = f"Re-ranked (k1 {used.k1}, k2 {used.k2}, λ {used.lambda_value:g})"
         sides = features[: len(queries)], features[len(queries) :]
         distances = distances_of(*sides, used, device)[chosen]
-        metrics = evaluate(distances, *labels(asked, gallery))
-        for place, (q, query) in enumerate(zip(chosen, asked, strict=True)):
+        same = rank(distances, *labels(asked, gallery))
+        metrics = summarize(same)
+        for place, q in enumerate(chosen):
+            junk = set(same.entry[same.junk & (same.query == place)].tolist())
+            hits = set(same.entry[~same.junk & (same.query == place)].tolist())
+            positives[q] = len(hits)
             order = np.argsort(distances[place], kind="stable").tolist()
-            first = [g for g in order if not is_junk(query, gallery[g])][: options.top]
+            first = [g for g in order if g not in junk][: options.top]
             entries = [
                 Entry(
-                    rank,
-                    gallery[g].identity == query.identity,
+                    position,
+                    g in hits,
                     float(distances[place, g]),
                     gallery[g],
                     strip(gallery[g], GALLERY_FRAMES),
                 )
-                for rank, g in enumerate(first, start=1)
+                for position, g in enumerate(first, start=1)
             ]
             ap, first_hit = float(metrics.ap_per_query[place]), int(metrics.first_rank[place])
             shown[q].append(Ranking(title, entries, ap, first_hit))
 
     def ranked(reason: str, q: int) -> RankedQuery:
         query, height = queries[q], None if heights is None else float(heights[q])
-        same = [entry for entry in gallery if entry.identity == query.identity]
-        positives = sum(not is_junk(query, entry) for entry in same)
         picture = strip(query, QUERY_FRAMES)
-        return RankedQuery(reason, query, height, positives, picture, shown[q])
+        return RankedQuery(reason, query, height, positives[q], picture, shown[q])
 
     return {name: [ranked(*each) for each in group] for name, group in groups.items()}
 
@@ -148,8 +151,3 @@ def choose(
             (f"Capture point {point}", draw.choice(points[point])) for point in sorted(points)
         ],
     }
-
-
-def is_junk(query: Tracklet, entry: Tracklet) -> bool:
-    """Whether a gallery entry does not count for a query: same identity and camera."""
-    return entry.identity == query.identity and entry.camera == query.camera
