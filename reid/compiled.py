@@ -1,4 +1,4 @@
-"""numba's `njit` with a cache on disk where one can be kept: the one place that imports numba.
+"""numba's `njit` with a cache on disk where one can be written. Only this module imports numba.
 
 numba caches a compiled function under the version of its own file. A cached function must
 therefore call only compiled functions of its own file.

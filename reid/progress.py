@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines now and then in a log."""
+"""Progress of long work: a bar on a terminal, occasional plain lines in a log."""
 
 import shutil
 import sys

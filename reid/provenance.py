@@ -1,8 +1,4 @@
-"""Provenance of an artifact, so that a number in the table can be traced to its run.
-
-This module and `reid.cli` are the only ones that read the environment: a scheduler names its
-job nowhere else.
-"""
+"""Provenance of an artifact, so that a number in the table can be traced to its run."""
 
 import os
 import platform

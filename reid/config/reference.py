@@ -1,4 +1,4 @@
-"""Write what can be said of every option from its declaration: `make docs`.
+"""Document every option from its declaration: `make docs`.
 
 Two files of the repository are generated from `reid.config`: the tables of config/README.md, and
 the JSON schema in workflow/schemas, which lets an editor complete and check a configuration. The

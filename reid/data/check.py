@@ -1,11 +1,11 @@
 """`reid check`: decode the frames once, before a training finds out which are damaged.
 
 check/damaged.csv    frames that cannot be used, and why: what dataset.damaged leaves out;
-                     what it leaves out already is not looked at again and stays in the list
+                     frames already left out are not decoded again and stay in the list
 check/notes.csv      frames and tracklets that can be used but stand out
 check/duplicates.csv frames of equal content, of two people or in training and test
 check/histograms.csv counts of crop heights and tracklet lengths by capture point, and as .png
-check/parts/         what an interrupted check has seen: the next one continues from there
+check/parts/         results of an interrupted check: the next one resumes from them
 """
 
 import hashlib

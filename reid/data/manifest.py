@@ -1,10 +1,10 @@
-"""The user's own data by a CSV: a row a frame, or a row a folder of frames.
+"""The user's own data by a CSV: one row per frame, or one row per folder of frames.
 
 path       a .jpg, or a folder whose .jpg files are one tracklet; relative to dataset.root
 identity   the same text, the same person
 camera     a number from 0
 split      train, query or gallery
-tracklet   optional: tells tracklets in one folder apart; without it a folder is one tracklet
+tracklet   optional: distinguishes tracklets in one folder; without it a folder is one tracklet
 view, session, altitude, distance, angle   optional, empty where unknown
 """
 

@@ -1,7 +1,7 @@
 """The format of a pack, and reading frames from it.
 
 pack/00000.tar       frames as they are, tracklet by tracklet: an uncompressed tar
-pack/00000.parquet   one row a tracklet: its path, and offset, size and CRC-32 of every frame
+pack/00000.parquet   one row per tracklet: its path, and offset, size and CRC-32 of every frame
 pack/pack.json       size of each tar, SHA-256 of each table: written last, the pack is complete
 """
 

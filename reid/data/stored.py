@@ -1,4 +1,4 @@
-"""Tracklets of one split as a Parquet file, a row each."""
+"""Tracklets of one split as a Parquet file, one row per tracklet."""
 
 import json
 from collections.abc import Iterator, Sequence

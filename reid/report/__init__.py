@@ -1,1 +1,1 @@
-"""What people read: tables."""
+"""The ablation table, the report page and its figures."""

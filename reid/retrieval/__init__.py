@@ -1,1 +1,1 @@
-"""From features to numbers: extraction, re-ranking, metrics."""
+"""From features to numbers: distances, re-ranking, metrics, tuning, submission."""

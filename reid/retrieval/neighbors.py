@@ -2,7 +2,7 @@
 
 Distances come in tiles of the upper triangle: one product serves the rows of a tile and, by
 symmetry, its columns. A compiled loop reads each tile once, keeps sorted lists of the nearest and
-notes the farthest. (Products of whole rows and `np.argpartition` take half as much time again.)
+notes the farthest. (Products of whole rows and `np.argpartition` are 1.5 times as slow.)
 """
 
 from concurrent.futures import ThreadPoolExecutor
