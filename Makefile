@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test golden test-slurm testbed testbed-down docs lint help
+.PHONY: demo test golden test-slurm testbed testbed-down docs api lint help
 .DEFAULT_GOAL := help
 
 help: ## list the targets

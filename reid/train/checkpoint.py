@@ -135,7 +135,8 @@ def _read(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     end = len(content) - _DIGEST - len(MARK)
     if content[max(0, end) :] != hashlib.sha256(content[: max(0, end)]).digest() + MARK:
-        raise ValueError("its hash is wrong")
+        whole = content.endswith(MARK)
+        raise ValueError("its hash is wrong" if whole else "cut short, or of an earlier version")
     checkpoint: dict[str, Any] = torch.load(io.BytesIO(content[:end]), weights_only=True)
     return checkpoint
 

@@ -62,7 +62,7 @@ def tabulate_what_there_is():
         shell("python -m reid report --config {FROZEN}")
     command = shlex.join(["snakemake", *sys.argv[1:]])
     print(
-        f"To go on once it is repaired: the same command again; what is done is kept:\n{command}"
+        f"To resume, run the same command again once the cause is mended (finished jobs are kept):\n{command}"
     )
 
 
