@@ -15,8 +15,8 @@ from reid.files import write_json
 from reid.model.param_groups import trainable_groups
 from reid.model.weights import load as load_weights
 from reid.paths import Results
-from reid.train.common import identities_of, save_tensors
-from reid.train.stage2 import build_model, trained_tensors
+from reid.train.common import build_model, identities_of, save_tensors
+from reid.train.stage2 import trained_tensors
 from tests.clips import TINY, state_dict
 from tests.trees import make_tree
 

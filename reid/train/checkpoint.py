@@ -10,7 +10,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,12 @@ from typing import Any
 
 import torch
 
-from reid.claim import is_temporary
+from reid.claim import remove_temporaries
 from reid.errors import Unresumable
 from reid.files import replacing
 
 MARK = b"xfd-reid checkpoint\n"
 _NAME = re.compile(r"\d{5}-\d{7}\.pt")
-_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,9 @@ class Checkpoints:
         Raises OSError if the previous one could not be written; those before it are kept.
         """
         self.wait()
-        whole = {
-            "epoch": position.epoch,
-            "step": position.step,
-            "complete": complete,
-            "facts": self.facts,
-            "state": dict(state),
-        }
         content = io.BytesIO()
-        torch.save(whole, content)
+        facts = {"complete": complete, "facts": self.facts, "state": dict(state)}
+        torch.save({"epoch": position.epoch, "step": position.step, **facts}, content)
         content.write(hashlib.sha256(content.getbuffer()).digest() + MARK)
         path = self.folder / f"{position.epoch:05}-{position.step:07}.pt"
         self._pending = self._writer.submit(self._write, path, content.getbuffer())
@@ -78,15 +71,13 @@ class Checkpoints:
             Unresumable: when the newest belongs to an unfinished run of other facts, or when there
                 are checkpoints but all are damaged: training never starts again unasked.
         """
-        paths = sorted(self._named(), reverse=True)
-        for path in paths:
+        paths = self._paths()
+        for path in reversed(paths):
             try:
                 checkpoint = _read(path)
             except (OSError, ValueError) as error:
-                print(
-                    f"warning: checkpoint {path.stem} is damaged ({error}); trying the one before",
-                    flush=True,
-                )
+                damage = f"checkpoint {path.stem} is damaged ({error})"
+                print(f"warning: {damage}; trying the one before", flush=True)
                 continue
             if checkpoint["facts"] == self.facts:
                 return Position(checkpoint["epoch"], checkpoint["step"]), checkpoint["state"]
@@ -107,24 +98,23 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Delete all checkpoints."""
-        for path in self._named():
-            if _is_marked(path):
-                path.unlink()
+        for path in self._paths(_is_marked):
+            path.unlink()
 
-    def _named(self) -> list[Path]:
-        return [p for p in self.folder.glob("*.pt") if _NAME.fullmatch(p.name) and p.is_file()]
+    def _paths(self, condition: Callable[[Path], bool] = Path.is_file) -> list[Path]:
+        """Files named like checkpoints, oldest position first."""
+        paths = [path for path in self.folder.glob("*.pt") if _NAME.fullmatch(path.name)]
+        return sorted(path for path in paths if path.is_file() and condition(path))
 
     def _write(self, path: Path, content: memoryview) -> None:
-        for leftover in self.folder.glob(".*.tmp"):
-            if is_temporary(leftover.name, lambda name: _NAME.fullmatch(name) is not None):
-                leftover.unlink()
+        remove_temporaries(self.folder, lambda name: _NAME.fullmatch(name) is not None)
         with replacing(path) as temporary:
             temporary.write_bytes(content)
         self._trim(path)
 
     def _trim(self, newest: Path) -> None:
         """Keep the newest `keep`, and none ahead of the newest: that is of an abandoned run."""
-        paths = sorted(path for path in self._named() if _is_marked(path))
+        paths = self._paths(_is_marked)
         place = paths.index(newest)
         for path in paths[: max(0, place + 1 - self.keep)] + paths[place + 1 :]:
             path.unlink()
@@ -133,8 +123,8 @@ class Checkpoints:
 def _read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint. Raises OSError, and ValueError when it is damaged."""
     content = path.read_bytes()
-    end = len(content) - _DIGEST - len(MARK)
-    if content[max(0, end) :] != hashlib.sha256(content[: max(0, end)]).digest() + MARK:
+    end = max(0, len(content) - hashlib.sha256().digest_size - len(MARK))
+    if content[end:] != hashlib.sha256(content[:end]).digest() + MARK:
         whole = content.endswith(MARK)
         raise ValueError("its hash is wrong" if whole else "cut short, or of an earlier version")
     checkpoint: dict[str, Any] = torch.load(io.BytesIO(content[:end]), weights_only=True)

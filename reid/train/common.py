@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reid.config import Clip, ColorJitter, Config, Dataset, Runtime
+from reid.config import Clip, ColorJitter, Config, Dataset, Runtime, Training
 from reid.data.dataset import TrackletDataset
 from reid.data.holdout import part
 from reid.data.staging import pack_for
@@ -20,6 +20,10 @@ from reid.data.stored import check_fresh, read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.files import replacing
+from reid.model import network
+from reid.model.network import VideoReID
+from reid.model.vit import Geometry
+from reid.model.weights import Weights
 from reid.paths import Results
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -102,6 +106,21 @@ def training_clips(
 def identities_of(tracklets: Sequence[Tracklet]) -> list[int]:
     """Identity ids, sorted: their positions are the dense labels of training."""
     return sorted({tracklet.identity for tracklet in tracklets})
+
+
+def build_model(
+    training: Training, weights: Weights | Geometry, *, identities: int, cameras: int, seed: int
+) -> VideoReID:
+    """The network of a training; what is new in it starts from `seed`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "stage 2"))
+        return network.build(
+            training.model,
+            num_classes=identities,
+            num_cameras=cameras,
+            weights=weights,
+            image_size=(training.clip.height, training.clip.width),
+        )
 
 
 def derive_seed(seed: int, *words: str | int) -> int:

@@ -19,8 +19,8 @@ from reid.model.param_groups import trainable_groups
 from reid.model.weights import Weights, read_tensors
 from reid.model.weights import load as load_weights
 from reid.paths import Results
-from reid.train.common import identities_of, save_tensors
-from reid.train.stage2 import build_model, trained_tensors, write_manifest
+from reid.train.common import build_model, identities_of, save_tensors
+from reid.train.stage2 import trained_tensors, write_manifest
 
 
 def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str] = ()) -> None:

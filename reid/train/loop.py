@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -17,21 +18,12 @@ from reid.model.param_groups import Group
 from reid.progress import Progress
 from reid.train.checkpoint import Checkpoints, Position
 from reid.train.journal import Journal
+from reid.train.losses import BatchLoss
 from reid.train.schedule import learning_rate
 from reid.train.session import Engine
 
 Key = TypeVar("Key")
 Inputs = TypeVar("Inputs")
-
-
-@dataclass(frozen=True)
-class BatchLoss:
-    """The weighted loss terms of a batch, whose sum is the loss, and figures only to be logged."""
-
-    terms: Mapping[str, Tensor]
-    figures: Mapping[str, Tensor] = field(default_factory=dict)
-    after_backward: Callable[[], None] | None = None
-    """Finishes the gradient (reid.train.gradcache)."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +62,8 @@ def fit(
         UserError: when a loss, gradient or weight is not finite.
         OSError: when a checkpoint cannot be written.
     """
-    loop = _Loop(stage, engine, folder, name, facts)
-    try:
+    with closing(_Loop(stage, engine, folder, name, facts)) as loop:
         loop.run()
-    finally:
-        loop.close()
 
 
 class _Loop(Generic[Key, Inputs]):
@@ -91,20 +80,17 @@ class _Loop(Generic[Key, Inputs]):
         self.stage, self.engine = stage, engine
         self.optimizer = torch.optim.Adam(
             [
-                {
-                    "params": list(group.parameters.values()),
-                    "lr": group.lr,
-                    "weight_decay": group.weight_decay,
-                }
-                for group in stage.groups
+                {"params": list(g.parameters.values()), "lr": g.lr, "weight_decay": g.weight_decay}
+                for g in stage.groups
             ],
             fused=True,
         )
         self.scaler = torch.amp.grad_scaler.GradScaler(
             engine.device.type, enabled=engine.precision == "fp16"
         )
-        keep = engine.runtime.keep_checkpoints
-        self.checkpoints = Checkpoints(folder / "checkpoints" / name, keep=keep, facts=facts)
+        self.checkpoints = Checkpoints(
+            folder / "checkpoints" / name, keep=engine.runtime.keep_checkpoints, facts=facts
+        )
         self.steps = len(stage.batches(0)) if stage.epochs else 0
         self.position = self.saved = Position()
         self.save_seconds = self.longest_step = 0.0
@@ -112,18 +98,17 @@ class _Loop(Generic[Key, Inputs]):
         self.speed = folder / f"{name}.speed.jsonl"
         self.journal: Journal | None = None
         if engine.world.leads:
-            curves = engine.runtime.tensorboard and stage.epochs > 0
+            curves = engine.runtime.tensorboard and self.steps
             first = self._count(self.position) if curves else None
             self.journal = Journal(folder, name, offset=offset, curves_from=first)
 
     def run(self) -> None:
         """Train to the end."""
-        stage = self.stage
-        total, done = stage.epochs * self.steps, self._count(self.position)
-        progress = Progress(stage.label, total, "steps", done=done)
-        for epoch in range(self.position.epoch, stage.epochs):
+        total, done = self.stage.epochs * self.steps, self._count(self.position)
+        progress = Progress(self.stage.label, total, "steps", done=done)
+        for epoch in range(self.position.epoch, self.stage.epochs):
             self._set_rates(epoch)
-            self._epoch(epoch, stage.batches(epoch), progress)
+            self._epoch(epoch, self.stage.batches(epoch), progress)
         self.checkpoints.wait()
 
     def close(self) -> None:
@@ -159,7 +144,7 @@ class _Loop(Generic[Key, Inputs]):
     def _step(self, position: Position, key: Key, inputs: Inputs) -> float:
         """One step of the optimizer; returns the loss."""
         result = self.stage.loss(inputs)
-        total = torch.stack(list(result.terms.values())).sum()
+        total = result.total
         figures = {"loss": total, **result.terms, **result.figures}
         numbers = torch.stack(list(figures.values())).tolist()
         values: dict[str, float] = dict(zip(figures, numbers, strict=True))
@@ -200,12 +185,9 @@ class _Loop(Generic[Key, Inputs]):
         """Record what differs from run to run and so is no part of the journal."""
         if not self.journal:
             return
-        record = {
-            "epoch": epoch + 1,
-            "steps": steps,
-            "seconds": round(seconds, 3),
-            "frames_per_second": steps * self.stage.frames / seconds,
-        }
+        rate = steps * self.stage.frames / seconds
+        record = {"epoch": epoch + 1, "steps": steps, "seconds": round(seconds, 3)}
+        record["frames_per_second"] = rate
         if self.engine.device.type == "cuda":
             record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.engine.device)
         append_json_line(self.speed, record)

@@ -3,7 +3,8 @@
 Shapes: B tracklets, C identities, e joint width, d tower width. All logits are float32.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,21 @@ from torch import Tensor
 
 from reid.config import Losses
 from reid.model.network import Features
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """The weighted loss terms of a batch, and figures only to be logged; all scalars."""
+
+    terms: Mapping[str, Tensor]
+    figures: Mapping[str, Tensor] = field(default_factory=dict)
+    after_backward: Callable[[], None] | None = None
+    """Finishes the gradient (reid.train.gradcache)."""
+
+    @property
+    def total(self) -> Tensor:
+        """The loss: the sum of the terms."""
+        return torch.stack(list(self.terms.values())).sum()
 
 
 def contrastive(u: Tensor, v: Tensor, labels: Tensor) -> Tensor:
@@ -38,27 +54,14 @@ def batch_hard_triplet(features: Tensor, labels: Tensor, margin: float) -> Tenso
     return F.relu(hardest_positive - hardest_negative + margin).mean()
 
 
-@dataclass(frozen=True)
-class Stage2Loss:
-    """Weighted terms of the stage-2 objective and the training accuracy."""
-
-    terms: dict[str, Tensor]
-    accuracy: Tensor
-    """Share of tracklets whose nearest text feature is their identity's."""
-
-    @property
-    def total(self) -> Tensor:
-        """The loss: the sum of the weighted terms."""
-        return torch.stack(list(self.terms.values())).sum()
-
-
 def stage2_loss(
     features: Features, logits: tuple[Tensor, Tensor], bank: Tensor, labels: Tensor, weights: Losses
-) -> Stage2Loss:
+) -> BatchLoss:
     """Eq. 1 with all eight terms of the baseline (MODEL 4.6).
 
     logits: of both heads, (B, C); bank (C, e): text features of all identities, frozen;
-    labels (B,) dense identities.
+    labels (B,) dense identities. `accuracy` is the share of tracklets whose nearest text feature
+    is their identity's.
     """
     smoothing = weights.label_smoothing
 
@@ -78,4 +81,4 @@ def stage2_loss(
         "text_to_image": weights.text_to_image * contrastive(text, proj, labels),
     }
     accuracy = (to_bank.detach().argmax(dim=1) == labels).float().mean()
-    return Stage2Loss(terms, accuracy)
+    return BatchLoss(terms, {"accuracy": accuracy})

@@ -1,7 +1,5 @@
 """Estimate of the GPU memory of stage 2, checked before its first step (MODEL section 5)."""
 
-from dataclasses import dataclass
-
 from reid.config import Training
 from reid.errors import UserError
 from reid.model.network import VideoReID
@@ -14,31 +12,19 @@ RESERVE = 2 * 2**30
 """Bytes for the CUDA context, workspaces and fragmentation."""
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes that training takes on the device."""
+def estimate(model: VideoReID, *, half: bool, activation_checkpointing: bool) -> tuple[int, int]:
+    """Bytes that training `model` takes on the device: at all, and for each frame of a micro-batch.
 
-    fixed: int
-    """Weights, gradients, Adam's moments, the reserve."""
-    frame: int
-    """Activations kept for each frame of a batch or micro-batch."""
-
-
-def estimate(model: VideoReID, *, half: bool, activation_checkpointing: bool) -> Memory:
-    """Estimate what training `model` takes. `half`: autocast to two bytes."""
-    tower = model.visual
-    size = 2 if half else 4
-    tokens = tower.rows * tower.columns + 1
-    stream = tokens * model.geometry.width * size
-    block = KEPT_PER_TOKEN * stream
-    depth = len(tower.blocks)
+    At all: weights, gradients, Adam's moments, the reserve. A frame: its activations. `half`:
+    autocast to two bytes.
+    """
+    tower, size = model.visual, 2 if half else 4
+    stream = (tower.rows * tower.columns + 1) * model.geometry.width * size
+    block, depth = KEPT_PER_TOKEN * stream, len(tower.blocks)
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    copies = 2 * parameters if half else 0
-    return Memory(
-        fixed=4 * parameters + copies + 12 * trainable + RESERVE,
-        frame=depth * stream + block if activation_checkpointing else depth * block,
-    )
+    fixed = (6 if half else 4) * parameters + 12 * trainable + RESERVE
+    return fixed, depth * stream + block if activation_checkpointing else depth * block
 
 
 def check(model: VideoReID, training: Training, engine: Engine, *, available: int) -> None:
@@ -47,17 +33,17 @@ def check(model: VideoReID, training: Training, engine: Engine, *, available: in
     available: free bytes on the device.
     """
     runtime, frames = engine.runtime, training.clip.frames
-    memory = estimate(
+    fixed, frame = estimate(
         model,
         half=engine.precision != "fp32",
         activation_checkpointing=runtime.activation_checkpointing,
     )
     batch = training.stage2.batch_size // engine.world.size
     tracklets = min(runtime.micro_batch or batch, batch)
-    needed = memory.fixed + tracklets * frames * memory.frame
+    needed = fixed + tracklets * frames * frame
     if needed <= available:
         return
-    fitting = (available - memory.fixed) // (memory.frame * frames)
+    fitting = (available - fixed) // (frame * frames)
     divisors = [size for size in range(1, batch + 1) if batch % size == 0 and size <= fitting]
     advice = (
         f"set runtime.micro_batch to {divisors[-1]}, which gives the same loss and gradient"

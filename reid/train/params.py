@@ -7,13 +7,12 @@ from reid.data.holdout import part
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.model import network
 from reid.model.param_groups import Group, describe, frozen_groups, trainable_groups
 from reid.model.text import IdentityContexts, TextTower
 from reid.model.vit import VIT_B16, VIT_L14, Geometry
 from reid.model.weights import read_geometry
 from reid.paths import Results
-from reid.train.common import identities_of
+from reid.train.common import build_model, identities_of
 
 GEOMETRIES = {"vit_b16": VIT_B16, "vit_l14": VIT_L14}
 """Known without a weights file."""
@@ -52,15 +51,9 @@ def stage_groups(
 
     Nothing of the network is allocated.
     """
-    clip, first = training.clip, training.stage1
+    first = training.stage1
     with torch.device("meta"):
-        model = network.build(
-            training.model,
-            num_classes=classes,
-            num_cameras=cameras,
-            weights=sizes,
-            image_size=(clip.height, clip.width),
-        )
+        model = build_model(training, sizes, identities=classes, cameras=cameras, seed=0)
         tower = TextTower(sizes)
         contexts = IdentityContexts(classes, torch.empty(sizes.vocabulary, sizes.text_width))
     trained = trainable_groups(model, finetune=training.finetune, stage2=training.stage2)

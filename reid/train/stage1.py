@@ -13,16 +13,22 @@ from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
 from reid.files import sha256_of_file
-from reid.model import network, text
+from reid.model import text
 from reid.model.param_groups import Group
 from reid.model.text import IdentityContexts, TextTower
 from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
 from reid.paths import Results
 from reid.progress import Progress
-from reid.train.common import derive_seed, identities_of, save_tensors, training_clips
-from reid.train.loop import BatchLoss, Stage, fit
-from reid.train.losses import contrastive
+from reid.train.common import (
+    build_model,
+    derive_seed,
+    identities_of,
+    save_tensors,
+    training_clips,
+)
+from reid.train.loop import Stage, fit
+from reid.train.losses import BatchLoss, contrastive
 from reid.train.session import Engine, Session
 
 
@@ -88,7 +94,7 @@ def cache_images(
     Returns features (M, e) and dense labels (M,). One augmented view each, or a clean one, as
     `stage1.view` says; computed once, because the image side never changes in this stage.
     """
-    options, clip = training.stage1, training.clip
+    options = training.stage1
     batches = pk_batches(
         dataset.labels,
         batch_size=options.batch_size,
@@ -96,13 +102,8 @@ def cache_images(
         seed=derive_seed(seed, "stage 1 views"),
         epoch=0,
     )
-    model = network.build(
-        training.model,
-        num_classes=1,
-        num_cameras=1,  # plain CLIP knows none
-        weights=weights,
-        image_size=(clip.height, clip.width),
-    )
+    # Plain CLIP knows neither identities nor cameras.
+    model = build_model(training, weights, identities=1, cameras=1, seed=seed)
     model.to(engine.device).eval()
     features, labels = [], []
     progress = Progress("image features of stage 1", len(batches), "batches")

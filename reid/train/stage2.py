@@ -1,6 +1,7 @@
 """Stage 2: adapt the visual side to the identities (paper Sec. 3.1-3.2; MODEL 4.6)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,14 +17,13 @@ from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import Draw, pk_batches
 from reid.data.stored import count_cameras
 from reid.files import sha256_of_file
-from reid.model import network
 from reid.model.network import Features, VideoReID
 from reid.model.param_groups import Group, describe, trainable_groups
-from reid.model.weights import Weights
 from reid.model.weights import load as load_weights
 from reid.paths import Results
 from reid.train import memory
 from reid.train.common import (
+    build_model,
     derive_seed,
     identities_of,
     load_tensors,
@@ -32,8 +32,8 @@ from reid.train.common import (
     training_clips,
 )
 from reid.train.gradcache import embed_batch
-from reid.train.loop import BatchLoss, Stage, fit
-from reid.train.losses import stage2_loss
+from reid.train.loop import Stage, fit
+from reid.train.losses import BatchLoss, stage2_loss
 from reid.train.session import Engine, Session
 
 
@@ -139,21 +139,6 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         )
 
 
-def build_model(
-    training: Training, weights: Weights, *, identities: int, cameras: int, seed: int
-) -> VideoReID:
-    """The network of a training; what is new in it starts from `seed`."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "stage 2"))
-        return network.build(
-            training.model,
-            num_classes=identities,
-            num_cameras=cameras,
-            weights=weights,
-            image_size=(training.clip.height, training.clip.width),
-        )
-
-
 def prepare(model: VideoReID, runtime: Runtime) -> None:
     """Apply the runtime's memory and speed options."""
     model.visual.checkpointing = runtime.activation_checkpointing
@@ -231,7 +216,7 @@ def batch_loss(
     logits = model.classify(features)
     labels = engine.world.gather(share.label)
     loss = stage2_loss(features, logits, bank, labels, training.stage2.losses)
-    return BatchLoss(loss.terms, {"accuracy": loss.accuracy}, after_backward)
+    return replace(loss, after_backward=after_backward)
 
 
 def hide_metadata(metadata: Tensor, probability: float, seeds: Sequence[int]) -> Tensor:

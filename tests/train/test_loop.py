@@ -17,7 +17,8 @@ from reid.model.param_groups import Group
 from reid.train.checkpoint import Checkpoints
 from reid.train.interrupt import Interrupt
 from reid.train.journal import Journal
-from reid.train.loop import BatchLoss, Stage, fit
+from reid.train.loop import Stage, fit
+from reid.train.losses import BatchLoss
 from reid.train.session import Engine
 
 EPOCHS, STEPS = 4, 3

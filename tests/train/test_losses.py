@@ -136,7 +136,7 @@ def test_stage2_has_all_eight_terms(labels: list[int], smoothing: float, margin:
     }
     assert result.total.item() == pytest.approx(sum(slow.values()), rel=1e-5)
     right = sum(row.index(max(row)) == label for row, label in zip(to_bank, y, strict=True))
-    assert result.accuracy.item() == pytest.approx(right / 6)
+    assert result.figures["accuracy"].item() == pytest.approx(right / 6)
 
 
 def test_gradients_are_those_of_the_slow_loops() -> None:

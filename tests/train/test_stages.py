@@ -19,6 +19,7 @@ from reid.errors import UserError
 from reid.model import network
 from reid.model.network import Features
 from reid.train.common import (
+    build_model,
     clips_of,
     derive_seed,
     identities_of,
@@ -29,7 +30,7 @@ from reid.train.common import (
 from reid.train.interrupt import Interrupt
 from reid.train.session import Engine
 from reid.train.stage1 import cache_images, context_stage, text_bank
-from reid.train.stage2 import batch_loss, build_model, hide_metadata, visual_stage
+from reid.train.stage2 import batch_loss, hide_metadata, visual_stage
 from tests.clips import TINY, random_weights
 from tests.train.test_losses import slow_contrastive
 from tests.trees import make_tree
