@@ -30,8 +30,7 @@ from benchmarks.measure import Call, command_line, compare, cost
 from reid.config import Augment, Clip, ColorJitter
 from reid.data import index, pack
 from reid.data.augment import MEAN, STD, augment, normalize
-from reid.data.dataset import TrackletDataset
-from reid.data.decode import decode, resize
+from reid.data.dataset import TrackletDataset, decode, resize
 from reid.data.frames import Files, Frames
 from reid.data.loading import loader
 from reid.data.packed import Packed

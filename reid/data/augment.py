@@ -9,7 +9,6 @@ batch, nor on the device, nor on which other transforms are on.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -48,7 +47,7 @@ def augment(frames: Tensor, *, options: Augment, seeds: Sequence[int]) -> Tensor
         frames = _pad_and_crop(frames, options.pad, seeds)
     if options.color_jitter.active and options.color_jitter.place == "after_resize":
         drawn = [draw_jitter(options.color_jitter, frames.shape[1], seed) for seed in seeds]
-        frames = jitter(frames.flatten(0, 1), Jitter.cat(drawn)).view_as(frames)
+        frames = jitter(frames.flatten(0, 1), np.concatenate(drawn)).view_as(frames)
     flipped = [_rng(seed, _FLIP).random() < options.flip for seed in seeds]
     mirrored = torch.tensor(flipped, device=frames.device).view(-1, 1, 1, 1, 1)
     output = normalize(torch.where(mirrored, frames.flip(-1), frames))
@@ -72,33 +71,12 @@ def _pad_and_crop(frames: Tensor, pad: int, seeds: Sequence[int]) -> Tensor:
     return torch.stack(crops)
 
 
-@dataclass(frozen=True)
-class Jitter:
-    """Random parameters of color jitter for N frames."""
+def draw_jitter(options: ColorJitter, frames: int, seed: int) -> np.ndarray:
+    """Random steps of color jitter for the frames of one clip, the same for all with `per: clip`.
 
-    orders: np.ndarray
-    """int64 (N, 4): which operation of `_OPERATIONS` comes first, second, ..."""
-    factors: np.ndarray
-    """float64 (N, 4): brightness, contrast, saturation factors, and the hue shift in turns."""
-    active: np.ndarray
-    """bool (4,): which operations have a strength; the others are left out."""
-
-    @classmethod
-    def cat(cls, parts: "Sequence[Jitter]") -> "Jitter":
-        """The parameters of all frames of several clips."""
-        orders, factors = ([getattr(p, name) for p in parts] for name in ("orders", "factors"))
-        return cls(np.concatenate(orders), np.concatenate(factors), parts[0].active)
-
-    def frame(self, number: int) -> "Jitter":
-        """The parameters of one frame."""
-        row = slice(number, number + 1)
-        return Jitter(self.orders[row], self.factors[row], self.active)
-
-
-def draw_jitter(options: ColorJitter, frames: int, seed: int) -> Jitter:
-    """Parameters of the frames of one clip, all the same with `per: clip`.
-
-    Factors from U[max(0, 1 - s), 1 + s], the hue shift from U[-h, h], the order uniform.
+    float64 (frames, K, 2): of each frame the K operations with a strength, in their random order,
+    as a number (an index into `_OPERATIONS`) and a factor. Factors are from
+    U[max(0, 1 - s), 1 + s], the shift of the hue, in turns, from U[-h, h].
     """
     rng = _rng(seed, _JITTER)
     strengths = np.array([options.brightness, options.contrast, options.saturation, options.hue])
@@ -107,27 +85,27 @@ def draw_jitter(options: ColorJitter, frames: int, seed: int) -> Jitter:
     count = frames if options.per == "frame" else 1
     factors = rng.uniform(low, high, size=(count, 4))
     orders = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1)
-    repeats = frames // count
-    return Jitter(orders.repeat(repeats, axis=0), factors.repeat(repeats, axis=0), strengths > 0)
+    steps = np.stack([orders, np.take_along_axis(factors, orders, axis=1)], axis=2)
+    steps = steps[strengths[orders] > 0].reshape(count, np.count_nonzero(strengths), 2)
+    repeated: np.ndarray = steps.repeat(frames // count, axis=0)
+    return repeated
 
 
-def jitter(frames: Tensor, drawn: Jitter) -> Tensor:
-    """Jittered copy of uint8 frames (N, 3, H, W).
+def jitter(frames: Tensor, steps: np.ndarray) -> Tensor:
+    """Jittered copy of uint8 frames (N, 3, H, W); `steps` (N, K, 2) as from `draw_jitter`.
 
     The arithmetic is that of torchvision's `adjust_*` on uint8, which take one factor a call: a
     training batch of 384 frames would be 34,000 calls instead of 360. Here each operation runs
     once over all frames that have it at the same place of their order.
     """
     frames = frames.clone()
-    for place in range(4):
-        for number in np.flatnonzero(drawn.active):
-            chosen = np.flatnonzero(drawn.orders[:, place] == number)
-            if len(chosen):
-                rows = torch.from_numpy(chosen).to(frames.device)
-                factors = torch.from_numpy(drawn.factors[chosen, number]).float()
-                factors = factors.to(frames.device).view(-1, 1, 1, 1)
-                changed = _OPERATIONS[number](frames[rows].float(), factors)
-                frames[rows] = changed.clamp_(0, 255).to(torch.uint8)
+    for numbers, factors in steps.transpose(1, 2, 0):
+        for number in np.unique(numbers):
+            chosen = np.flatnonzero(numbers == number)
+            rows = torch.from_numpy(chosen).to(frames.device)
+            shaped = torch.from_numpy(factors[chosen]).float().to(frames.device).view(-1, 1, 1, 1)
+            changed = _OPERATIONS[int(number)](frames[rows].float(), shaped)
+            frames[rows] = changed.clamp_(0, 255).to(torch.uint8)
     return frames
 
 
@@ -154,11 +132,8 @@ def _hue(frames: Tensor, shifts: Tensor) -> Tensor:
     low, value = torch.aminmax(frames, dim=1, keepdim=True)
     spread = value - low
     red, green, blue = frames.chunk(3, dim=1)
-    sixth = torch.where(
-        value == red,
-        green - blue,
-        torch.where(value == green, blue - red, red - green),
-    )
+    second = torch.where(value == green, blue - red, red - green)
+    sixth = torch.where(value == red, green - blue, second)
     sixth /= torch.where(spread == 0, 1.0, spread)
     sixth += torch.where(value == red, 0, torch.where(value == green, 2, 4)) + 6 * shifts
     k = (sixth + torch.tensor([5.0, 3.0, 1.0], device=frames.device).view(3, 1, 1)).remainder_(6)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from reid.claim import remove_temporaries
 from reid.config import Config
-from reid.data.decode import decode
+from reid.data.dataset import decode
 from reid.data.frames import Files
 from reid.data.stored import read_all
 from reid.data.summary import DAMAGED_COLUMNS, read_damaged, write_csv

@@ -1,22 +1,62 @@
 """Tracklets as clips of decoded frames; every random choice follows from the seeds of the draw."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
 from reid.config import Clip, ColorJitter
 from reid.data.augment import draw_jitter, jitter
-from reid.data.decode import decode, resize
 from reid.data.frames import Files, Frames
 from reid.data.packed import Packed
 from reid.data.sampler import Draw, sample_frames
 from reid.data.tracklet import Tracklet
+from reid.errors import UserError
+
+_CROP_BYTES = 1 << 18
+"""Larger files are no crops: their size in pixels is looked at before they are decoded."""
+_MOST_PIXELS = 1 << 26
+
+
+def decode(data: bytes, *, name: str) -> Tensor:
+    """Decode a JPEG to uint8 (3, h, w) RGB; the same pixels as Pillow's, both use libjpeg.
+
+    `name` stands for the file in errors. Raises UserError when `data` is not a whole JPEG of a
+    reasonable size.
+    """
+    try:
+        if len(data) > _CROP_BYTES:
+            with Image.open(BytesIO(data), formats=("JPEG",)) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
+        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        pixels: Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+        return pixels
+    except (RuntimeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0].partition(":")[0]
+        raise UserError(
+            f"{name} is not a whole JPEG ({reason}): replace or delete it and run `reid index`"
+        ) from None
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 (3, h, w) to (3, height, width): bicubic, antialiased when it shrinks.
+
+    Within two gray levels of Pillow, with which the released code resizes. On pure noise that
+    holds for Pillow before version 13, which also resized rows before columns.
+    """
+    resized: Tensor = F.resize(image, [height, width], InterpolationMode.BICUBIC, antialias=True)
+    return resized
 
 
 @dataclass(frozen=True)
@@ -46,10 +86,18 @@ class Batch:
         """Copy on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        names = [field.name for field in fields(self) if field.name != "seed"]
-        tensors: dict[str, Any] = {name: change(getattr(self, name)) for name in names}
-        return replace(self, **tensors)
+    def _map(self, change: Callable[[Tensor], Any]) -> "Batch":
+        tensors = {name: value for name, value in vars(self).items() if name != "seed"}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as NumPy arrays: tensors would go through /dev/shm, which is small in containers,
+        and where it is full torch waits forever."""
+        return _unpickle, (vars(self._map(Tensor.numpy)),)
+
+
+def _unpickle(values: dict[str, Any]) -> Batch:
+    return Batch(**values)._map(torch.from_numpy)
 
 
 def dense_labels(tracklets: Sequence[Tracklet]) -> list[int]:
@@ -104,23 +152,17 @@ class TrackletDataset(Dataset[Batch]):
         draws = [key if isinstance(key, Draw) else Draw(key, 0) for key in keys]
         tracklets = [self.tracklets[draw.index] for draw in draws]
         clip = self._clip
-        frames = torch.empty(
-            (len(draws), clip.frames, 3, clip.height, clip.width), dtype=torch.uint8
-        )
-        heights = torch.empty(frames.shape[:2])
+        shape = (len(draws), clip.frames, 3, clip.height, clip.width)
+        frames = torch.empty(shape, dtype=torch.uint8)
+        heights = torch.empty(shape[:2])
         for number, draw in enumerate(draws):
             self._decode(draw, frames[number], heights[number])
-        unknown = (float("nan"),) * 3
+        metadata = torch.tensor([(t.altitude, t.distance, t.angle) for t in tracklets])
         return Batch(
             frames=frames,
             label=torch.tensor([self.labels[draw.index] for draw in draws]),
             camera=torch.tensor([tracklet.camera for tracklet in tracklets]),
-            metadata=torch.tensor(
-                [
-                    (t.altitude, t.distance, t.angle) if self._metadata else unknown
-                    for t in tracklets
-                ]
-            ),
+            metadata=metadata if self._metadata else torch.full_like(metadata, torch.nan),
             heights=heights,
             index=torch.tensor([draw.index for draw in draws]),
             seed=tuple(draw.seed for draw in draws),
@@ -144,6 +186,6 @@ class TrackletDataset(Dataset[Batch]):
                 crops[position] = decode(self._stored.read(tracklet, position), name=name)
             crop = crops[position]
             if drawn is not None:
-                crop = jitter(crop[None], drawn.frame(number))[0]
+                crop = jitter(crop[None], drawn[number : number + 1])[0]
             heights[number] = crop.shape[1]
             frames[number] = resize(crop, self._clip.height, self._clip.width)

@@ -3,8 +3,8 @@
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any
+from functools import partial
+from typing import cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -21,18 +21,15 @@ def loader(
     """Load `batches` in their order with `workers` processes (0: in this one).
 
     The batches are the same for any number of processes, the global random state is left alone.
-    With a GPU they come in page-locked memory. Batches travel through pipes as NumPy arrays, not
-    through /dev/shm as tensors would: it is small in containers, and where it is full torch waits
-    forever. Raises UserError for an unreadable frame, from any process, or when a loading process
-    dies.
+    With a GPU they come in page-locked memory. Raises UserError for an unreadable frame, from any
+    process, or when a loading process dies.
     """
     loaded = DataLoader(
-        _Clips(dataset),
-        batch_size=None,  # a key stands for a whole batch
-        sampler=batches,
+        cast("Dataset[Sequence[Draw]]", batches),
+        batch_size=None,  # an item is the draws of a whole batch
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        collate_fn=_as_it_is,
+        collate_fn=partial(_load, dataset),
         worker_init_fn=_start_process,
         # Else the loader draws its base seed from the global generator.
         generator=torch.Generator().manual_seed(0),
@@ -41,7 +38,15 @@ def loader(
         for batch in loaded:
             if isinstance(batch, UserError):
                 raise batch
-            yield batch.unpack() if isinstance(batch, _Arrays) else batch
+            yield batch
+
+
+def _load(dataset: TrackletDataset, draws: Sequence[Draw]) -> Batch | UserError:
+    """A batch. An error is returned: torch would raise it again with another message."""
+    try:
+        return dataset.load(draws)
+    except UserError as error:
+        return error
 
 
 def _start_process(_: int) -> None:
@@ -72,38 +77,3 @@ def naming_dead_processes() -> Iterator[None]:
             f"a data-loading process died ({str(error).splitlines()[0]}): often memory ran "
             "out: lower runtime.workers or ask for more memory"
         ) from error
-
-
-class _Arrays:
-    """A batch as NumPy arrays, which processes exchange without shared memory."""
-
-    def __init__(self, batch: Batch) -> None:
-        values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-        self._seed: tuple[int, ...] = values.pop("seed")
-        self._arrays = {name: tensor.numpy() for name, tensor in values.items()}
-
-    def unpack(self) -> Batch:
-        """The batch, sharing the arrays' memory."""
-        tensors: dict[str, Any] = {n: torch.from_numpy(a) for n, a in self._arrays.items()}
-        return Batch(**tensors, seed=self._seed)
-
-    def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; torch calls this in a thread if there is a GPU."""
-        return self.unpack().pin_memory()
-
-
-class _Clips(Dataset["_Arrays | UserError"]):
-    """Whole batches by their draws. An error is returned: torch would re-raise it garbled."""
-
-    def __init__(self, dataset: TrackletDataset) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, draws: Sequence[Draw]) -> "_Arrays | UserError":
-        try:
-            return _Arrays(self._dataset.load(draws))
-        except UserError as error:
-            return error
-
-
-def _as_it_is(batch: object) -> object:
-    return batch

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from reid.config import Clip, Dataset, Runtime
-from reid.data.decode import decode
+from reid.data.dataset import decode
 from reid.data.frames import Files, Frames
 from reid.data.packed import Packed
 from reid.data.sampler import sample_frames

@@ -11,8 +11,7 @@ from PIL import Image
 from reid.config import Augment, Clip, ColorJitter
 from reid.data import index
 from reid.data.augment import augment, draw_jitter, jitter, normalize
-from reid.data.dataset import TrackletDataset, dense_labels
-from reid.data.decode import decode, resize
+from reid.data.dataset import TrackletDataset, decode, dense_labels, resize
 from reid.data.loading import loader
 from reid.data.sampler import Draw, pk_batches, sequential_batches
 from reid.errors import UserError
@@ -209,7 +208,7 @@ def test_each_crop_is_decoded_jittered_and_resized(tree, per):
     for slot in range(12):  # nine frames, one a chunk: the last one repeats
         tracklet = data.tracklets[1]
         crop = decode((tree / tracklet.path / tracklet.frames[min(slot, 8)]).read_bytes(), name="")
-        expected = resize(jitter(crop[None], drawn.frame(slot))[0], 32, 16)
+        expected = resize(jitter(crop[None], drawn[slot : slot + 1])[0], 32, 16)
         assert torch.equal(frames[slot], expected)
     assert torch.equal(frames[10], frames[11]) == (per == "clip")
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from reid.data.decode import decode, resize
+from reid.data.dataset import decode, resize
 from reid.errors import UserError
 
 
