@@ -15,9 +15,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from cluster import probe, query, requests
+from cluster import query, requests
 from cluster.requests import Profile, Request
 from reid import config
 from reid.config import Config
@@ -31,13 +31,16 @@ SAVING_SECONDS = 30
 """In so long a trainer saves with room to spare."""
 SLOW_SECONDS = 10.0
 """A file that takes longer to be seen elsewhere needs a longer `latency-wait`."""
+UNSEEN_SECONDS = 60
+"""A job that has left the queue for so long without a report writes none any more."""
+
+Level = Literal["ok", "warn", "problem"]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What was looked at, what was found, and what to change where."""
+class Finding(NamedTuple):
+    """What was found about a subject, and what to change where."""
 
-    level: Literal["ok", "warn", "problem"]
+    level: Level
     subject: str
     found: str
     advice: str = ""
@@ -45,6 +48,13 @@ class Finding:
     def __str__(self) -> str:
         text = f"{self.level:8} {self.subject}: {self.found}"
         return text + "".join(f"\n         -> {line}" for line in textwrap.wrap(self.advice, 88))
+
+
+def verdict(
+    well: bool, subject: str, good: str, bad: str, advice: str, level: Level = "problem"
+) -> Finding:
+    """A finding that is ok, or of another level with an advice."""
+    return Finding("ok", subject, good) if well else Finding(level, subject, bad, advice)
 
 
 @dataclass(frozen=True)
@@ -92,14 +102,13 @@ def gather(arguments: argparse.Namespace) -> Case:
 
 def parse_config(text: str) -> dict[str, str]:
     """`scontrol show config`."""
-    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
+    return dict(re.findall(r"^(\S+)\s*= (.*?)\s*$", text, re.MULTILINE))
 
 
 def parse_partitions(text: str) -> dict[str, dict[str, str]]:
     """`scontrol --oneliner show partition`: the fields of each partition by its name."""
-    fields = (dict(re.findall(r"(\S+?)=(\S*)", line)) for line in text.splitlines())
-    return {found["PartitionName"]: found for found in fields if "PartitionName" in found}
+    partitions = (dict(re.findall(r"(\S+?)=(\S*)", line)) for line in text.splitlines())
+    return {fields["PartitionName"]: fields for fields in partitions if fields}
 
 
 def minutes(text: str) -> float:
@@ -111,50 +120,36 @@ def minutes(text: str) -> float:
     return 1440 * int(days or 0) + 60 * hours + minute
 
 
-def accounting(case: Case) -> Iterator[Finding]:
-    """Whether the executor learns how its jobs end."""
-    remembered = case.seconds("MinJobAge")
-    if case.accounting:
-        yield Finding("ok", "accounting", "sacct works, also for jobs that squeue has forgotten")
-    elif remembered >= REMEMBERED_SECONDS:
-        yield Finding("ok", "accounting", f"none; squeue is enough, MinJobAge {remembered} s")
-    else:
-        yield Finding(
-            "problem",
-            "accounting",
-            f"squeue forgets a finished job after {remembered} s (MinJobAge) and sacct does not "
-            "answer: ends of jobs would be missed",
-            f"ask the administrators for MinJobAge={REMEMBERED_SECONDS} or for accounting",
-        )
-
-
-def requeue(case: Case) -> Iterator[Finding]:
-    """Whether Slurm starts a job again that it took away."""
-    if case.profile.settings.get("slurm-requeue") or case.cluster["JobRequeue"] == "1":
-        yield Finding("ok", "requeue", "on")
-    else:
-        yield Finding(
-            "warn",
-            "requeue",
-            "off (JobRequeue=0): a job that is preempted or loses its node counts as failed",
-            f"set slurm-requeue: true in {case.profile.file}",
-        )
-
-
-def kill_wait(case: Case) -> Iterator[Finding]:
-    """How long a trainer has to save when its job is taken away."""
-    seconds = case.seconds("KillWait")
-    if seconds >= SAVING_SECONDS:
-        yield Finding("ok", "KillWait", f"{seconds} s to save in after SIGTERM")
-    else:
-        yield Finding(
-            "warn",
-            "KillWait",
-            f"only {seconds} s between SIGTERM and SIGKILL: steps that are not saved by then are "
-            "computed again",
-            "nothing is lost at a time limit, where SIGTERM comes early. Against preemption, lower "
-            "runtime.checkpoint_minutes in your configuration",
-        )
+def end_of_jobs(case: Case) -> Iterator[Finding]:
+    """Whether the executor learns how jobs end, and Slurm requeues them and lets them save."""
+    remembered, saving = case.seconds("MinJobAge"), case.seconds("KillWait")
+    how = "sacct works, also for jobs that squeue has forgotten"
+    yield verdict(
+        case.accounting or remembered >= REMEMBERED_SECONDS,
+        "accounting",
+        how if case.accounting else f"none; squeue is enough, MinJobAge {remembered} s",
+        f"squeue forgets a finished job after {remembered} s (MinJobAge) and sacct does not "
+        "answer: ends of jobs would be missed",
+        f"ask the administrators for MinJobAge={REMEMBERED_SECONDS} or for accounting",
+    )
+    yield verdict(
+        case.profile.settings.get("slurm-requeue") or case.cluster["JobRequeue"] == "1",
+        "requeue",
+        "on",
+        "off (JobRequeue=0): a job that is preempted or loses its node counts as failed",
+        f"set slurm-requeue: true in {case.profile.file}",
+        "warn",
+    )
+    yield verdict(
+        saving >= SAVING_SECONDS,
+        "KillWait",
+        f"{saving} s to save in after SIGTERM",
+        f"only {saving} s between SIGTERM and SIGKILL: steps that are not saved by then are "
+        "computed again",
+        "nothing is lost at a time limit, where SIGTERM comes early. Against preemption, lower "
+        "runtime.checkpoint_minutes in your configuration",
+        "warn",
+    )
 
 
 def partitions(case: Case) -> Iterator[Finding]:
@@ -164,13 +159,14 @@ def partitions(case: Case) -> Iterator[Finding]:
         if partition is None:
             continue  # one of several, or sbatch says why not
         name, longest = partition["PartitionName"], minutes(partition["MaxTime"])
+        subject = f"partition of {request.rule}"
         if partition["State"] != "UP":
-            what = f"{name} is {partition['State']}"
-            yield Finding("problem", f"partition of {request.rule}", what, "wait, or name another")
+            found = f"{name} is {partition['State']}"
+            yield Finding("problem", subject, found, "wait, or name another")
         if request.minutes > longest:
             yield Finding(
                 "problem",
-                f"partition of {request.rule}",
+                subject,
                 f"{request.minutes} minutes are asked for, {name} allows {longest:.0f}",
                 f"set runtime of {request.rule} in {case.profile.file} to at most {longest:.0f}: "
                 "a training resumes in the next job; raise retries if it needs many",
@@ -178,24 +174,22 @@ def partitions(case: Case) -> Iterator[Finding]:
 
 
 def preemption(case: Case) -> Iterator[Finding]:
-    """What happens to a job when a more important one wants its place."""
+    """What happens to a job when a more important one takes its place."""
     if case.cluster["PreemptType"] in ("preempt/none", "(null)"):
         yield Finding("ok", "preemption", "never")
         return
     used = filter(None, map(case.partition, case.profile.requests.values()))
-    for name, partition in {found["PartitionName"]: found for found in used}.items():
+    for name, partition in {fields["PartitionName"]: fields for fields in used}.items():
         mode = partition.get("PreemptMode", "OFF")
-        if mode.endswith(("REQUEUE", "OFF")):
-            what = "never" if mode.endswith("OFF") else "the job goes back into the queue"
-            yield Finding("ok", f"preemption in {name}", what)
-        else:
-            yield Finding(
-                "warn",
-                f"preemption in {name}",
-                f"the job is not put back into the queue (PreemptMode={mode})",
-                "name a partition that requeues. With CANCEL, Snakemake submits the job again "
-                f"while retries are left: raise retries in {case.profile.file}",
-            )
+        yield verdict(
+            mode.endswith(("REQUEUE", "OFF")),
+            f"preemption in {name}",
+            "never" if mode.endswith("OFF") else "the job goes back into the queue",
+            f"the job is not put back into the queue (PreemptMode={mode})",
+            "name a partition that requeues. With CANCEL, Snakemake submits the job again "
+            f"while retries are left: raise retries in {case.profile.file}",
+            "warn",
+        )
 
 
 def accepted(case: Case) -> Iterator[Finding]:
@@ -223,9 +217,7 @@ def accepted(case: Case) -> Iterator[Finding]:
 
 
 CHECKS: Sequence[Callable[[Case], Iterator[Finding]]] = (
-    accounting,
-    requeue,
-    kill_wait,
+    end_of_jobs,
     partitions,
     preemption,
     accepted,
@@ -233,16 +225,16 @@ CHECKS: Sequence[Callable[[Case], Iterator[Finding]]] = (
 
 
 def trial(case: Case, patience: float) -> Iterator[Finding]:
-    """Run `cluster.probe` in a job like stage 2's, and judge what it saw.
+    """Run `cluster.probe` in a job like stage 2's: its findings, and how late its file is seen.
 
     Gives up after `patience` seconds.
     """
     request = replace(case.profile.requests["stage2"], minutes=5)
     folder = Path(".snakemake/doctor").absolute() / uuid.uuid4().hex[:8]
     folder.mkdir(parents=True)
-    (folder / "token").write_text(folder.name, encoding="utf-8")
-    write_json(folder / "spec.json", {"folder": str(folder), **_inputs(case.settings)})
-    look = f"exec srun {sys.executable} -m cluster.probe {folder / 'spec.json'}"
+    gpus = request.gpu_count if case.settings.runtime.device != "cpu" else 0
+    write_json(folder / "spec.json", {"paths": _inputs(case.settings), "gpus": gpus})
+    look = f"exec srun {sys.executable} -m cluster.probe {folder}"
     name = ("--parsable", "--no-requeue", f"--job-name={folder.name}", f"--output={folder / 'log'}")
     job = query.ask("sbatch", *name, *request.sbatch(), f"--wrap={look}").strip().split(";")[0]
     if (failure := _wait(job, folder, patience)) is not None:
@@ -251,21 +243,16 @@ def trial(case: Case, patience: float) -> Iterator[Finding]:
     report = folder / "report.json"
     (folder / "now").touch()  # by the clock of the file system
     delay = max(0.0, (folder / "now").stat().st_mtime - report.stat().st_mtime)
-    saw = read_json(report)
-    yield Finding("ok", "test job", f"{job} ran on {saw['host']}")
-    gpus = request.gpu_count if case.settings.runtime.device != "cpu" else 0
-    for subject, found, advice in probe.judge(saw, token=folder.name, gpus=gpus):
-        yield Finding("problem" if advice else "ok", subject, found, advice)
-    found = f"a file of the node was seen here {delay:.1f} s after it was written"
+    yield from (Finding(*finding) for finding in read_json(report))
+    seen = f"a file of the node was seen here {delay:.1f} s after it was written"
     advice = f"set latency-wait in {case.profile.file} to at least {5 * delay:.0f} (seconds)"
-    slow = delay >= SLOW_SECONDS
-    yield Finding("warn" if slow else "ok", "shared files", found, advice if slow else "")
+    yield verdict(delay < SLOW_SECONDS, "shared files", seen, seen, advice, "warn")
 
 
 def _inputs(settings: Config) -> dict[str, list[str]]:
-    """What the jobs read: folders of the dataset and files of weights. A demo makes its own."""
+    """What the jobs read: the dataset's folder and files of weights. A demo makes its own."""
     if settings.demo:
-        return {"dataset": [], "weights": []}
+        return {}
     used = sorted({training.backbone for training in settings.trainings.values()})
     files = [settings.backbones[name].file for name in used]
     weights = [str(file) for file in files if file is not None]
@@ -280,12 +267,12 @@ def _wait(job: str, folder: Path, patience: float) -> Finding | None:
         queued = query.jobs(f"--name={folder.name}")
         now = time.monotonic()
         last_seen = now if queued else last_seen
-        if now - last_seen > 60:
-            lines = log.read_text(encoding="utf-8").split() if log.exists() else []
+        if now - last_seen > UNSEEN_SECONDS:
+            how = "with an error" if log.exists() and log.stat().st_size else "without a trace"
             return Finding(
                 "problem",
                 "test job",
-                f"{job} ended {'with an error' if lines else 'without a trace'}: see {log}",
+                f"{job} ended {how}: see {log}",
                 f"the nodes must see {folder} and {sys.executable}: put both on a file system that "
                 "they share with this machine",
             )

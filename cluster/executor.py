@@ -8,7 +8,8 @@ overrides three methods of the public executor interface; it inherits the submis
 import asyncio
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,6 @@ LONGEST_PAUSE = 60
 
 
 @dataclass(frozen=True)
-class Status:
-    """State of a job as Slurm prints it, and the reason why it waits."""
-
-    state: str
-    reason: str = ""
-
-
-@dataclass(frozen=True)
 class End:
     """How a job ended; `error` is None after success. Slurm may still start an `abandoned` one."""
 
@@ -79,72 +72,62 @@ class Watch:
             self.warn("Slurm does not answer. Its jobs continue; waiting. There is nothing to do")
             self._silent_since = now
 
-    def end(self, job: str, status: Status, now: float) -> End | None:
+    def end(self, job: query.Job, now: float) -> End | None:
         """How a job ended, or None while it waits or runs."""
-        state, _, user = status.state.partition(" by ")
-        if state == MISSING and job not in self._since:
+        state, _, user = job.state.partition(" by ")
+        if state == MISSING and job.id not in self._since:
             return None  # submitted just now
-        if self._since.get(job, ("", 0.0))[0] != state:
-            self._since[job] = (state, now)
-        if state == "PENDING" and status.reason in HELD:
-            self._warn_of(job, status.reason)
+        if self._since.get(job.id, ("", 0.0))[0] != state:
+            self._since[job.id] = (state, now)
+        if state == "PENDING" and job.reason in HELD and (job.id, job.reason) not in self._warned:
+            self._warned.add((job.id, job.reason))
+            self.warn(
+                f"Slurm job {job.id} will not start: {job.reason}. If nothing else helps: "
+                f"`scontrol release {job.id}`, or `scancel {job.id}`, after which Snakemake "
+                "submits it again"
+            )
         if state == "COMPLETED":
             return End()
         if state == "CANCELLED":
             who = f" by user {user}" if user else ""
-            return End(
-                f"Slurm job {job} was cancelled{who}: {COUNTED}. To stop the run press Ctrl-C here"
-            )
+            how = f"was cancelled{who}: {COUNTED}. To stop the run press Ctrl-C here"
+            return End(f"Slurm job {job.id} {how}")
         if state in FAILED:
-            return End(f"Slurm job {job} ended as {state}")
+            return End(f"Slurm job {job.id} ended as {state}")
         seconds, what = GIVEN_UP.get(state, (float("inf"), ""))
-        if now - self._since[job][1] >= seconds:
-            return End(f"Slurm job {job} {what}: {COUNTED}", abandoned=True)
+        if now - self._since[job.id][1] >= seconds:
+            return End(f"Slurm job {job.id} {what}: {COUNTED}", abandoned=True)
         return None
 
-    def _warn_of(self, job: str, reason: str) -> None:
-        if (job, reason) not in self._warned:
-            self._warned.add((job, reason))
-            self.warn(
-                f"Slurm job {job} will not start: {reason}. If nothing else helps: "
-                f"`scontrol release {job}`, or `scancel {job}`, after which Snakemake submits it "
-                "again"
-            )
 
-
-def statuses(run: str, jobs: Iterable[str], *, first: str = "squeue") -> dict[str, Status] | None:
-    """Status of the `jobs` of a run, by squeue or sacct; None where neither answers.
+def states(run: str, ids: Sequence[str], *, first: str = "squeue") -> dict[str, query.Job] | None:
+    """The jobs `ids` of a run as squeue or sacct shows them; None where neither answers.
 
     The `first` is asked, then the other one for jobs that the first does not know. A job that
     squeue and sacct do not know is MISSING; one that only sacct was asked for is left out.
     """
-    commands = {"squeue": _by_squeue, "sacct": _by_sacct}
-    known: dict[str, Status] = {}
+    known: dict[str, query.Job] = {}
     answers = []
-    for name in sorted(commands, key=lambda name: name != first):
-        if unknown := [job for job in jobs if job not in known]:
-            try:
-                known.update(commands[name](run, unknown))
+    for name in sorted(("squeue", "sacct"), key=lambda name: name != first):
+        if unknown := [job for job in ids if job not in known]:
+            ask = _by_squeue if name == "squeue" else _by_sacct
+            with suppress(UserError):  # the other command may answer
+                known.update({job.id: job for job in ask(run, unknown)})
                 answers.append(name)
-            except UserError:
-                continue  # the other command may answer
-    if not answers:
-        return None
     if "squeue" in answers:
-        known.update({job: Status(MISSING) for job in jobs if job not in known})
-    return known
+        known.update({job: query.Job(job, MISSING) for job in ids if job not in known})
+    return known if answers else None
 
 
-def _by_squeue(run: str, _: Sequence[str]) -> dict[str, Status]:
-    jobs = query.jobs("--states=all", "--array", f"--name={run}")
-    return {job.id: Status(job.state, job.reason) for job in jobs}
+def _by_squeue(run: str, _: Sequence[str]) -> list[query.Job]:
+    return query.jobs("--states=all", "--array", f"--name={run}")
 
 
-def _by_sacct(_: str, jobs: Sequence[str]) -> dict[str, Status]:
+def _by_sacct(_: str, ids: Sequence[str]) -> list[query.Job]:
     command = ["sacct", "-X", "--parsable2", "--noheader", "--format=JobID,State"]
-    printed = query.ask(*command, f"--jobs={','.join(jobs)}")
-    pairs = (line.split("|", 1) for line in printed.splitlines() if "|" in line)
-    return {job: Status(state) for job, state in pairs}
+    lines = query.ask(*command, f"--jobs={','.join(ids)}").splitlines()
+    pairs = (line.split("|", 1) for line in lines if "|" in line)
+    return [query.Job(job, state) for job, state in pairs]
 
 
 def predecessors(queue: Sequence[query.Job], rule: str, wildcards: Sequence[str]) -> list[str]:
@@ -155,20 +138,19 @@ def predecessors(queue: Sequence[query.Job], rule: str, wildcards: Sequence[str]
 
 def patient_queue(warn: Callable[[str], None], patience: float = 600) -> list[query.Job]:
     """The queue, once Slurm answers. Raises WorkflowError after `patience` seconds without."""
-    deadline = time.monotonic() + patience
-    warned = False
+    deadline = None
     while True:
         try:
             return query.jobs()
         except UserError as error:
-            if time.monotonic() > deadline:
+            if deadline is None:
+                warn(f"{error}; waiting for it")
+                deadline = time.monotonic() + patience
+            if time.monotonic() >= deadline:
                 raise WorkflowError(
                     f"{error}: whether jobs of an earlier run are still at work is unknown, so "
                     "none is submitted: try again when Slurm is back"
                 ) from None
-            if not warned:
-                warn(f"{error}; waiting for it")
-                warned = True
         time.sleep(5)
 
 
@@ -205,14 +187,13 @@ class Executor(SlurmExecutor):  # type: ignore[misc] # the plugin has no types
         self._checked = list(active_jobs)
         ids = [job.external_jobid for job in active_jobs]
         async with self.status_rate_limiter:
-            known = await asyncio.to_thread(
-                statuses, self.run_uuid, ids, first=self.get_status_command()
-            )
+            first = self.get_status_command()
+            known = await asyncio.to_thread(states, self.run_uuid, ids, first=first)
         now = time.monotonic()
         self._watch.answered(known is not None, now)
         for job in active_jobs:
-            status = (known or {}).get(job.external_jobid)
-            end = None if status is None else self._watch.end(job.external_jobid, status, now)
+            shown = (known or {}).get(job.external_jobid)
+            end = None if shown is None else self._watch.end(shown, now)
             if end is None:
                 yield job
                 continue

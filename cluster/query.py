@@ -12,15 +12,15 @@ FORMAT = "%i|%T|%r|%k|%Z"
 
 @dataclass(frozen=True)
 class Job:
-    """A job as squeue shows it."""
+    """A job as squeue shows it; sacct knows only its state."""
 
     id: str
     state: str
-    reason: str
+    reason: str = ""
     """Why it waits."""
-    comment: str
+    comment: str = ""
     """From the Slurm executor: the rule and its wildcards."""
-    folder: Path
+    folder: Path = Path()
     """Its working directory."""
 
 
@@ -28,10 +28,7 @@ def jobs(*options: str) -> list[Job]:
     """The user's jobs, selected by options of squeue. Raises UserError if Slurm does not answer."""
     command = ("squeue", "--noheader", f"--user={getpass.getuser()}", f"--format={FORMAT}")
     lines = (line.split("|", 4) for line in ask(*command, *options).splitlines())
-    return [
-        Job(identifier, state, reason, comment, Path(folder))
-        for identifier, state, reason, comment, folder in lines
-    ]
+    return [Job(job, state, why, note, Path(folder)) for job, state, why, note, folder in lines]
 
 
 def ask(*command: str) -> str:

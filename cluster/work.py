@@ -38,8 +38,7 @@ class Work:
 
     def checkpoint(self) -> DelayedSubmission:
         """Stop the command; returns the work to continue with. Called in a signal handler."""
-        if self._process is not None:
-            self._stop()
+        self._stop()
         return DelayedSubmission(type(self)(self.root, self.arguments, grace=self.grace))
 
     def _run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -58,15 +57,14 @@ class Work:
 
     def _stop(self) -> bool:
         """Send SIGTERM, and SIGKILL after `grace` seconds; returns whether that was needed."""
-        self._send(signal.SIGTERM)
         deadline = time.monotonic() + self.grace
-        while not (ended := self._ended()) and time.monotonic() < deadline:
+        self._send(signal.SIGTERM)
+        while (killed := not self._ended()) and time.monotonic() < deadline:
             time.sleep(0.1)
-        if not ended:
-            self._send(signal.SIGKILL)
-            while not self._ended():
-                time.sleep(0.1)
-        return not ended
+        self._send(signal.SIGKILL)
+        while not self._ended():
+            time.sleep(0.1)
+        return killed
 
     def _send(self, number: signal.Signals) -> None:
         if self._process is not None and not self._ended():
@@ -74,11 +72,9 @@ class Work:
 
     def _ended(self) -> bool:
         """Whether the command has ended, without reaping it: `_run` does that."""
-        if self._process is None:
-            return True
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         try:
-            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            return os.waitid(os.P_PID, self._process.pid, options) is not None
+            return not self._process or bool(os.waitid(os.P_PID, self._process.pid, options))
         except ChildProcessError:
             return True
 
@@ -106,12 +102,15 @@ class Controller(Work):
     `cluster.executor`), which find the work done.
     """
 
+    _folder_was_free = False
+
     def __call__(self) -> None:
         """One start. Raises UserError when the workflow fails."""
         os.chdir(self.root)
         # Ctrl-C and `scancel --signal=INT` reach Snakemake too, which cancels its jobs first.
         signal.signal(signal.SIGINT, lambda *_: print("interrupted: cancelling jobs", flush=True))
         signal.signal(signal.SIGTERM, self._terminated)
+        self._folder_was_free = not any(LOCKS.glob("*.lock"))
         code = self._run(self._command(), outside(os.environ))
         if code:
             raise UserError(
@@ -139,20 +138,14 @@ class Controller(Work):
         self._stop()
 
     def _stop(self) -> bool:
-        """Unlocks the folder if Snakemake was killed, and only then: the lock was its own."""
-        held = _locks()
+        """Unlocks the folder if Snakemake was killed, unless the lock is another one's."""
         killed = super()._stop()
-        if killed and held and _locks() == held:
+        if killed and self._folder_was_free:
             subprocess.run([*self._command(), "--unlock"], env=outside(os.environ), check=False)
         return killed
 
     def _command(self) -> list[str]:
         return [sys.executable, "-m", "snakemake", *self.arguments]
-
-
-def _locks() -> dict[str, int]:
-    """Snakemake's lock files by name, with the time of their making."""
-    return {path.name: path.stat().st_mtime_ns for path in LOCKS.glob("*.lock")}
 
 
 def waiting_behind_others(jobs: Sequence[query.Job], root: Path) -> list[str]:

@@ -1,7 +1,6 @@
 """FAULTS 14 to 18 and 20 without a Slurm: what the executor makes of squeue and sacct."""
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,9 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from cluster import executor
-from cluster.executor import End, Executor, Status, Watch, statuses, was_killed
+from cluster.executor import End, Executor, Watch, states, was_killed
+from cluster.query import Job
+from tests.cluster.conftest import Commands
 
 STAGE2 = "rule_stage2_wildcards_demo_a_1"
 
@@ -32,7 +33,7 @@ def watch(warned: list[str]) -> Watch:
 
 
 def end(watch: Watch, state: str, now: float, reason: str = "") -> End | None:
-    return watch.end("7", Status(state, reason), now)
+    return watch.end(Job("7", state, reason), now)
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"])
@@ -41,19 +42,22 @@ def test_a_job_that_waits_or_runs_has_not_ended(watch: Watch, state: str) -> Non
     assert end(watch, state, 1e9) is None
 
 
-def test_ends(watch: Watch) -> None:
-    assert end(watch, "COMPLETED", 0) == End()
-    for state in ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"):
-        assert end(watch, state, 0) == End(f"Slurm job 7 ended as {state}")
+CANCELLED = "was cancelled{}: it counts as failed, and is submitted again while retries are left"
+ENDS = {
+    "CANCELLED by 1000": CANCELLED.format(" by user 1000"),
+    "CANCELLED": CANCELLED.format(""),
+    **{
+        state: f"ended as {state}"
+        for state in ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+    },
+}
 
 
-@pytest.mark.parametrize(
-    ("printed", "who"), [("CANCELLED by 1000", " by user 1000"), ("CANCELLED", "")]
-)
-def test_fault_16_cancelled_is_a_failure(watch: Watch, printed: str, who: str) -> None:
-    ended = end(watch, printed, 0)
+@pytest.mark.parametrize("state", ENDS)
+def test_fault_16_an_end_without_success_is_an_error_at_once(watch: Watch, state: str) -> None:
+    ended = end(watch, state, 0)
     assert ended is not None
-    assert str(ended.error).startswith(f"Slurm job 7 was cancelled{who}: it counts as failed")
+    assert str(ended.error).startswith(f"Slurm job 7 {ENDS[state]}")
     assert not ended.abandoned
 
 
@@ -63,24 +67,17 @@ def test_fault_16_cancelled_is_a_failure(watch: Watch, printed: str, who: str) -
 def test_fault_14_fault_15_what_slurm_does_not_start_again_is_abandoned_after_a_while(
     watch: Watch, state: str, seconds: int
 ) -> None:
-    end(watch, "RUNNING", 0)
-    assert end(watch, state, 10) is None
-    assert end(watch, state, 9 + seconds) is None
-    ended = end(watch, state, 10 + seconds)
+    assert end(watch, "MISSING", 0) is None, "it was submitted just now"
+    assert end(watch, "MISSING", 500) is None
+    for requeued in (600, 1000):  # a while that begins anew each time
+        assert end(watch, state, requeued) is None
+        assert end(watch, state, requeued + seconds - 1) is None
+        assert end(watch, "RUNNING", requeued + seconds) is None
+    assert end(watch, state, 2000) is None
+    ended = end(watch, state, 2000 + seconds)
     assert ended is not None
     assert ended.abandoned
     assert str(ended.error).startswith("Slurm job 7 ")
-
-
-def test_fault_14_what_slurm_requeues_is_left_to_it(watch: Watch) -> None:
-    for now, state in ((0, "PREEMPTED"), (30, "PENDING"), (500, "RUNNING"), (900, "PREEMPTED")):
-        assert end(watch, state, now) is None
-
-
-def test_a_job_submitted_just_now_is_not_missing(watch: Watch) -> None:
-    assert end(watch, "MISSING", 0) is None
-    assert end(watch, "MISSING", 500) is None
-    assert end(watch, "COMPLETED", 600) == End()
 
 
 def test_a_job_that_will_never_start_is_reported_once(watch: Watch, warned: list[str]) -> None:
@@ -90,15 +87,6 @@ def test_a_job_that_will_never_start_is_reported_once(watch: Watch, warned: list
     assert "`scontrol release 7`" in line
 
 
-def scripts(folder: Path, monkeypatch: pytest.MonkeyPatch, **texts: str) -> None:
-    """Commands of Slurm, as scripts."""
-    for name, text in texts.items():
-        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
-    monkeypatch.chdir(folder)
-
-
 DOWN = "exit 1"
 RUNS = "echo '7|RUNNING|None|rule_x|/tmp'"
 
@@ -106,26 +94,24 @@ RUNS = "echo '7|RUNNING|None|rule_x|/tmp'"
 @pytest.mark.parametrize(
     ("squeue", "sacct", "first", "known"),
     [
-        (RUNS, DOWN, "squeue", {"7": Status("RUNNING", "None"), "8": Status("MISSING")}),
-        (RUNS, "echo '8|COMPLETED'", "squeue",
-         {"7": Status("RUNNING", "None"), "8": Status("COMPLETED")}),
-        (RUNS, "echo '7|CANCELLED by 5'; echo '8|FAILED'", "sacct",
-         {"7": Status("CANCELLED by 5"), "8": Status("FAILED")}),
-        (DOWN, "echo '7|RUNNING'", "squeue", {"7": Status("RUNNING")}),
+        (RUNS, DOWN, "squeue", "RUNNING MISSING"),
+        (RUNS, "echo '8|COMPLETED'", "squeue", "RUNNING COMPLETED"),
+        (RUNS, "echo '7|CANCELLED by 5'; echo '8|FAILED'", "sacct", "CANCELLED by 5 FAILED"),
+        (DOWN, "echo '7|RUNNING'", "squeue", "RUNNING"),
         (DOWN, DOWN, "squeue", None),
     ],
     ids=["no accounting", "forgotten by squeue", "sacct first", "controller down", "all down"],
-)  # fmt: skip
+)
 def test_fault_17_one_command_is_asked_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squeue: str, sacct: str, first: str,
-    known: Mapping[str, Status] | None,
-) -> None:  # fmt: skip
-    scripts(tmp_path, monkeypatch, squeue=squeue, sacct=sacct)
-    assert statuses("run", ["7", "8"], first=first) == known
+    commands: Commands, squeue: str, sacct: str, first: str, known: str | None
+) -> None:
+    commands(squeue=squeue, sacct=sacct)
+    jobs = states("run", ["7", "8"], first=first)
+    assert known == (None if jobs is None else " ".join(jobs[i].state for i in sorted(jobs)))
 
 
 @pytest.fixture
-def slurm(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Any:
+def slurm(watch: Watch) -> Any:
     """An executor without a workflow, which notes what it reports."""
     made = Executor.__new__(Executor)
     made._watch, made._checked, made.run_uuid = watch, [], "run"
@@ -134,10 +120,10 @@ def slurm(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Any:
     made.workflow = Mock(executor_settings=settings)
     made.next_seconds_between_status_checks = 10
     made.status_rate_limiter = nullcontext()
-    made.reports = []
-    made.report_job_success = lambda job: made.reports.append((job.external_jobid, None))
-    made.report_job_error = lambda job, msg, aux_logs: made.reports.append(
-        (job.external_jobid, msg)
+    made.reports = {}
+    made.report_job_success = lambda job: made.reports.update({job.external_jobid: None})
+    made.report_job_error = lambda job, msg, aux_logs: made.reports.update(
+        {job.external_jobid: msg}
     )
     return made
 
@@ -152,22 +138,23 @@ def check(slurm: Any, jobs: list[Any]) -> list[str]:
 
 
 def test_fault_17_no_job_is_forgotten_and_every_end_is_reported(
-    slurm: Any, warned: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Any, warned: list[str], tmp_path: Path, commands: Commands
 ) -> None:
-    log = tmp_path / "log"
-    log.touch()
-    jobs = [SimpleNamespace(external_jobid=i, aux={"slurm_logfile": log}) for i in ("7", "8", "9")]
-    scripts(tmp_path, monkeypatch, squeue=DOWN, sacct=DOWN)
+    logs = {job: tmp_path / f"log{job}" for job in "789"}
+    jobs = [SimpleNamespace(external_jobid=i, aux={"slurm_logfile": logs[i]}) for i in logs]
+    for log in logs.values():
+        log.touch()
+    commands(squeue=DOWN, sacct=DOWN)
     for _ in range(3):
         assert check(slurm, jobs) == ["7", "8", "9"]
     assert len(warned) == 1
     assert "Slurm does not answer" in warned[0]
-    states = "echo '7|COMPLETED|||/'; echo '8|TIMEOUT|||/'; echo '9|RUNNING|||/'"
-    scripts(tmp_path, monkeypatch, squeue=states)
+    commands(squeue="echo '7|COMPLETED|||/'; echo '8|TIMEOUT|||/'; echo '9|RUNNING|||/'")
     assert check(slurm, jobs) == ["9"]
     assert "Slurm answers again" in warned[1]
-    assert slurm.reports == [("7", None), ("8", "Slurm job 8 ended as TIMEOUT. ")]
-    assert not log.exists(), "the log of a successful job is deleted"
+    assert slurm.reports == {"7": None, "8": "Slurm job 8 ended as TIMEOUT. "}
+    left = [job for job, log in logs.items() if log.exists()]
+    assert left == ["8", "9"], "the log of a successful job is deleted"
     assert slurm.next_seconds_between_status_checks == 20
     for _ in range(9):
         check(slurm, jobs[2:])
@@ -175,14 +162,14 @@ def test_fault_17_no_job_is_forgotten_and_every_end_is_reported(
 
 
 def test_an_abandoned_job_is_cancelled_before_it_is_submitted_again(
-    slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Any, tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "GIVEN_UP", {"PREEMPTED": (0, "was preempted")})
-    scripts(tmp_path, monkeypatch, squeue="echo '7|PREEMPTED|||/'", scancel="echo $1 > cancelled")
+    commands(squeue="echo '7|PREEMPTED|||/'", scancel="echo $1 > cancelled")
     job = SimpleNamespace(external_jobid="7", aux={"slurm_logfile": tmp_path / "log"})
     assert check(slurm, [job]) == []
     assert (tmp_path / "cancelled").read_text() == "7\n"
-    assert slurm.reports[0][1].startswith("Slurm job 7 was preempted: it counts as failed")
+    assert slurm.reports["7"].startswith("Slurm job 7 was preempted: it counts as failed")
 
 
 def test_ctrl_c_cancels_jobs_whose_status_is_just_being_checked(
@@ -191,22 +178,21 @@ def test_ctrl_c_cancels_jobs_whose_status_is_just_being_checked(
     cancelled: list[Any] = []
     monkeypatch.setattr(plugin.Executor, "cancel_jobs", lambda self, jobs: cancelled.extend(jobs))
     job = SimpleNamespace(external_jobid="7")
-    monkeypatch.setattr(executor, "statuses", lambda *_, **__: slurm.cancel_jobs([]))
+    monkeypatch.setattr(executor, "states", lambda *_, **__: slurm.cancel_jobs([]))
     assert check(slurm, [job]) == ["7"]
     assert cancelled == [job]
 
 
 def test_fault_18_a_job_waits_for_those_on_the_same_outputs(
-    slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Any, tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = [
-        f"11|RUNNING||{STAGE2}|{tmp_path}",
-        f"12|RUNNING||{STAGE2}|{tmp_path}/elsewhere",
-        f"13|RUNNING||rule_stage1_wildcards_demo_a_1|{tmp_path}",
-        f"14|PENDING||{STAGE2}|{tmp_path}",
-        f"15|RUNNING||(null)|{tmp_path}",
-    ]
-    scripts(tmp_path, monkeypatch, squeue="\n".join(f"echo '{line}'" for line in queue))
+    queue = f"""\
+11|RUNNING||{STAGE2}|{tmp_path}
+12|RUNNING||{STAGE2}|{tmp_path}/elsewhere
+13|RUNNING||rule_stage1_wildcards_demo_a_1|{tmp_path}
+14|PENDING||{STAGE2}|{tmp_path}
+15|RUNNING||(null)|{tmp_path}"""
+    commands(squeue=f"cat <<end\n{queue}\nend")
     submitted: list[Any] = []
     monkeypatch.setattr(plugin.Executor, "run_jobs", lambda self, jobs: submitted.extend(jobs))
     resources = [ResourceList(fromdict={"slurm_extra": "--signal=X"}) for _ in range(2)]
@@ -221,14 +207,13 @@ def test_fault_18_a_job_waits_for_those_on_the_same_outputs(
 
 
 def test_fault_17_nothing_is_submitted_until_slurm_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warned: list[str]
+    tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch, warned: list[str]
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    scripts(tmp_path, monkeypatch, squeue=f"[ -e asked ] || {{ touch asked; {DOWN}; }}")
+    commands(squeue="echo x >> asked; [ $(wc -l < asked) = 3 ]")
     assert executor.patient_queue(warned.append) == []
-    assert (tmp_path / "asked").exists()
     assert len(warned) == 1
-    scripts(tmp_path, monkeypatch, squeue=DOWN)
+    commands(squeue=DOWN)
     with pytest.raises(WorkflowError, match="try again when Slurm is back"):
         executor.patient_queue(warned.append, patience=0)
 
@@ -248,23 +233,21 @@ def test_the_plugin_calls_what_is_overridden() -> None:
 @pytest.mark.parametrize(
     ("events", "killed"),
     [
-        ([], False),
-        (["stage2 start"], True),
-        (["stage2 start", "stage2 stopped"], False),
-        (["stage2 start", "stage2 failed"], False),
-        (["stage2 start", "stage2 start"], True),
-        (["stage1 start"], False),
-        (["stage1 start", "stage1 done", "stage2 start", '{"stage": "sta'], True),
+        ("", False),
+        ("2 start", True),
+        ("2 start, 2 stopped", False),
+        ("2 start, 2 failed", False),
+        ("2 start, 2 stopped, 2 start", True),
+        ("1 start", False),
+        ("2 start, 1 start, 1 done", True),
     ],
 )
-def test_fault_20_was_killed(tmp_path: Path, events: list[str], killed: bool) -> None:
+def test_fault_20_was_killed(tmp_path: Path, events: str, killed: bool) -> None:
     ledger = tmp_path / "attempts.jsonl"
-    lines = [
-        event
-        if event.startswith("{")
-        else '{{"stage": "{}", "event": "{}"}}'.format(*event.split())
-        for event in events
-    ]
-    ledger.write_text("\n".join(lines))
-    assert was_killed(ledger, "stage2") is killed
-    assert not was_killed(tmp_path / "none", "stage2")
+    for stage, event in map(str.split, filter(None, events.split(", "))):
+        with ledger.open("a") as lines:
+            lines.write(f'{{"stage": "stage{stage}", "event": "{event}"}}\n')
+    for end in ("", '{"stage": "sta'):  # the last line of a process that was killed
+        with ledger.open("a") as lines:
+            lines.write(end)
+        assert was_killed(ledger, "stage2") is killed

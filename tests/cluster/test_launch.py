@@ -1,7 +1,6 @@
 """Controller and single stages on submitit's executors that need no Slurm: real signals."""
 
 import json
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import submitit
 from cluster import requests
 from cluster.launch import main
 from cluster.query import Job
-from cluster.work import LOCKS, Controller, Stage, outside, waiting_behind_others
+from cluster.work import LOCKS, Controller, Stage, Work, outside, waiting_behind_others
 from reid.errors import UserError
 from tests.runs import STAGE1, STAGE2, Lab, make_lab, remains
 
@@ -26,6 +25,13 @@ rule slow:
     output: "slow.txt"
     shell: "touch started; while [ ! -e go ]; do sleep 0.1; done; touch {output}"
 """
+SLOW = """
+import time
+import torch
+step = torch.optim.Adam.step
+torch.optim.Adam.step = lambda *a, **k: (time.sleep(0.1), step(*a, **k))[1]
+"""
+LAUNCH = ["stage2", "--training", "small", "--config", "config.yaml"]
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
@@ -33,6 +39,18 @@ def until(condition: Callable[[], object], what: str, seconds: float = 120) -> N
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
         time.sleep(0.05)
+
+
+def submit(work: Work) -> "submitit.Job[None]":
+    """Start a job on this machine, in its working directory."""
+    executor = submitit.LocalExecutor(work.root / "logs")
+    executor.update_parameters(timeout_min=10)
+    return executor.submit(work)
+
+
+def send(job: Any, number: int) -> None:
+    """Send a signal to the process of a job, as Slurm does."""
+    psutil.Process(job._process.pid).children()[0].send_signal(number)
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +103,13 @@ def events(lab: Lab) -> list[str]:
 def test_a_stage_runs_here(
     lab: Lab, expected: dict[str, Any], executor: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["stage2", "--training", "small", "--config", "config.yaml"]
-    assert main([*arguments, "--executor", executor]) == 0
+    assert main([*LAUNCH, "--executor", executor]) == 0
     assert "stage 2 of small: 18/18 steps" in "".join(capfd.readouterr())
     assert remains(lab.run) == expected
 
 
 def test_two_processes_find_each_other(lab: Lab, expected: dict[str, Any]) -> None:
-    arguments = ["stage2", "--training", "small", "--config", "config.yaml"]
-    assert main([*arguments, "--executor", "local", "--gpus", "2"]) == 0
+    assert main([*LAUNCH, "--executor", "local", "--gpus", "2"]) == 0
     assert events(lab) == ["start", "done"], "only one of them writes"
     losses = [json.loads(line) for line in (lab.run / "stage2.jsonl").read_text().splitlines()]
     alone = [json.loads(line) for line in expected["stage2.jsonl"].splitlines()]
@@ -103,33 +119,19 @@ def test_two_processes_find_each_other(lab: Lab, expected: dict[str, Any]) -> No
 
 
 def test_a_stage_told_of_its_time_limit_saves_and_goes_on(
-    lab: Lab, expected: dict[str, Any]
+    lab: Lab, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (lab.folder / "sitecustomize.py").write_text(SLOW)
-    executor = submitit.LocalExecutor(lab.folder / "logs")
-    executor.update_parameters(timeout_min=10)
-    try:
-        os.environ["PYTHONPATH"] = f"{lab.folder}:{ROOT}"
-        work = Stage(lab.folder, [*STAGE2, "--config", "config.yaml"], grace=60)
-        job = executor.submit(work)
-        journal = lab.run / "stage2.jsonl"
-        until(journal.exists, "the first step")
-        task = psutil.Process(job._process.pid).children()[0]
-        task.send_signal(signal.SIGUSR2)
-        job.result()
-    finally:
-        (lab.folder / "sitecustomize.py").unlink()
+    slow = lab.folder / "slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(SLOW)
+    monkeypatch.setenv("PYTHONPATH", f"{slow}:{ROOT}")
+    job = submit(Stage(lab.folder, [*STAGE2, "--config", "config.yaml"], grace=60))
+    until((lab.run / "stage2.jsonl").exists, "the first step")
+    send(job, signal.SIGUSR2)
+    job.result()
     assert events(lab) == ["start", "stopped", "start", "done"]
     assert "resuming before epoch" in job.stdout()
     assert remains(lab.run) == expected
-
-
-SLOW = """
-import time
-import torch
-step = torch.optim.Adam.step
-torch.optim.Adam.step = lambda *a, **k: (time.sleep(0.1), step(*a, **k))[1]
-"""
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_without_slurm_the_default_executor_says_what_else_there_is(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(lab.folder))
-    assert main(["stage2", "--training", "small", "--config", "config.yaml"]) == 1
+    assert main(LAUNCH) == 1
     assert "error: no Slurm here (sbatch, srun): try --executor local" in capsys.readouterr().err
 
 
@@ -171,12 +173,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_controller_told_of_its_time_limit_goes_on(project: Path) -> None:
-    executor = submitit.LocalExecutor(project / "logs")
-    executor.update_parameters(timeout_min=10)
-    job = executor.submit(Controller(project, ["--cores", "1"], grace=1.0))
+    job = submit(Controller(project, ["--cores", "1"], grace=1.0))
     until((project / "started").exists, "the job")
     (project / "started").unlink()
-    psutil.Process(job._process.pid).children()[0].send_signal(signal.SIGUSR2)
+    send(job, signal.SIGUSR2)
     until((project / "started").exists, "the job of the second start")
     (project / "go").touch()
     job.result()
@@ -186,19 +186,18 @@ def test_a_controller_told_of_its_time_limit_goes_on(project: Path) -> None:
 
 
 def test_a_preempted_controller_releases_its_lock(project: Path) -> None:
-    executor = submitit.LocalExecutor(project / "logs")
-    executor.update_parameters(timeout_min=10)
-    job = executor.submit(Controller(project, ["--cores", "1"], grace=600))
+    job = submit(Controller(project, ["--cores", "1"], grace=600))
     until((project / "started").exists, "the job")
     assert LOCKS.exists()
-    psutil.Process(job._process.pid).children()[0].send_signal(signal.SIGTERM)
+    send(job, signal.SIGTERM)
     assert "ended with code -9" in str(job.exception())
     assert not LOCKS.exists()
     (project / "go").touch()
 
 
-def test_the_lock_of_another_snakemake_stays(project: Path) -> None:
-    """The controller ends as Snakemake does, and unlocks nothing."""
+def test_a_workflow_that_fails_fails_the_controller_and_the_lock_of_another_one_stays(
+    project: Path,
+) -> None:
     lock = LOCKS / "0.output.lock"
     lock.parent.mkdir(parents=True)
     lock.write_text("slow.txt\n")
@@ -206,12 +205,6 @@ def test_the_lock_of_another_snakemake_stays(project: Path) -> None:
         Controller(project, ["--cores", "1"], grace=1.0)()
     assert lock.exists()
     assert not (project / "started").exists()
-
-
-def test_a_workflow_that_fails_fails_the_controller(project: Path) -> None:
-    (project / "Snakefile").write_text(SNAKEFILE.replace("touch started;", "exit 1;"))
-    with pytest.raises(UserError, match="Snakemake ended with code 1, see above"):
-        Controller(project, ["--cores", "1"], grace=1.0)()
 
 
 def test_jobs_that_wait_for_others_are_told_from_the_rest(tmp_path: Path) -> None:

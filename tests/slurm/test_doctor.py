@@ -29,7 +29,7 @@ def test_the_testbed_is_well_but_for_its_short_kill_wait(site: Site) -> None:
         "warn     KillWait: only 15 s",
         "squeue is enough, MinJobAge 3600 s",
         "sbatch: would take",
-        "node: sees this folder as it is now",
+        "ran the test job and sees this folder",
         "shared files: a file of the node was seen here",
     ):
         assert said in printed, printed

@@ -81,7 +81,7 @@ rule stage2:
         history="results/{dataset}/train/{training}/seed{seed}/stage2.log",
     shell:
         "touch {params.history} && ln -f {params.history} {log} && "
-        "exec python -m cluster.processes --gpus {resources.gpu} --cpus {resources.cpus_per_task}"
+        "exec python -m cluster.ddp --gpus {resources.gpu} --cpus {resources.cpus_per_task}"
         " train stage2 --config {params.config}"
         " --training {wildcards.training} --seed {wildcards.seed} --wait 5"
         " ${{SLURM_JOB_ID:+--time-limit {resources.runtime}}} >> {log} 2>&1"

@@ -1,6 +1,6 @@
 """Start a verb of `reid` as one process per GPU that its job has.
 
-    python -m cluster.processes --gpus 4 --cpus 8 train stage2 --training scaled ...
+    python -m cluster.ddp --gpus 4 --cpus 8 train stage2 --training scaled ...
 
 On one node torchrun starts them. In a job of several nodes, which Snakemake leaves to its rule
 (the resource `mpi`), srun does. They find each other by `reid.train.distributed`.
@@ -34,7 +34,7 @@ def command(
 
 def main() -> None:
     """Become that command: signals reach it without a process in between."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.processes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cluster.ddp", description=__doc__)
     parser.add_argument("--gpus", type=int, required=True)
     parser.add_argument("--cpus", type=int, required=True)
     parser.add_argument("verb", nargs=argparse.REMAINDER)
