@@ -8,9 +8,7 @@ checks it, `score` prints its scores under both rules of average precision and o
 """
 
 import csv
-import math
 import re
-import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
 
 from reid.config import Config
 from reid.data.stored import read_split
@@ -37,6 +37,9 @@ CASES = {
     "A2A": "Case 3: Aerial to Aerial",
 }
 COLUMNS = ("row_id", "case", "query_tracklet", "ranked_gallery_tracklets")
+
+LONGEST_ROW = 2**26
+"""Bytes."""
 
 _NAME = re.compile(r"(\d+)_(\d+)", re.ASCII)
 
@@ -110,18 +113,18 @@ def score(config: Config, file: Path) -> None:
     paths = {CASES[name]: results.index(name) for name in config.dataset.protocols if name in CASES}
     indices = {case: read_split(path) for case, path in paths.items() if path.exists()}
     cases = read(file, indices)
-    rules = {"junk by tracklet number (public scorer)": [score_case(case) for case in cases]}
-    unknown = [case.name for case in cases if case.name not in indices]
-    if not unknown:
-        rules["junk by camera (this package, Eq. 5)"] = [
-            score_case(case, indices[case.name]) for case in cases
-        ]
-    for rule, pairs in rules.items():
-        print("\n".join(_table(rule, cases, pairs)))
-    if unknown:
+    _print_scores(
+        "junk by tracklet number (public scorer)", {case.name: score_case(case) for case in cases}
+    )
+    if unknown := [case.name for case in cases if case.name not in indices]:
         print(
             f"No index of {', '.join(unknown)} here: the rule by camera is left out, and it is not "
             "verified that all queries and gallery tracklets are there (run `reid index`)."
+        )
+    else:
+        _print_scores(
+            "junk by camera (this package, Eq. 5)",
+            {case.name: score_case(case, indices[case.name]) for case in cases},
         )
 
 
@@ -130,37 +133,68 @@ def read(path: Path, indices: Mapping[str, Sequence[Tracklet]]) -> list[Case]:
 
     indices: by name of a case, the tracklets of its protocol. Each of their queries must have a
     row. The gallery of a case without an index is what its first row ranks.
-    Raises UserError naming the line of a missing column, an unknown case, a name of another form,
-    a query that is unknown or repeated, or a ranking that is not the whole gallery of its case,
-    each tracklet once; and the first query that has no row.
+    Raises UserError naming a missing column, an unknown case, the row (as spreadsheets count) of a
+    name of another form, of a query that is unknown or repeated, or of a ranking that is not the
+    whole gallery of its case, each tracklet once; and the first query that has no row.
     """
-    known = {case: split_protocol(tracklets) for case, tracklets in indices.items()}
-    expected = {case: set(_unique_names(queries, "query")) for case, (queries, _) in known.items()}
-    columns: dict[str, dict[str, int]] = {}
-    rows: dict[str, dict[str, Floats]] = {case: {} for case in CASES.values()}
-    for where, case, query, names in _rows(path):
-        _parse_name(query, where)
-        if case not in columns:
-            gallery = _unique_names(known[case][1], "gallery") if case in known else names
-            ordered = sorted(gallery, key=lambda name: _parse_name(name, where))
-            columns[case] = {name: column for column, name in enumerate(ordered)}
-        if query in rows[case]:
-            raise UserError(f"{where}: query {query} of {case} was there before: expected once")
-        if case in known and query not in expected[case]:
-            raise UserError(f"{where}: {query} is no query of {case}: the index has no such query")
-        rows[case][query] = _positions(names, columns[case], f"{where}, query {query}")
-    for case, queries in expected.items():
-        if missing := sorted(queries - rows[case].keys()):
-            raise UserError(
-                f"{path}: {len(missing)} of the {len(queries)} queries of {case} have no row, "
-                f"first {missing[0]}: expected one for each query of the index"
-            )
-    if not columns:
+    options = pyarrow.csv.ConvertOptions(
+        column_types=dict.fromkeys(COLUMNS, pa.string()), include_columns=list(COLUMNS[1:])
+    )
+    try:
+        blocks = pyarrow.csv.ReadOptions(use_threads=False, block_size=LONGEST_ROW)
+        table = pyarrow.csv.read_csv(path, blocks, convert_options=options).to_pandas()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run `reid submission`") from None
+    except (pa.ArrowException, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: expected a csv of {', '.join(COLUMNS)}: {reason}") from None
+    if table.empty:
         raise UserError(f"{path} has no rows: expected one for every query")
+    cases = dict.fromkeys([*table["case"], *indices])
+    for case in cases.keys() - CASES.values():
+        raise UserError(
+            f"{path}: unknown case {case!r}: expected one of {'; '.join(CASES.values())}"
+        )
     return [
-        Case(case, list(rows[case]), list(gallery), np.stack(list(rows[case].values())))
-        for case, gallery in columns.items()
+        _read_case(path, case, table[table["case"] == case], indices.get(case)) for case in cases
     ]
+
+
+def _read_case(
+    path: Path, case: str, rows: pd.DataFrame, tracklets: Sequence[Tracklet] | None
+) -> Case:
+    """Check the rows of a case against the tracklets of its protocol, None where unknown."""
+    rankings = [names.split() for names in rows["ranked_gallery_tracklets"]]
+    queries = list(rows["query_tracklet"])
+    if tracklets is None:
+        expected, gallery = queries, list(dict.fromkeys(rankings[0]))
+    else:
+        sides = split_protocol(tracklets)
+        expected, gallery = _unique_names(sides[0], "query"), _unique_names(sides[1], "gallery")
+    columns, known = pd.Index(gallery), set(expected)
+    positions = np.empty((len(queries), len(gallery)), np.float32)
+    for q, (query, names) in enumerate(zip(queries, rankings, strict=True)):
+        where = f"{path}, row {rows.index[q] + 2}: query {query} of {case}"
+        _parse_name(query, where)
+        if query not in known:
+            raise UserError(f"{where} was there before, or is no query of the index")
+        known.remove(query)
+        wrong = sorted(set(names) ^ set(gallery))
+        if not names or wrong or len(names) != len(gallery):
+            hint = f"; {wrong[0]} is missing, or not of the case" if wrong else ""
+            raise UserError(
+                f"{where} ranks {len(names)} tracklets, expected each of the {len(gallery)} of its "
+                f"case once{hint}"
+            )
+        positions[q] = np.argsort(columns.get_indexer(names))
+    if known:
+        raise UserError(
+            f"{path}: {len(known)} of the {len(expected)} queries of {case} have no row, first "
+            f"{min(known)}: expected one for each query of the index"
+        )
+    for name in gallery:
+        _parse_name(name, f"{path}, {case}")
+    return Case(case, queries, gallery, positions)
 
 
 def score_case(case: Case, tracklets: Sequence[Tracklet] | None = None) -> tuple[Metrics, Metrics]:
@@ -182,32 +216,22 @@ def score_case(case: Case, tracklets: Sequence[Tracklet] | None = None) -> tuple
     return summarize(ranking), summarize(ranking, ap="trapezoid")
 
 
-def _table(
-    rule: str, cases: Sequence[Case], pairs: Sequence[tuple[Metrics, Metrics]]
-) -> Iterator[str]:
-    """The printed table under one junk rule; pairs: each case by both rules of AP."""
-    yield rule
-    ranks = "".join(f"{f'R{k}':>8s}" for k in RANKS)
-    yield f"{'':28s}{'queries':>9s}{'scored':>8s}{'mAP':>8s}{'trapez.':>9s}{ranks}"
-    for case, (standard, trapezoid) in zip(cases, pairs, strict=True):
-        shares = "".join(f"{_percent(standard.rank(k)):>8s}" for k in RANKS)
-        yield (
-            f"{case.name:28s}{standard.queries:9d}{standard.scored:8d}"
-            f"{_percent(standard.mAP):>8s}{_percent(trapezoid.mAP):>9s}{shares}"
-        )
-    rules = list(zip(*pairs, strict=True))
-    macro = [statistics.fmean(metrics.mAP for metrics in rule) for rule in rules]
-    micro = [pd.Series(np.concatenate([m.ap_per_query for m in rule])).mean() for rule in rules]
-    for label, means in (("macro mean of cases (Eq. 5)", macro), ("micro mean of queries", micro)):
-        yield f"{label:45s}{_percent(means[0]):>8s}{_percent(means[1]):>9s}"
-    for case, (standard, _) in zip(cases, pairs, strict=True):
-        if not standard.scored:
-            yield f"{case.name}: no query has a positive by this rule, so no macro mean."
-    yield ""
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.2f}"
+def _print_scores(rule: str, scores: Mapping[str, tuple[Metrics, Metrics]]) -> None:
+    """Print a table under one junk rule; scores: each case by both rules of AP."""
+    rows = {}
+    for case, (metrics, trapezoid) in scores.items():
+        shares = np.array([metrics.mAP, trapezoid.mAP, *map(metrics.rank, RANKS)])
+        rows[case] = [metrics.queries, metrics.scored, *(100 * shares)]
+    names = ["queries", "scored", "mAP", "trapez.", *(f"R{k}" for k in RANKS)]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=names)
+    counts, percent = table[["queries", "scored"]], table.drop(columns=["queries", "scored"])
+    weighted = percent.mul(counts["scored"], axis=0).sum(min_count=1) / counts["scored"].sum()
+    table.loc["macro mean of cases (Eq. 5)"] = [*counts.sum(), *percent.mean(skipna=False)]
+    table.loc["micro mean of queries"] = [*counts.sum(), *weighted]
+    print(rule, table.to_string(float_format="%.2f", na_rep="-"), sep="\n")
+    for case in counts.index[counts["scored"] == 0]:
+        print(f"{case}: no query has a positive by this rule, so no macro mean.")
+    print()
 
 
 def _unique_names(tracklets: Sequence[Tracklet], side: str) -> list[str]:
@@ -225,46 +249,3 @@ def _parse_name(name: str, where: str) -> tuple[int, int]:
     if match is None:
         raise UserError(f"{where}: tracklet name {name!r} is not PID_NUMBER")
     return int(match[1]), int(match[2])
-
-
-def _rows(path: Path) -> Iterator[tuple[str, str, str, list[str]]]:
-    """File and line, case, query, and the names of the ranking of each row."""
-    try:
-        with path.open(encoding="utf-8", newline="") as opened:
-            csv.field_size_limit(2**31 - 1)
-            reader = csv.DictReader(opened)
-            missing = [name for name in COLUMNS[1:] if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path}: no column {missing[0]}; expected {', '.join(COLUMNS)}")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                case, query, ranking = (row[name] for name in COLUMNS[1:])
-                if None in row or None in row.values():
-                    raise UserError(f"{where}: expected {len(reader.fieldnames or ())} columns")
-                if case not in CASES.values():
-                    cases = "; ".join(CASES.values())
-                    raise UserError(f"{where}: unknown case {case!r}: expected one of {cases}")
-                yield where, case, query, ranking.split()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run `reid submission`") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not text: expected a submission csv") from None
-    except (OSError, csv.Error) as error:
-        raise UserError(f"{path}: expected a submission csv: {error}") from None
-
-
-def _positions(names: list[str], columns: dict[str, int], where: str) -> Floats:
-    """(G,) the place of each gallery tracklet, by its column, in a ranking."""
-    if not names:
-        raise UserError(f"{where}: ranks no tracklet, expected the whole gallery of its case")
-    if len(names) != len(columns) or columns.keys() != set(names):
-        unknown = next(
-            (f"; {name} is not one of them" for name in names if name not in columns), ""
-        )
-        raise UserError(
-            f"{where}: ranks {len(names)} tracklets ({len(set(names))} different), expected each "
-            f"of the {len(columns)} of its case once{unknown}"
-        )
-    row = np.empty(len(columns), np.float32)
-    row[[columns[name] for name in names]] = np.arange(len(names), dtype=np.float32)
-    return row
