@@ -57,6 +57,9 @@ def test_rows_are_ordered_by_identity_and_name_and_ties_by_gallery_order():
         (query, [names[place] for place in row])
         for query, row in zip(sorted(names), places, strict=True)
     ]
+    many = [worlds.tracklet(101, 0, number, "gallery") for number in range(99)]
+    [(_, ranked)] = submission.ranked_names(np.zeros((1, 99)), queries[:1], many)
+    assert ranked == [tracklet.name for tracklet in many]
     for sides, side in (((queries, gallery[:1] * 3), "gallery"), ((queries[:1] * 3, gallery), "q")):
         with pytest.raises(UserError, match=f"3 {side}.* tracklets are called 0102_0001"):
             list(submission.ranked_names(distances, *sides))
@@ -68,20 +71,22 @@ def test_scores_of_a_small_file_by_hand(tmp_path, monkeypatch, capsys):
     path = tmp_path / "s.csv"
     path.write_text(
         f"row_id,case,query_tracklet,{GALLERY}\n"
-        f"1,{CASE},0001_7,0002_2 0001_7 0001_8\n1,{CASE_3},0001_1,0002_2 0003_1\n"
+        f"1,{CASE},0001_7,0002_2 0001_7 0001_8\n2,{CASE},0001_2,0001_8 0001_7 0002_2\n"
+        f"1,{CASE_2},0001_1,0001_2\n1,{CASE_3},0001_1,0002_2 0003_1\n"
     )
     submission.score(worlds.settings(), path)
     printed = capsys.readouterr().out
-    rows = [[line[:27].strip(), *line[27:].split()[:5]] for line in printed.splitlines()[1:6]]
+    rows = [[line[:27].strip(), *line[27:].split()[:5]] for line in printed.splitlines()[1:7]]
     assert rows == [
         ["", "queries", "scored", "mAP", "trapez.", "R1"],
-        [CASE, "1", "1", "50.00", "25.00", "0.00"],
+        [CASE, "2", "2", "75.00", "62.50", "50.00"],
+        [CASE_2, "1", "1", "100.00", "100.00", "100.00"],
         [CASE_3, "1", "0", "-", "-", "-"],
-        ["macro mean of cases (Eq. 5)", "2", "1", "-", "-", "-"],
-        ["micro mean of queries", "2", "1", "50.00", "25.00", "0.00"],
+        ["macro mean of cases (Eq. 5)", "4", "3", "-", "-", "-"],
+        ["micro mean of queries", "4", "3", "83.33", "75.00", "66.67"],
     ]
     assert f"{CASE_3}: no query has a positive by this rule, so no macro mean." in printed
-    assert f"No index of {CASE}, {CASE_3} here" in printed
+    assert f"No index of {CASE}, {CASE_2}, {CASE_3} here" in printed
     assert "junk by camera" not in printed
 
 
