@@ -166,7 +166,7 @@ def listing(rounds: int, scratch: Path) -> None:
     tree, tracklets = grow(scratch)
     count, full = sum(len(t.frames) for t in tracklets), scratch / "full.parquet"
     write_full(full)
-    files = sorted((scratch / "index").glob("*.parquet"))
+    files = [scratch / "index" / f"{split}.parquet" for split in ("train", "A2G", "G2A", "A2A")]
     calls: dict[str, Call] = {
         "glob": partial(glob_loader, tree),
         "index, folders listed only": partial(index.build, tree, check_sizes=False),

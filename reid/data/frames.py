@@ -13,6 +13,7 @@ from reid.errors import UserError
 IGNORED = "of the system, ignored"
 """Reason for files that systems put into folders: they are no part of the dataset."""
 FOLDER = "folder inside a tracklet folder"
+EMPTY, SPECIAL, UNREADABLE = "zero bytes", "not a file, or a broken link", "cannot be read"
 
 _SYSTEM = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}
 _DIGITS = re.compile("([0-9]+)")
@@ -64,14 +65,14 @@ def _sort_in(entry: "os.DirEntry[str]", listing: Listing, check_sizes: bool) -> 
         elif not is_jpeg(name):
             reason = FOLDER if entry.is_dir() else "not a .jpg file"
         elif not entry.is_file():
-            reason = FOLDER if entry.is_dir() else "not a file, or a broken link"
+            reason = FOLDER if entry.is_dir() else SPECIAL
         elif check_sizes and not (size := entry.stat().st_size):
-            reason = "zero bytes"
+            reason = EMPTY
         else:
             listing.frames[name] = size
             return
     except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
+        reason = f"{UNREADABLE}: {error.strerror}"
     listing.problems[name] = reason
 
 

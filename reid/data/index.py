@@ -1,17 +1,18 @@
 """The index: one Parquet file per split with a row per tracklet, and what was left out of it.
 
 index/{train,A2G,G2A,A2A}.parquet   tracklets: folder, identity, camera, metadata, frames
+index/times.parquet                 when each folder last changed (reid.data.stored)
 index/rejected.csv                  every file that is not in the index, and why
 index/summary.json                  counts and checks
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from reid.claim import remove_temporaries
 from reid.config import Config, nearest
@@ -23,13 +24,15 @@ from reid.data.stored import (
     count_cameras,
     demand_folder,
     read_cameras,
+    read_rejected,
     read_split,
+    write_changed,
     write_split,
+    write_times,
 )
 from reid.data.summary import check_limits, is_placed, read_damaged, summarize, write_csv
 from reid.data.tracklet import Subset, Tracklet
 from reid.errors import UserError
-from reid.files import write_json
 from reid.paths import SPLITS, Results
 from reid.progress import Progress
 
@@ -47,34 +50,43 @@ class Index:
     rejected: tuple[Rejected, ...]
     cameras: tuple[str, ...] = CAMERAS
     """What camera 0, 1, ... is."""
+    times: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    """When each folder of frames last changed, by path: ns since the epoch."""
 
-    def write(self, folder: Path) -> None:
-        """Write `<split>.parquet`, `rejected.csv` and `summary.json`, each atomically."""
+    def write(self, folder: Path, *, record: Mapping[str, Any] = {}) -> list[str]:
+        """Write every part, each atomically; `record` as `reid.data.stored.write_split` does.
+
+        Parts that are there with the same content are left as they are. Returns the splits that
+        were written.
+        """
         remove_temporaries(folder, _is_part)
         self.write_report(folder)
-        for split, tracklets in self.splits.items():
-            path = folder / f"{split}.parquet"
-            write_split(path, tracklets, cameras=self.cameras)
+        written = [
+            split
+            for split, tracklets in self.splits.items()
+            if write_split(
+                folder / f"{split}.parquet", tracklets, cameras=self.cameras, record=record
+            )
+        ]
+        write_times(folder, self.times, self.splits)  # last: no new time for an old index
+        return written
 
     def write_report(self, folder: Path) -> None:
         """Write `rejected.csv` and `summary.json` only."""
         write_csv(folder / "rejected.csv", Rejected._fields, self.rejected)
-        write_json(folder / "summary.json", summarize(self.splits, self.rejected, self.cameras))
+        summary = summarize(self.splits, self.rejected, self.cameras)
+        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        write_changed(folder / "summary.json", text.encode())
 
     @classmethod
     def read(cls, folder: Path) -> "Index":
-        """Read what `write` wrote. Raises UserError when a part is missing or damaged."""
+        """Read what `write` wrote, without times. Raises UserError on a missing or damaged part."""
         splits = {
             split: read_split(folder / f"{split}.parquet")
             for split in SPLITS
             if split == "train" or (folder / f"{split}.parquet").exists()
         }
-        path = folder / "rejected.csv"
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)[[*Rejected._fields]]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error}): run `reid index` again") from None
-        rejected = tuple(map(Rejected._make, table.to_numpy().tolist()))
+        rejected = tuple(read_rejected(folder / "rejected.csv"))
         return cls(splits, rejected, read_cameras(folder / "train.parquet"))
 
 
@@ -109,42 +121,45 @@ def build(
     demand_folder(root, "dataset.root names the folder of the dataset")
     contents = convention.find(root, protocols, manifest)
     look = Look(root, check_sizes, damaged or {})
-    by_split, rejected = _read_folders(contents, look, workers or 8, quiet=quiet)
+    by_split, rejected, times = _read_folders(contents, look, workers or 8, quiet=quiet)
     splits = _assemble(by_split, protocols, convention.swapped)
     cameras = convention.cameras
     if cameras is None:
         highest = max((t.camera for split in splits.values() for t in split), default=0)
         cameras = tuple(f"camera{number}" for number in range(highest + 1))
-    return Index(splits, (*contents.rejected, *rejected), cameras)
+    return Index(splits, (*contents.rejected, *rejected), cameras, times)
 
 
 def _read_folders(
     contents: Contents, look: Look, workers: int, *, quiet: bool
-) -> tuple[dict[str, list[Tracklet]], list[Rejected]]:
-    """Tracklets by split, in the order of `contents`, and rejected files."""
+) -> tuple[dict[str, list[Tracklet]], list[Rejected], dict[str, int]]:
+    """Tracklets by split, in the order of `contents`, rejected files, and times of folders."""
     folders: dict[tuple[str, str], list[Source]] = {}
     for source in contents.sources:
         folders.setdefault((source.split, source.folder), []).append(source)
     by_split: dict[str, list[Tracklet]] = {}
     rejected: list[Rejected] = []
+    times: dict[str, int] = {}
     progress, started, files = Progress("index", len(folders), "folders"), time.monotonic(), 0
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(
             lambda key: read_folder(key[1], folders[key], look, complete=contents.complete), folders
         )
-        for (split, _), (tracklets, bad) in zip(folders, results, strict=True):
-            by_split.setdefault(split, []).extend(tracklets)
-            rejected += bad
-            files += sum(len(tracklet.frames) for tracklet in tracklets) + len(bad)
+        for (split, folder), read in zip(folders, results, strict=True):
+            by_split.setdefault(split, []).extend(read.tracklets)
+            rejected += read.rejected
+            times[folder] = min(read.modified, times.get(folder, read.modified))
+            files += sum(len(t.frames) for t in read.tracklets) + len(read.rejected)
             if not quiet:
                 rate = files / max(time.monotonic() - started, 1e-6)
                 progress.advance(note=f"{files:,} files, {rate:,.0f} files/s")
-    return by_split, rejected
+    return by_split, rejected, times
 
 
 def _is_part(name: str) -> bool:
     """Whether a file of this name belongs to an index."""
-    return name in ("rejected.csv", "summary.json", *(f"{split}.parquet" for split in SPLITS))
+    parts = (f"{stem}.parquet" for stem in (*SPLITS, "times"))
+    return name in ("rejected.csv", "summary.json", *parts)
 
 
 def _assemble(
@@ -177,7 +192,7 @@ def run(config: Config) -> None:
     )
     index.write_report(folder)
     check_limits(index.splits, index.rejected, options, report=folder / "rejected.csv")
-    index.write(folder)
+    written = index.write(folder)
     for split, tracklets in index.splits.items():
         misplaced = [tracklet for tracklet in tracklets if not is_placed(tracklet, split)]
         if misplaced:
@@ -186,5 +201,6 @@ def run(config: Config) -> None:
                 f"{misplaced[0].path}"
             )
         frames = sum(len(tracklet.frames) for tracklet in tracklets)
-        print(f"{split}: {len(tracklets)} tracklets, {frames} frames")
+        unchanged = "" if split in written else ": unchanged, its file stays as it is"
+        print(f"{split}: {len(tracklets)} tracklets, {frames} frames{unchanged}")
     print(f"rejected: {len(index.rejected)} files ({folder / 'rejected.csv'})")

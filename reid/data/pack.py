@@ -163,7 +163,7 @@ def _write_shard(remaining: Iterable[_Content], folder: Path, number: int, large
     rows: list[dict[str, Any]] = []
     with replacing(tar_path(folder, number)) as temporary, temporary.open("wb") as out:
         for tracklet, kept, frames in remaining:
-            path, modified, names = identity_of(tracklet)
+            path, indexed, names = identity_of(tracklet)
             positions = range(len(frames)) if kept is None else kept
             offsets = []
             for position, data in zip(positions, frames, strict=True):
@@ -171,7 +171,7 @@ def _write_shard(remaining: Iterable[_Content], folder: Path, number: int, large
                 offsets.append(out.tell())
                 out.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
             rows.append(
-                {"path": path, "modified": modified, "names": names, "kept": kept}
+                {"path": path, "names": names, "indexed": indexed, "kept": kept}
                 | {"offset": offsets, "size": list(map(len, frames))}
                 | {"crc32": list(map(zlib.crc32, frames))}
             )

@@ -5,6 +5,7 @@ pack/00000.parquet   one row per tracklet: its path, and offset, size and CRC-32
 pack/pack.json       size of each tar, SHA-256 of each table: written last, the pack is complete
 """
 
+import math
 import os
 import re
 import zlib
@@ -23,8 +24,8 @@ from reid.files import read_json, sha256_of_file
 
 _COLUMNS: dict[str, pa.DataType] = {
     "path": pa.string(),
-    "modified": pa.int64(),
     "names": pa.string(),
+    "indexed": pa.int64(),
     "kept": pa.list_(pa.int32()),
     "offset": pa.list_(pa.int64()),
     "size": pa.list_(pa.int32()),
@@ -37,10 +38,10 @@ class Row(NamedTuple):
     """One tracklet in a shard: a row of its table, F packed frames."""
 
     path: str
-    modified: int
-    """Of its folder, when indexed."""
     names: str
     """Hash of all frame names."""
+    indexed: float
+    """Bytes of all frames when indexed; NaN: not looked at."""
     kept: np.ndarray | None
     """int32 (F,): positions of the packed frames, ascending; None: all."""
     offset: np.ndarray
@@ -53,11 +54,12 @@ class Row(NamedTuple):
     def matches(self, tracklet: Tracklet) -> bool:
         """Whether this row holds the frames of `tracklet` as indexed.
 
-        The size tells frames that were overwritten in place, where the index has it and all
-        frames are packed.
+        The size tells frames that were replaced, where the index has it.
         """
-        same_size = self.kept is not None or tracklet.size in (None, int(self.size.sum()))
-        return same_size and self[:3] == identity_of(tracklet)
+        path, size, names = identity_of(tracklet)
+        packed = int(self.size.sum()) if self.kept is None else self.indexed
+        same_size = size is None or math.isnan(packed) or packed == size
+        return same_size and self[:2] == (path, names)
 
     def read(self, tar: FileIO, place: int) -> bytes:
         """Bytes of the packed frame at `place`. Raises UserError when they have changed."""
@@ -104,7 +106,7 @@ def read_rows(folder: Path, number: int) -> list[Row]:
     """Rows of a shard. Raises UserError when its table is missing or damaged."""
     path = table_path(folder, number)
     try:
-        table = pq.read_table(path).cast(SCHEMA).to_pandas()
+        table = pq.read_table(path, schema=SCHEMA).to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is damaged ({reason}): delete it and run `reid pack`") from None

@@ -67,9 +67,16 @@ class Look:
     """Reasons by path of files to leave out."""
 
 
-def read_folder(
-    folder: str, sources: Sequence[Source], look: Look, *, complete: bool
-) -> tuple[list[Tracklet], list[Rejected]]:
+class Read(NamedTuple):
+    """What `read_folder` makes of one folder."""
+
+    tracklets: list[Tracklet]
+    rejected: list[Rejected]
+    modified: int
+    """When the folder last changed: ns since the epoch, taken before it was listed."""
+
+
+def read_folder(folder: str, sources: Sequence[Source], look: Look, *, complete: bool) -> Read:
     """Tracklets of the `sources` of one folder, and its rejected files. Raises UserError."""
     if not (look.root / folder).is_dir():
         raise UserError(f"{look.root / folder} is not a folder, but a list of the dataset names it")
@@ -86,10 +93,8 @@ def read_folder(
             tracklets.append(_tracklet(source, scene, names, listing, look))
     whole = any(source.frames is None for source in sources)
     if whole and not tracklets and all(why == IGNORED for why in listing.problems.values()):
-        return [], [
-            *_rejected(folder, listing.problems, look.root),
-            reject(folder, "empty tracklet"),
-        ]
+        rejected = _rejected(folder, listing.problems, look.root)
+        return Read([], [*rejected, reject(folder, "empty tracklet")], listing.modified)
     missing = {name for source in sources for name in source.frames or ()} - listing.frames.keys()
     reasons = {name: listing.problems.get(name, "listed, but missing") for name in missing}
     if complete:
@@ -98,8 +103,8 @@ def read_folder(
     elif whole:
         reasons |= {name: why for name, why in listing.problems.items() if is_jpeg(name)}
         if not tracklets and not reasons:
-            return [], [reject(folder, "no .jpg file in it")]
-    return tracklets, _rejected(folder, reasons, look.root)
+            return Read([], [reject(folder, "no .jpg file in it")], listing.modified)
+    return Read(tracklets, _rejected(folder, reasons, look.root), listing.modified)
 
 
 def _frames_of(source: Source, listing: Listing) -> tuple[list[str], Scene | None]:
@@ -137,8 +142,7 @@ def _tracklet(
         subset=source.subset,
         **facts,
         frames=FrameNames.of(names),
-        modified=listing.modified,
-        in_folder="" if source.folder == source.path else source.folder,
+        in_folder="" if source.frames is None else source.folder,
         size=sum(listing.frames[name] or 0 for name in names) if look.check_sizes else None,
     )
 

@@ -1,17 +1,29 @@
-"""Tracklets of one split as a Parquet file, one row per tracklet."""
+"""The files of an index: tracklets of a split as Parquet, and the times of their folders.
 
+index/<split>.parquet   one row per tracklet; the same bytes for equal frames, names, sizes and
+                        metadata, wherever and whenever they were indexed
+index/times.parquet     modification time of each folder: what makes `check_fresh` fast, no more
+"""
+
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reid.config import Dataset
 from reid.data.detreidx import CAMERAS
+from reid.data.frames import EMPTY, SPECIAL, UNREADABLE, list_folder
+from reid.data.scan import Rejected
 from reid.data.tracklet import FrameNames, Tracklet
 from reid.errors import UserError
 from reid.files import replacing
@@ -31,23 +43,32 @@ _COLUMNS: dict[str, pa.DataType] = {
     "prefix": pa.string(),
     "frames": pa.list_(pa.string()),
     "suffix": pa.string(),
-    "modified": pa.int64(),
     "in_folder": pa.string(),
     "size": pa.int64(),
     "capture_point": pa.int8(),
     "frame_count": pa.int32(),
 }
 SCHEMA = pa.schema(_COLUMNS)
-_FIELDS = tuple(field.name for field in fields(Tracklet))
+_FACTS = [*(field.name for field in fields(Tracklet)), "prefix", "suffix"]
 """What a tracklet is made of: the name of a frame is prefix, its entry of `frames`, suffix. Other
 columns are for people."""
-_CAMERAS = b"cameras"
+_TIMES: dict[str, pa.DataType] = {"folder": pa.string(), "modified": pa.int64()}
+_AGAIN = "run `reid index` again"
 
 
 def write_split(
-    path: Path, tracklets: Sequence[Tracklet], *, cameras: Sequence[str] = CAMERAS
-) -> None:
-    """Write tracklets to a Parquet file, atomically; `cameras` are those of the whole dataset."""
+    path: Path,
+    tracklets: Sequence[Tracklet],
+    *,
+    cameras: Sequence[str] = CAMERAS,
+    record: Mapping[str, Any] = {},
+) -> bool:
+    """Write tracklets to a Parquet file, atomically, unless it holds them already.
+
+    `cameras` are those of the whole dataset. `record` (JSON-able) is stored beside the tracklets
+    and no part of their digest. Returns whether the file was written: not if its tracklets,
+    cameras and `record["stamp"]` are these.
+    """
     names = [FrameNames.of(tracklet.frames) for tracklet in tracklets]
     columns: dict[str, list[Any]] = {
         column: [getattr(tracklet, column, None) for tracklet in tracklets]
@@ -56,15 +77,77 @@ def write_split(
     columns["prefix"] = [name.prefix for name in names]
     columns["frames"] = [name.middles for name in names]
     columns["suffix"] = [name.suffix for name in names]
-    schema = SCHEMA.with_metadata({_CAMERAS: json.dumps(list(cameras)).encode()})
+    table = pa.table(columns, schema=SCHEMA)
+    digest = _digest(table, cameras)
+    if _holds(path, digest, record.get("stamp")):
+        return False
+    facts = {"cameras": json.dumps(list(cameras)), "digest": digest, "record": json.dumps(record)}
     with replacing(path) as temporary:
         pq.write_table(
-            pa.table(columns, schema=schema),
+            table.replace_schema_metadata(facts),
             temporary,
             use_dictionary=False,
             compression="zstd",
             column_encoding={"frames.list.element": "DELTA_BYTE_ARRAY"},  # next to no space
+            write_page_checksum=True,
         )
+    return True
+
+
+def _digest(table: pa.Table, cameras: Sequence[str]) -> str:
+    """SHA-256 of a canonical text of tracklets and cameras, hex.
+
+    One JSON list per line: the cameras, the names of the columns, then each row in their order,
+    its frames joined by "/", which no file name contains.
+    """
+    frames: Any = pc.binary_join(table["frames"], "/")
+    table = table.select(_FACTS).set_column(_FACTS.index("frames"), "frames", frames)
+    digest = hashlib.sha256()
+    rows = (list(row.values()) for batch in table.to_batches() for row in batch.to_pylist())
+    for line in (list(cameras), _FACTS, *rows):
+        digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _holds(path: Path, digest: str, stamp: object) -> bool:
+    """Whether `path` is an undamaged index with this digest and stamp."""
+    try:
+        read_split(path)
+        facts = read_facts(path)
+    except UserError:
+        return False
+    return facts.digest == digest and facts.record.get("stamp") == stamp
+
+
+class Facts(NamedTuple):
+    """What an index says beside its tracklets: the metadata of its schema."""
+
+    cameras: tuple[str, ...]
+    digest: str
+    record: dict[str, Any]
+
+
+def read_facts(path: Path) -> Facts:
+    """Read no tracklets. Raises UserError as `read_split`."""
+    with _naming(path):
+        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+        if not metadata.keys() >= {field.encode() for field in Facts._fields}:
+            raise UserError(f"{path} is not an index of this version: {_AGAIN}")
+        cameras, record = (json.loads(metadata[key]) for key in (b"cameras", b"record"))
+        return Facts(tuple(cameras), metadata[b"digest"].decode(), record)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of the tracklets and cameras of a split, as stored in its metadata.
+
+    The same for equal data, whatever the version of pyarrow. Raises UserError as `read_split`.
+    """
+    return read_facts(path).digest
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """The `record` that a split was written with. Raises UserError as `read_split`."""
+    return read_facts(path).record
 
 
 def read_cameras(path: Path) -> tuple[str, ...]:
@@ -72,11 +155,7 @@ def read_cameras(path: Path) -> tuple[str, ...]:
 
     Raises UserError as `read_split`.
     """
-    with _naming(path):
-        facts = pq.read_schema(path).metadata or {}
-    if _CAMERAS not in facts:
-        raise UserError(f"{path} has other columns than an index: run `reid index` again")
-    return tuple(json.loads(facts[_CAMERAS]))
+    return read_facts(path).cameras
 
 
 def count_cameras(path: Path) -> int:
@@ -86,12 +165,14 @@ def count_cameras(path: Path) -> int:
 
 def read_split(path: Path) -> tuple[Tracklet, ...]:
     """Tracklets of one split's Parquet file. Raises UserError when missing or damaged."""
+    table = _read(path, _FACTS)
+    facts = read_facts(path)
+    if _digest(table, facts.cameras) != facts.digest:
+        raise UserError(f"{path} is damaged (its content has another digest): {_AGAIN}")
     tracklets: list[Tracklet] = []
-    for batch in _read(path, (*_FIELDS, "prefix", "suffix")).to_batches():
-        columns = {name: batch.column(name) for name in batch.schema.names if name != "frames"}
+    for batch in table.to_batches():
         frames = batch.column("frames")
-        rows = pa.table(columns).to_pylist()
-        for number, row in enumerate(rows):
+        for number, row in enumerate(batch.drop_columns(["frames"]).to_pylist()):
             names = FrameNames(row.pop("prefix"), frames[number].values, row.pop("suffix"))
             tracklets.append(Tracklet(**row, frames=names))
     return tuple(tracklets)
@@ -113,9 +194,9 @@ def read_all(options: Dataset) -> list[Tracklet]:
 
 def _read(path: Path, columns: Sequence[str]) -> pa.Table:
     """Some columns of an index. Raises UserError as `read_split`."""
-    with _naming(path), pq.ParquetFile(path) as file:
+    with _naming(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         if not file.schema_arrow.equals(SCHEMA):
-            raise UserError(f"{path} has other columns than an index: run `reid index` again")
+            raise UserError(f"{path} has other columns than an index of this version: {_AGAIN}")
         return file.read(columns=list(columns), use_threads=False)
 
 
@@ -125,34 +206,124 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run `reid index`") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: of text and JSON
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not an index ({reason}): run `reid index` again") from None
+        raise UserError(f"{path} is not an index ({reason}): {_AGAIN}") from None
+
+
+# -- is the index that of the dataset as it is now -------------------------------------------------
+
+
+def write_times(folder: Path, times: Mapping[str, int], splits: Iterable[str]) -> None:
+    """Write the modification times (ns) of the folders of `splits`, by path under the root."""
+    digests = {split: digest_of(folder / f"{split}.parquet") for split in splits}
+    columns: dict[str, list[Any]] = {"folder": [*times], "modified": [*times.values()]}
+    table = pa.table(columns, pa.schema(_TIMES, {"digests": json.dumps(digests)}))
+    buffer = BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_changed(folder / "times.parquet", buffer.getvalue())
+
+
+def _read_times(path: Path) -> dict[str, int]:
+    """Those of the index that the split `path` belongs to; none where they are of another one."""
+    try:
+        table = pq.read_table(path.with_name("times.parquet"))
+    except (pa.ArrowException, OSError):
+        return {}
+    digests = json.loads((table.schema.metadata or {}).get(b"digests", b"{}"))
+    if digests.get(path.stem) != digest_of(path):
+        return {}
+    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def check_fresh(root: Path, path: Path) -> None:
-    """Compare a split's index with the disk: every tracklet folder there and unmodified.
+    """Compare a split's index with the disk: the frames of every tracklet are there as indexed.
 
-    Raises UserError without an index, and naming the first folder that is gone or was changed after
-    indexing.
+    A folder whose time is the one of `times.parquet` is not listed. Of another one the names and
+    the total size of its frames are compared. Raises UserError without an index, and naming a
+    folder that is gone or holds other frames.
     """
     if path.exists():
         demand_folder(root, f"{path} was made from it: correct dataset.root or bring it back")
     else:
         demand_folder(root, "put the dataset there or correct dataset.root, then run `reid index`")
-    rows = _read(path, ("path", "in_folder", "modified")).to_pylist()
-    times = {row["in_folder"] or row["path"]: row["modified"] for row in rows}
-    for place, indexed in times.items():
-        folder = root / place
+    times = _read_times(path)
+    rows = _read(path, ("path", "in_folder")).to_pylist()
+    touched: dict[str, list[Tracklet]] = {}
+    for place in dict.fromkeys(row["in_folder"] or row["path"] for row in rows):
         try:
-            modified = folder.stat().st_mtime_ns
+            modified = (root / place).stat().st_mtime_ns
         except OSError:
             raise UserError(
-                f"{folder} is gone, but {path} lists it: correct dataset.root or run "
-                "`reid index` again"
+                f"{root / place} is gone, but {path} lists it: correct dataset.root or {_AGAIN}"
             ) from None
-        if modified != indexed:
-            raise UserError(f"{folder} changed after {path} was made: run `reid index` again")
+        if modified != times.get(place):
+            touched[place] = []
+    if not touched:
+        return
+    for tracklet in read_split(path):
+        if tracklet.folder in touched:
+            touched[tracklet.folder].append(tracklet)
+    left_out = _left_out(path.with_name("rejected.csv"))
+    with ThreadPoolExecutor(8) as pool:
+        differences = pool.map(
+            lambda place: _difference(root / place, touched[place], left_out.get(place, set())),
+            touched,
+        )
+        for place, difference in zip(touched, differences, strict=True):
+            if difference:
+                raise UserError(
+                    f"{root / place} changed after {path} was made ({difference}): {_AGAIN}"
+                )
+
+
+def _difference(folder: Path, tracklets: Sequence[Tracklet], left_out: set[str]) -> str:
+    """How the frames in a folder differ from those of its indexed tracklets; empty: not at all.
+
+    Frames in `left_out`, and those that no list names, are none of the index's.
+    """
+    sizes = list_folder(folder, check_sizes=tracklets[0].size is not None).frames
+    indexed = {name for tracklet in tracklets for name in tracklet.frames}
+    listed = any(tracklet.in_folder for tracklet in tracklets)
+    more = 0 if listed else len(sizes.keys() - indexed - left_out)
+    fewer = len(indexed - sizes.keys())
+    words = [
+        f"{count} frame{'s' * (count > 1)} {word}"
+        for count, word in ((more, "more"), (fewer, "fewer"))
+        if count
+    ]
+    if not fewer and any(
+        tracklet.size not in (None, sum(sizes[name] or 0 for name in tracklet.frames))
+        for tracklet in tracklets
+    ):
+        words.append("frames of other sizes")
+    return ", ".join(words)
+
+
+def _left_out(path: Path) -> dict[str, set[str]]:
+    """By folder: names of readable files that the index left out, from its `rejected.csv`."""
+    names: dict[str, set[str]] = {}
+    for rejected in read_rejected(path) if path.exists() else ():
+        if not rejected.reason.startswith((EMPTY, SPECIAL, UNREADABLE)):
+            folder, _, name = rejected.path.rpartition("/")
+            names.setdefault(folder, set()).add(name)
+    return names
+
+
+def read_rejected(path: Path) -> list[Rejected]:
+    """Rows of a `rejected.csv`. Raises UserError when it is missing or damaged."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)[[*Rejected._fields]]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {_AGAIN}") from None
+    return [Rejected._make(row) for row in table.to_numpy().tolist()]
+
+
+def write_changed(path: Path, content: bytes) -> None:
+    """Write a file atomically unless it has this content."""
+    if not path.exists() or path.read_bytes() != content:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
 
 
 def demand_folder(folder: Path, hint: str) -> None:

@@ -12,9 +12,9 @@ from reid.config import Dataset
 from reid.data.detreidx import CAMERAS
 from reid.data.frames import IGNORED
 from reid.data.scan import Rejected
+from reid.data.stored import write_changed
 from reid.data.tracklet import PROTOCOL_VIEWS, Tracklet
 from reid.errors import UserError
-from reid.files import replacing
 
 Splits = Mapping[str, Sequence[Tracklet]]
 
@@ -150,9 +150,9 @@ def check_limits(
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table, atomically."""
-    with replacing(path) as temporary:
-        pd.DataFrame(list(rows), columns=list(columns)).to_csv(temporary, index=False)
+    """Write a table, atomically, unless the file holds it already."""
+    text = pd.DataFrame(list(rows), columns=list(columns)).to_csv(index=False)
+    write_changed(path, text.encode())
 
 
 DAMAGED_COLUMNS = ("path", "damage")

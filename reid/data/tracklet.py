@@ -126,10 +126,9 @@ class Tracklet:
     """Degrees."""
     frames: Sequence[str]
     """File names in order of time."""
-    modified: int = 0
-    """Modification time of the folder when indexed, ns since the epoch."""
     in_folder: str = ""
-    """Folder of the frames relative to the dataset root, when it is not `path`."""
+    """Folder of the frames, relative to the dataset root, where a list names them; empty: they are
+    all that `path` holds."""
     size: int | None = None
     """Bytes of all frames when indexed; None when files were not looked at."""
 
@@ -158,6 +157,6 @@ class Tracklet:
         return None
 
 
-def identity_of(tracklet: Tracklet) -> tuple[str, int, str]:
-    """What tells one indexed tracklet from another: path, time of change, hash of frame names."""
-    return tracklet.path, tracklet.modified, FrameNames.of(tracklet.frames).digest()
+def identity_of(tracklet: Tracklet) -> tuple[str, int | None, str]:
+    """What tells one indexed tracklet from another: path, bytes, hash of frame names."""
+    return tracklet.path, tracklet.size, FrameNames.of(tracklet.frames).digest()

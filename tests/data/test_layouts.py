@@ -108,17 +108,21 @@ def test_clips_come_from_files_and_from_a_pack(indexed, tmp_path):
             assert torch.equal(plain[number].frames, packed[number].frames)
 
 
-def test_a_changed_folder_is_noticed(indexed, tmp_path):
-    name, root, _ = indexed
-    own = tmp_path / "data"
-    shutil.copytree(root, own)
-    built = build(name, own)
+def test_a_changed_folder_is_noticed_and_a_copied_one_is_not(indexed, tmp_path):
+    _, root, built = indexed
     built.write(tmp_path)
-    index.check_fresh(own, tmp_path / "train.parquet")
-    folder = own / built.splits["train"][-1].folder
+    shutil.copytree(root, tmp_path / "data")
+    tracklet = built.splits["train"][-1]
+    folder = tmp_path / "data" / tracklet.folder
+    (folder / ".DS_Store").write_bytes(b"x")
+    index.check_fresh(tmp_path / "data", tmp_path / "train.parquet")
     (folder / "new.jpg").write_bytes(b"x")
-    with pytest.raises(UserError, match="changed after"):
-        index.check_fresh(own, tmp_path / "train.parquet")
+    if not tracklet.in_folder:  # else a list tells which files are frames
+        with pytest.raises(UserError, match="1 frame more"):
+            index.check_fresh(tmp_path / "data", tmp_path / "train.parquet")
+    (folder / tracklet.frames[0]).unlink()
+    with pytest.raises(UserError, match="1 frame fewer"):
+        index.check_fresh(tmp_path / "data", tmp_path / "train.parquet")
 
 
 def test_what_a_layout_does_not_tell_is_unknown(indexed):

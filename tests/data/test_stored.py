@@ -1,0 +1,258 @@
+"""The files of an index: the same for equal data, refused when damaged or of other data."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from reid.data import index
+from reid.data.stored import (
+    check_fresh,
+    digest_of,
+    read_cameras,
+    read_split,
+    record_of,
+    write_split,
+)
+from reid.data.tracklet import FrameNames, Tracklet
+from reid.errors import UserError
+from tests.trees import frame_name, make_tree, write_frame
+
+EMPTY = frame_name(1, 93, camera=1, point=2)
+SPLITS = ("train", "A2G", "G2A", "A2A")
+TRACKLET = Tracklet(
+    *(7, "t", "train/7/t", "train", "ground", 0, None),
+    *(float("nan"), 20.5, 30.0, FrameNames.of(["f1.jpg", "f2.jpg"])),
+    size=99,
+)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """With frames that the index leaves out: of another scene, and empty."""
+    root = make_tree(tmp_path / "data")
+    folder = root / "train/0001/0001_0100"
+    write_frame(folder / frame_name(1, 92, camera=0), seed=0)
+    (folder / EMPTY).touch()
+    return root
+
+
+@pytest.fixture
+def train(tree, tmp_path):
+    """The training split of its index."""
+    index.build(tree).write(tmp_path / "index")
+    return tmp_path / "index/train.parquet"
+
+
+def copy(root, target):
+    """A copy as `cp -r` makes it: other times, other order of creation, and files of the system."""
+    for path in sorted(root.rglob("*"), reverse=True):
+        place = target / path.relative_to(root)
+        (place if path.is_dir() else place.parent).mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            shutil.copyfile(path, place)
+            os.utime(place, (1, 1))
+    for place in (target, target / "train/0001", target / "train/0001/0001_0100"):
+        for name in (".DS_Store", "Thumbs.db", f"._{frame_name(1, 0, camera=0)}"):
+            (place / name).write_bytes(b"x")
+    return target
+
+
+def test_equal_data_gives_equal_bytes_whatever_the_place_and_time(tree, train, tmp_path):
+    index.build(copy(tree, tmp_path / "elsewhere"), workers=1).write(tmp_path / "other")
+    for split in SPLITS:
+        one, other = (folder / f"{split}.parquet" for folder in (train.parent, tmp_path / "other"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_digest_is_of_a_text_that_anybody_can_write(tmp_path):
+    path = tmp_path / "train.parquet"
+    write_split(path, [TRACKLET], cameras=("one", "two"), record={"by": "hand"})
+    columns = ["identity", "name", "path", "subset", "view", "camera", "session", "altitude"]
+    columns += ["distance", "angle", "frames", "in_folder", "size", "prefix", "suffix"]
+    row = '[7, "t", "train/7/t", "train", "ground", 0, null, NaN, 20.5, 30.0, '
+    row += '"1/2", "", 99, "f", ".jpg"]'
+    text = f'["one", "two"]\n{json.dumps(columns)}\n{row}\n'
+    assert digest_of(path) == hashlib.sha256(text.encode()).hexdigest()
+    assert record_of(path) == {"by": "hand"}
+    assert read_cameras(path) == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"identity": 8},
+        {"path": "train/7/u"},
+        {"subset": "query"},
+        {"view": None},
+        {"camera": 1},
+        {"session": 1},
+        {"altitude": 5.8},
+        {"size": 98},
+        {"in_folder": "train/7"},
+        {"frames": ("f1.jpg", "f3.jpg")},
+        {"frames": ("f2.jpg", "f1.jpg")},
+    ],
+    ids=str,
+)
+def test_other_data_has_another_digest(tmp_path, change):
+    paths = [tmp_path / name for name in ("one.parquet", "other.parquet", "cameras.parquet")]
+    write_split(paths[0], [TRACKLET])
+    write_split(paths[1], [replace(TRACKLET, **change)])
+    write_split(paths[2], [TRACKLET], cameras=("ground",))
+    assert len(set(map(digest_of, paths))) == 3
+
+
+def test_the_digest_is_the_same_in_any_chunks(train):
+    tracklets = read_split(train)
+    pq.write_table(pq.read_table(train), train, row_group_size=1)
+    assert str(read_split(train)) == str(tracklets)
+
+
+def test_equal_data_and_stamp_leave_the_file_as_it_is(tmp_path):
+    path = tmp_path / "train.parquet"
+    assert write_split(path, [TRACKLET], record={"stamp": "a", "date": 1})
+    content, time = path.read_bytes(), path.stat().st_mtime_ns
+    assert not write_split(path, [TRACKLET], record={"stamp": "a", "date": 2})
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (content, time)
+    assert write_split(path, [TRACKLET], record={"stamp": "b"})
+    assert record_of(path) == {"stamp": "b"}
+    assert write_split(path, [replace(TRACKLET, size=1)], record={"stamp": "b"})
+    path.write_bytes(content[:200] + b"?" + content[201:])
+    assert write_split(path, [TRACKLET], record={"stamp": "a", "date": 1})
+    assert path.read_bytes() == content
+
+
+def test_a_flipped_bit_is_an_error_or_harmless(train):
+    """Anywhere: in the columns, in their statistics, in the metadata."""
+    expected, content = str(read_split(train)), train.read_bytes()
+    errors = []
+    for place in range(0, len(content), 11):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << random.Random(place).randrange(8)
+        train.write_bytes(flipped)
+        try:
+            assert str(read_split(train)) == expected
+        except UserError as error:
+            errors.append(str(error))
+    assert len(errors) > len(content) / 11 / 3
+    assert all(error.startswith(f"{train} ") for error in errors)
+    assert all(error.endswith("run `reid index` again") for error in errors)
+
+
+def test_a_flipped_bit_of_any_column_is_an_error(train):
+    content, file = train.read_bytes(), pq.ParquetFile(train).metadata.row_group(0)
+    for number in range(file.num_columns):
+        column = file.column(number)
+        place = column.data_page_offset + column.total_compressed_size - 1
+        train.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        if column.path_in_schema not in ("capture_point", "frame_count"):
+            with pytest.raises(UserError, match="CRC"):
+                read_split(train)
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "train.parquet"
+    for read in (read_split, digest_of, record_of, read_cameras):
+        path.unlink(missing_ok=True)
+        with pytest.raises(UserError, match="does not exist: run `reid index`"):
+            read(path)
+        path.write_bytes(b"PAR1 nothing")
+        with pytest.raises(UserError, match=r"is not an index .*run `reid index` again"):
+            read(path)
+        pd.DataFrame({"other": [1]}).to_parquet(path)
+        with pytest.raises(UserError, match=r"of this version: run `reid index` again"):
+            read(path)
+
+
+FOLDER, FRAME = "train/0001/0001_0000", frame_name(1, 1, camera=0)
+CHANGES = {
+    "nothing": (lambda folder: None, None),
+    "text": (lambda folder: (folder / "notes.txt").write_text("x"), None),
+    "times": (lambda folder: os.utime(folder, (1, 1)), None),
+    "more": (lambda folder: write_frame(folder / "x.jpg", seed=1), "(1 frame more)"),
+    "two": (
+        lambda folder: [write_frame(folder / f"{n}.jpg", seed=1) for n in "ab"],
+        "(2 frames more)",
+    ),
+    "fewer": (lambda folder: (folder / FRAME).unlink(), "(1 frame fewer)"),
+    "renamed": (
+        lambda folder: (folder / FRAME).rename(folder / "x.jpg"),
+        "(1 frame more, 1 frame fewer)",
+    ),
+    "replaced": (lambda folder: replace_file(folder / FRAME), "(frames of other sizes)"),
+    "repaired": (
+        lambda folder: replace_file(folder.with_name("0001_0100") / EMPTY),
+        "(1 frame more)",
+    ),
+    "gone": (shutil.rmtree, "is gone"),
+}
+
+
+def replace_file(path):
+    """As rsync does: rename a new file over it."""
+    write_frame(path.with_suffix(".new.jpg"), seed=5, height=50)
+    path.with_suffix(".new.jpg").rename(path)
+
+
+@pytest.mark.parametrize("copied", [False, True], ids=["in place", "copied"])
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+def test_other_frames_are_refused_and_other_circumstances_are_not(
+    tree, train, tmp_path, change, message, copied
+):
+    root = copy(tree, tmp_path / "copy") if copied else tree
+    change(root / FOLDER)
+    if message is None:
+        check_fresh(root, train)
+    else:
+        with pytest.raises(UserError, match=re.escape(message)) as raised:
+            check_fresh(root, train)
+        assert str(raised.value).endswith("run `reid index` again")
+
+
+def test_a_frame_overwritten_in_place_is_seen_without_times_only(tree, train):
+    write_frame(tree / FOLDER / FRAME, seed=5, height=50)
+    check_fresh(tree, train)
+    (train.parent / "times.parquet").unlink()
+    with pytest.raises(UserError, match=r"0001_0000 changed after .* \(frames of other sizes\)"):
+        check_fresh(tree, train)
+
+
+def test_times_of_another_index_are_not_believed(tree, train):
+    before = train.read_bytes()
+    write_frame(tree / FOLDER / "x.jpg", seed=1)
+    write_frame(tree / FOLDER / frame_name(1, 9, camera=0), seed=1)
+    index.build(tree).write(train.parent)
+    check_fresh(tree, train)
+    train.write_bytes(before)
+    with pytest.raises(UserError, match="1 frame more"):
+        check_fresh(tree, train)
+    (train.parent / "times.parquet").write_bytes(b"x")
+    with pytest.raises(UserError, match="1 frame more"):
+        check_fresh(tree, train)
+
+
+def test_fresh_folders_are_not_listed(tree, train, monkeypatch):
+    monkeypatch.setattr("reid.data.stored.list_folder", None)
+    check_fresh(tree, train)
+
+
+def test_without_sizes_names_are_compared(tree, tmp_path):
+    index.build(tree, check_sizes=False).write(tmp_path / "index")
+    path = tmp_path / "index/train.parquet"
+    root = copy(tree, tmp_path / "copy")
+    (root / FOLDER / FRAME).write_bytes(b"other")
+    check_fresh(root, path)
+    (root / FOLDER / FRAME).unlink()
+    with pytest.raises(UserError, match="1 frame fewer"):
+        check_fresh(root, path)
+    shutil.rmtree(root)
+    with pytest.raises(UserError, match=r"dataset\.root"):
+        check_fresh(root, path)
