@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from reid.errors import UserError
 from reid.files import read_json, write_json
@@ -38,7 +39,8 @@ def claim(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name another one for the {kind}")
     mark, expected = folder / MARK, {"kind": kind, "of": of}
-    if mark.is_file() and (found := read_json(mark)) != expected:
+    found = {key: value for key, value in read_mark(folder).items() if key in expected}
+    if mark.is_file() and found != expected:
         raise UserError(
             f"{folder} belongs to another output ({mark.name} says {found}, expected "
             f"{expected}): name another folder for this {kind}, or remove that one yourself"
@@ -57,6 +59,13 @@ def claim(
                 f"{folder} holds files but no mark of a {kind} ({MARK}): name a new or empty folder"
             )
         write_json(mark, expected)
+
+
+def read_mark(folder: Path) -> dict[str, Any]:
+    """What the mark of `folder` says, nothing without one. Raises UserError if it is damaged."""
+    mark = folder / MARK
+    content = read_json(mark) if mark.is_file() else {}
+    return content if isinstance(content, dict) else {}
 
 
 def foreign_files(folder: Path, ours: Callable[[str], bool]) -> Iterator[str]:

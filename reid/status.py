@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
+from reid.claim import MARK
 from reid.config import STANDARD, Config
 from reid.data.holdout import VALIDATION
 from reid.files import read_end, read_json_lines
@@ -22,7 +23,6 @@ from reid.fingerprint import stage1_owners
 from reid.paths import Results
 from reid.progress import duration
 from reid.retrieval.choice import outdated
-from reid.synthetic.marks import MANIFEST
 from reid.train.lease import owner_of
 
 State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]
@@ -80,7 +80,7 @@ def jobs(config: Config) -> Iterator[Job]:
     results, seeds = Results.of(config.dataset.name), config.seeds
     protocols: tuple[str, ...] = config.dataset.protocols
     if config.demo:
-        rendered = config.dataset.root / MANIFEST
+        rendered = config.dataset.root / MARK
         yield Job("demo-data", (), rendered, results.log("demo_data"))
         for backbone in config.backbones.values():
             file = Path(backbone.weights)

@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from reid import files
+from reid.claim import MARK
 from reid.config import Demo
 from reid.data.detreidx import PROTOCOL_FOLDERS
 from reid.errors import UserError
 from reid.processes import worker_pool
 from reid.progress import Progress
-from reid.synthetic.marks import MANIFEST, claim_staging, digest, rendered_settings
+from reid.synthetic.marks import KIND, claim_staging, digest, rendered_settings
 from reid.synthetic.people import Person, draw_person
 from reid.synthetic.scene import CAPTURE_POINTS, CapturePoint, draw_take, film
 
@@ -121,7 +122,8 @@ def render(demo: Demo, root: Path, *, workers: int | None = None) -> None:
     claim_staging(staging)
     try:
         digests = _render_all(demo, staging, workers or len(os.sched_getaffinity(0)))
-        files.write_json(staging / MANIFEST, {"settings": settings, "tracklets": digests})
+        mark = {"kind": KIND, "of": "", "settings": settings, "tracklets": digests}
+        files.write_json(staging / MARK, mark)
         if rendered is not None:
             rendered_settings(root)  # rendering takes minutes: look once more before deleting
             root.rename(old)

@@ -8,14 +8,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from reid.claim import MARK, claim
+from reid.claim import claim, read_mark
 from reid.errors import UserError
-from reid.files import read_json
 
-MANIFEST = ".xfd-demo.json"
-"""In a rendered folder: its settings and the digest of each tracklet."""
+KIND = "demo data"
 STAMP = ".xfd-demo.rendered"
-"""Beside it, for Snakemake, which deletes what a rule makes before it runs the rule again."""
+"""In a rendered folder, for Snakemake, which deletes outputs before it runs a rule again."""
 WEIGHTS_MARK = {"made_by": "reid demo-weights"}
 """Metadata of the safetensors file of a tiny CLIP."""
 
@@ -29,7 +27,7 @@ def holds_render(root: Path) -> bool:
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    if not ((root / MANIFEST).is_file() and (root / MARK).is_file()):
+    if read_mark(root).get("kind") != KIND:
         raise UserError(
             f"{root} holds something that `reid demo-data` did not make: set dataset.root to a new "
             "folder, or leave the `demo` section out to use the data that is there"
@@ -44,28 +42,23 @@ def rendered_settings(root: Path) -> dict[str, Any] | None:
     """
     if not holds_render(root):
         return None
-    match read_json(root / MANIFEST, made_by="reid demo-data"):
-        case {"settings": dict() as settings, "tracklets": dict() as tracklets}:
-            pass
-        case _:
-            raise UserError(f"{root / MANIFEST} is damaged: delete {root} and run this again")
-    claim(
-        root,
-        kind="demo data",
-        ours=lambda name: name in (MANIFEST, STAMP) or name.rpartition("/")[0] in tracklets,
-    )
+    mark = read_mark(root)
+    tracklets = mark.get("tracklets", {})
+    if not tracklets:
+        raise UserError(f"{root} is of an earlier version: delete it and run this again")
+    claim(root, kind=KIND, ours=lambda name: name == STAMP or name.rpartition("/")[0] in tracklets)
     for name, written in tracklets.items():
         if not (root / name).is_dir() or digest(root / name) != written:
             raise UserError(
                 f"{root / name} is not as `reid demo-data` wrote it: move what is yours out of "
                 f"{root}, delete {root} and run this again"
             )
-    return settings
+    return dict(mark["settings"])
 
 
 def claim_staging(folder: Path) -> None:
     """Mark `folder` as an unfinished render, or check that it holds nothing else."""
-    claim(folder, kind="demo data", ours=lambda name: name == MANIFEST or bool(_CROP.match(name)))
+    claim(folder, kind=KIND, ours=lambda name: bool(_CROP.match(name)))
 
 
 def digest(tracklet: Path) -> str:

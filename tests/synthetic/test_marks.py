@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from reid.claim import MARK
 from reid.config import Demo
 from reid.errors import UserError
 from reid.synthetic import benchmark, pretrain
-from reid.synthetic.marks import MANIFEST
 
 DEMO = Demo(train_identities=1, test_identities=1, frames=1, ground_tracklets=1, capture_points=1)
 OTHER = DEMO.model_copy(update={"seed": 8})
@@ -39,9 +39,9 @@ HARM: dict[str, Callable[[Path, Path], object]] = {
     "renamed crop": lambda _, crop: crop.rename(crop.parent / "mine.jpg"),
     "lost crop": lambda _, crop: crop.unlink(),
     "lost tracklet": lambda _, crop: shutil.rmtree(crop.parent),
-    "lost mark": lambda root, _: (root / MANIFEST).unlink(),
-    "damaged mark": lambda root, _: (root / MANIFEST).write_text("{"),
-    "short mark": lambda root, _: (root / MANIFEST).write_text('{"settings": {}}'),
+    "lost mark": lambda root, _: (root / MARK).unlink(),
+    "damaged mark": lambda root, _: (root / MARK).write_text("{"),
+    "short mark": lambda root, _: (root / MARK).write_text('{"settings": {}}'),
 }
 
 
