@@ -17,7 +17,7 @@ from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.paths import Results
 from reid.report.collect import Measurement
-from reid.report.drawing import HOLLOW, Look, Plot, canvas, horizontal, legend_above, save
+from reid.report.figures import HOLLOW, Look, Plot, canvas, horizontal, legend_above
 from reid.report.pictures import Album, Picture, sharpness
 from reid.retrieval.breakdown import interval
 
@@ -169,8 +169,8 @@ def weight_plot(samples: Sequence[WeightedTracklet], training: str, look: Look) 
         f"{name}: {'; '.join(correlation(samples, pool, quality) for quality in QUALITIES)}"
         for pool, name in enumerate(POOLS)
     ]
-    return save(
-        figure, look.folder / f"attention_{training}", table,
+    return look.save(
+        figure, f"attention_{training}", table,
         title="Weight by quality of the frame",
         alt=f"Mean weight times T by quality of the frame in its tracklet: {'; '.join(texts)}.",
         caption="Mean weight of a frame times T, by its rank in its own tracklet, with 95 % "

@@ -4,6 +4,7 @@ A measurement is one variant with one seed on one protocol. Where its file is mi
 or older than its options or features, there is a gap with a reason, never a number.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,10 +49,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over seeds and, from two seeds on, the sample standard deviation."""
+    """Mean over seeds in per cent and sample standard deviation; NaN with too few seeds."""
 
     mean: float
-    deviation: float | None
+    deviation: float
     seeds: int
 
 
@@ -74,17 +75,14 @@ class AblationRow:
         """Name of the row, on one line and encodable."""
         return one_line(self.variant.label)
 
-    def spread(self, place: str, score: str = "mean_ap") -> Spread | None:
-        """A score over the seeds that have it; None when none has.
+    def spread(self, place: str, score: str = "mean_ap") -> Spread:
+        """A score over the seeds that have it.
 
         place: a protocol; `macro`, the mean over protocols (Eq. 5); or `micro`, the mean over the
         queries of all protocols. Both means are over the seeds that have every protocol.
         """
-        values = [v for seed in self.seeds if (v := self._score(seed, place, score)) is not None]
-        if not values:
-            return None
-        deviation = statistics.stdev(values) if len(values) > 1 else None
-        return Spread(statistics.fmean(values), deviation, len(values))
+        values = pd.Series([self._score(seed, place, score) for seed in self.seeds])
+        return Spread(values.mean(), values.std(), values.count())
 
     def reasons(self) -> dict[str, list[str]]:
         """Reason -> the gaps it explains ("A2G", or "A2G seed 2" with several seeds)."""
@@ -101,15 +99,14 @@ class AblationRow:
             first.setdefault(protocol, measurement)
         return first
 
-    def _score(self, seed: int, place: str, score: str) -> float | None:
-        protocols = (place,) if place in self.protocols else self.protocols
-        parts = [p for name in protocols if (p := self.measurements.get((seed, name)))]
+    def _score(self, seed: int, place: str, score: str) -> float:
+        names = (place,) if place in self.protocols else self.protocols
+        parts = [part for name in names if (part := self.measurements.get((seed, name)))]
         scores = [part.content["scores"] for part in parts]
-        values = [each[score] for each in scores if score in each]
-        if len(values) < len(protocols):
-            return None
-        weights = [each["queries"] if place == "micro" else 1 for each in scores]
-        return statistics.fmean(values, weights)
+        if len(parts) < len(names) or any(score not in values for values in scores):
+            return math.nan
+        weights = [values["queries"] if place == "micro" else 1 for values in scores]
+        return 100 * statistics.fmean([values[score] for values in scores], weights)
 
 
 @dataclass(frozen=True)

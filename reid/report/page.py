@@ -2,10 +2,11 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -16,16 +17,14 @@ from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, sha256_of_json, write_text
 from reid.paths import SPLITS, Results
-from reid.progress import Progress, duration
+from reid.progress import duration
 from reid.report import collect, cost, figures
-from reid.report.attention import Sheet, attention
+from reid.report.attention import attention
 from reid.report.collect import AblationRow, TrainingRecord
-from reid.report.drawing import Look, Plot
-from reid.report.ranked import RankedQuery, ranked_lists
-from reid.report.table import MEANS, ablation, breakdown, footnotes, in_order, interval, percent
+from reid.report.figures import Look, Plot
+from reid.report.ranked import ranked_lists
+from reid.report.table import ablation, breakdown, footnotes, in_order, interval, percent, places
 from reid.retrieval.choice import outdated
-
-Part = TypeVar("Part")
 
 TEMPLATES = Path(__file__).parent / "templates"
 CMC_ROWS = 4
@@ -45,6 +44,18 @@ SCORES = {
 """Score -> its column in the table of a protocol."""
 
 
+class Gaps(list[str]):
+    """What the page lacks, each with its reason."""
+
+    @contextmanager
+    def around(self, part: str) -> Iterator[None]:
+        """Make a UserError the reason why a part is missing: no artifact ends the report."""
+        try:
+            yield
+        except UserError as error:
+            self.append(f"{part}: {error}")
+
+
 def run(config: Config) -> Path:
     """Write report.html and the figures; returns the path of the page.
 
@@ -57,38 +68,35 @@ def run(config: Config) -> Path:
             path.unlink()
     rows, records = collect.ablation_rows(config), collect.training_records(config)
     row = collect.detailed(rows, config.report.variant)
-    gaps, settings = _not_run(rows, records), config.model_dump(mode="json")
-    content: dict[str, object] = {
+    gaps = Gaps(
+        f"{row.label}, {', '.join(where)}: {reason}"
+        for row in rows
+        for reason, where in row.reasons().items()
+    )
+    gaps += [f"Training {r.training}, seed {r.seed}: {r.gap}" for r in records if r.gap]
+    settings, indexes = config.model_dump(mode="json"), map(results.index, SPLITS)
+    content = {
         "config": config,
         "compares": config.dataset.name == "detreidx",
         "row": row,
-        "facts": {name: percent(row, p) for p, name in _places(row).items()} if row else {},
-        "variants": [each.name for each in in_order(rows)],
+        "facts": {name: percent(row, p) for p, name in places(row).items()} if row else {},
         "ablation": ablation_table(rows),
-        "columns": {name: f"{place}_mean_ap" for place, name in _places(rows[0]).items()},
-        "by_protocol": {p: protocol_table(rows, p) for p in config.dataset.protocols},
         "notes": list(footnotes(config, rows)),
-        "trained": [record.manifest for record in records if record.manifest],
+        "by_protocol": {p: protocol_table(rows, p) for p in config.dataset.protocols},
+        "scores": _score_plots(config, rows, look),
+        "conditions": _condition_plots(rows, row, look),
+        "lists": _ranked_lists(config, row, gaps),
+        "attention": _attention(config, rows, look, gaps),
+        "training": list(figures.training_plots(records, look)),
+        "tuning": _tuning_plots(config, look, gaps),
+        "costs": cost.costs(config, records),
         "times": cost.step_times(config),
         "records": records,
-        "provenance": pd.DataFrame([_provenance(record) for record in records]).fillna(""),
-        "data": _index_digests(config),
+        "provenance": pd.DataFrame(map(_provenance, records)).fillna(""),
+        "data": {path.stem: sha256_of_file(path) for path in indexes if path.exists()},
         "configuration": yaml.safe_dump(settings, sort_keys=False),
         "config_digest": sha256_of_json(settings)[:16],
     }
-    parts: dict[str, Callable[[], object]] = {
-        "scores": lambda: _score_plots(config, rows, look),
-        "conditions": lambda: _condition_plots(rows, row, look),
-        "training": lambda: figures.training_plots(records, look),
-        "tuning": lambda: _tuning_plots(config, look, gaps),
-        "lists": lambda: _ranked_lists(config, row, gaps),
-        "attention": lambda: _attention(config, rows, look, gaps),
-        "costs": lambda: cost.costs(config, records),
-    }
-    progress = Progress("report", len(parts), "parts")
-    for name, make in parts.items():
-        content[name] = make()
-        progress.advance(note=name)
     text = render({**content, "gaps": gaps}).encode("utf-8", "replace")
     write_text(results.report(), text.decode("utf-8"))
     return results.report()
@@ -103,7 +111,7 @@ def render(content: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"scene": scene, "date": date, "commit": commit}
+    environment.filters["scene"] = scene
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(style=style, **content)
 
@@ -122,70 +130,35 @@ def scene(tracklet: Tracklet) -> str:
     return ", ".join(parts)
 
 
-def date(manifest: Mapping[str, Any]) -> str:
-    """When a training finished."""
-    return str(manifest["finished"]).replace("T", " ").replace("+00:00", " UTC")
-
-
-def commit(manifest: Mapping[str, Any]) -> str:
-    """The commit that a training ran."""
-    git = manifest["git"]
-    return git["sha"][:10] + (" changed" if git["dirty"] else "") if git else "none"
-
-
 def ablation_table(rows: Sequence[AblationRow]) -> pd.DataFrame:
     """The ablation table with the interval of each mAP on a second line of its cell."""
-    table, ordered = ablation(rows), in_order(rows)
+    table = ablation(rows)
     for protocol in rows[0].protocols:
-        below = [_second_line(interval(row, protocol, 1)) for row in ordered]
-        rest = [""] * (len(table) - len(ordered))
-        table[protocol] = [a + b for a, b in zip(table[protocol], below + rest, strict=True)]
+        below = pd.Series(_second_lines(rows, protocol))
+        table[protocol] += below.reindex(table.index, fill_value="")
     return table
 
 
 def protocol_table(rows: Sequence[AblationRow], protocol: str) -> pd.DataFrame:
     """For each row, references last, its numbers on one protocol."""
-    lines = []
-    for row in in_order(rows):
-        texts = {name: percent(row, protocol, score) for score, name in SCORES.items()}
-        texts["mAP"] += _second_line(interval(row, protocol, 1))
-        lines.append({"Variant": row.label, **texts})
-    return pd.DataFrame(lines)
+    ordered = in_order(rows)
+    table = pd.DataFrame({"Variant": [row.label for row in ordered]})
+    for score, name in SCORES.items():
+        table[name] = [percent(row, protocol, score) for row in ordered]
+    table["mAP"] += _second_lines(rows, protocol)
+    return table
 
 
-def _second_line(text: str) -> str:
-    return f"\n{text}" if text else ""
-
-
-def _places(row: AblationRow) -> dict[str, str]:
-    """Protocols and means -> their columns."""
-    return {**{protocol: protocol for protocol in row.protocols}, **MEANS}
-
-
-def _attempt(gaps: list[str], what: str, make: Callable[[], Part]) -> list[Part]:
-    """The result of `make`, or nothing and a reason in `gaps`: no artifact ends the report."""
-    try:
-        return [make()]
-    except UserError as error:
-        gaps.append(f"{what}: {error}")
-        return []
-
-
-def _not_run(rows: Sequence[AblationRow], records: Sequence[TrainingRecord]) -> list[str]:
-    reasons = [
-        f"{row.label}, {', '.join(places)}: {reason}"
-        for row in rows
-        for reason, places in row.reasons().items()
-    ]
-    return reasons + [f"Training {r.training}, seed {r.seed}: {r.gap}" for r in records if r.gap]
+def _second_lines(rows: Sequence[AblationRow], protocol: str) -> list[str]:
+    return [f"\n{interval(row, protocol, 1)}".rstrip() for row in in_order(rows)]
 
 
 def _score_plots(config: Config, rows: Sequence[AblationRow], look: Look) -> list[Plot]:
     firsts = [row.first() for row in collect.one_a_training(rows, most=CMC_ROWS)]
     shown = [first[p] for p in config.dataset.protocols for first in firsts if p in first]
     paper = config.dataset.name == "detreidx"
-    ablation_plots = figures.ablation_plots(in_order(rows), look, paper=paper)
-    return ablation_plots + figures.cmc_plots(shown, look)
+    ablation_plot = figures.ablation_plot(in_order(rows), look, paper=paper)
+    return [*ablation_plot, *figures.cmc_plot(shown, look)]
 
 
 def _condition_plots(
@@ -197,52 +170,42 @@ def _condition_plots(
     shown = [*(each for each in collect.measured(rows)[:1] if each is not row), row]
     groups = breakdown(shown)
     first = groups.groupby(["variant", "protocol"])["seed"].transform("first")
-    return figures.condition_plots(groups[groups["seed"] == first], shown, look)
+    return list(figures.condition_plots(groups[groups["seed"] == first], shown, look))
 
 
-def _tuning_plots(config: Config, look: Look, gaps: list[str]) -> list[Plot]:
-    def draw(name: str, seed: int) -> Plot:
-        variant, path = config.variants[name], Results.of(config.dataset.name).tuned(name, seed)
-        if reason := outdated(config, name, seed):
-            raise UserError(f"{path} {reason}")
-        return figures.tuning_plot(read_json(path), variant.label, variant.training, look)
-
-    return [
-        plot
-        for name, variant in config.variants.items()
-        if variant.tuned
-        for seed in config.seeds
-        for plot in _attempt(gaps, f"Tuning of {variant.label}", partial(draw, name, seed))
-    ]
+def _tuning_plots(config: Config, look: Look, gaps: Gaps) -> list[Plot]:
+    plots = []
+    tuned = {name: variant for name, variant in config.variants.items() if variant.tuned}
+    for (name, variant), seed in product(tuned.items(), config.seeds):
+        path = Results.of(config.dataset.name).tuned(name, seed)
+        with gaps.around(f"Tuning of {variant.label}"):
+            if reason := outdated(config, name, seed):
+                raise UserError(f"{path} {reason}")
+            label, training = variant.label, variant.training
+            plots.append(figures.tuning_plot(read_json(path), label, training, look))
+    return plots
 
 
-def _ranked_lists(
-    config: Config, row: AblationRow | None, gaps: list[str]
-) -> dict[str, dict[str, list[RankedQuery]]]:
+def _ranked_lists(config: Config, row: AblationRow | None, gaps: Gaps) -> dict[str, Any]:
     """By protocol and group, of the row shown in detail."""
-    return {
-        protocol: lists
-        for protocol, measurement in (row.first() if row else {}).items()
-        for lists in _attempt(
-            gaps, f"Ranked lists of {protocol}", partial(ranked_lists, config, measurement)
-        )
-    }
+    lists = {}
+    for protocol, measurement in (row.first() if row else {}).items():
+        with gaps.around(f"Ranked lists of {protocol}"):
+            lists[protocol] = ranked_lists(config, measurement)
+    return lists
 
 
 def _attention(
-    config: Config, rows: Sequence[AblationRow], look: Look, gaps: list[str]
-) -> dict[str, tuple[Plot, list[Sheet]]]:
+    config: Config, rows: Sequence[AblationRow], look: Look, gaps: Gaps
+) -> dict[str, Any]:
     """By training and protocol: of each with temporal attention, on its first measured one."""
-    last = {row.variant.training: row for row in collect.measured(rows)}
-    return {
-        f"{name}, {measurement.protocol}": shown
-        for name, row in last.items()
-        if config.trainings[name].model.pooling.kind == "attention"
-        for measurement in list(row.first().values())[:1]
-        for shown in _attempt(
-            gaps, f"Temporal attention of {name}", partial(attention, config, measurement, look)
-        )
-    }
+    shown = {}
+    for name, row in {row.variant.training: row for row in collect.measured(rows)}.items():
+        measurement = next(iter(row.first().values()))
+        if config.trainings[name].model.pooling.kind == "attention":
+            with gaps.around(f"Temporal attention of {name}"):
+                shown[f"{name}, {measurement.protocol}"] = attention(config, measurement, look)
+    return shown
 
 
 def _provenance(record: TrainingRecord) -> dict[str, str]:
@@ -250,21 +213,14 @@ def _provenance(record: TrainingRecord) -> dict[str, str]:
     if manifest is None:
         return {**head, "Finished": record.gap or ""}
     machine = (manifest["gpu"] or manifest["device"], manifest["precision"], manifest["host"])
+    git = manifest["git"] or {"sha": "none", "dirty": False}
     return {
         **head,
-        "Finished": date(manifest),
+        "Finished": manifest["finished"].replace("T", " ").replace("+00:00", " UTC"),
         "Starts": str(record.starts),
         "Time": duration(record.seconds),
         "Jobs": ", ".join(record.jobs) or "none",
         "Machine": ", ".join(filter(None, machine)),
-        "Commit": commit(manifest),
+        "Commit": git["sha"][:10] + (" changed" if git["dirty"] else ""),
         "Fingerprint": manifest["fingerprint"],
     }
-
-
-def _index_digests(config: Config) -> list[tuple[str, str]]:
-    """Digests of the index of each split: what data the numbers are of."""
-    results = Results.of(config.dataset.name)
-    splits = [split for split in SPLITS if split in ("train", *config.dataset.protocols)]
-    paths = [(split, results.index(split)) for split in splits]
-    return [(s, sha256_of_file(path) if path.exists() else "not there") for s, path in paths]

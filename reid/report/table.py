@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from reid.config import Config
 from reid.files import write_text
 from reid.paths import Results
-from reid.report.collect import NOT_RUN, AblationRow, Spread, ablation_rows, one_line
+from reid.report.collect import NOT_RUN, AblationRow, ablation_rows, measured, one_line
 
 PAPER_PROTOCOLS = {"A2G": 46.69, "G2A": 41.23, "A2A": 22.98}
 """mAP of the paper's last row by protocol, from its public abstract, in per cent."""
@@ -16,22 +18,21 @@ PAPER_SCORE = 35.73
 CHALLENGE_WINNER = 32.89
 MEANS = {"macro": "Macro (Eq. 5)", "micro": "Micro"}
 """Mean over protocols -> its column."""
-_COMMANDS = ("asciicircum", "asciitilde", "backslash")
-SYMBOLS = {"±": r"$\pm$", "Δ": r"$\Delta$", "λ": r"$\lambda$"} | {
-    rf"\text{name} ": rf"\text{name}{{}}" for name in _COMMANDS
-}
-"""What LaTeX has no letter for, and what pandas writes in a form that eats a space."""
+SYMBOLS = {"±": r"$\pm$", "Δ": r"$\Delta$", "λ": r"$\lambda$"}
+"""What LaTeX has no letter for."""
 SEPARATING_LINE = "\001"
 """tabulate draws a line for a row that holds this."""
+GROUP = ["variant", "seed", "protocol", "attribute", "side", "group", "queries", "identities"]
+QUALITY = ["mAP", "rank1", "mAP_low", "mAP_high", "rank1_low", "rank1_high"]
+"""Columns of the breakdown."""
 
 
 def run(config: Config) -> None:
     """Write the table in its three formats and the breakdown, and print the table."""
     rows = ablation_rows(config)
-    results = Results.of(config.dataset.name)
-    notes = list(footnotes(config, rows))
-    write_text(results.table("csv"), _csv(scores(rows).round(4)))
-    write_text(results.breakdown(), _csv(breakdown(rows)))
+    results, notes = Results.of(config.dataset.name), list(footnotes(config, rows))
+    write_text(results.table("csv"), scores(rows).round(4).to_csv(index=False))
+    write_text(results.breakdown(), breakdown(rows).to_csv(index=False))
     write_text(results.table("md"), as_markdown(rows, notes))
     write_text(results.table("tex"), as_latex(rows, notes))
     print(as_text(rows, notes), end="")
@@ -42,50 +43,44 @@ def in_order(rows: Sequence[AblationRow]) -> list[AblationRow]:
     return sorted(rows, key=lambda row: row.variant.reference)
 
 
+def places(row: AblationRow) -> dict[str, str]:
+    """Protocols and means over them -> their columns."""
+    return dict(zip(row.protocols, row.protocols, strict=True)) | MEANS
+
+
 def ablation(rows: Sequence[AblationRow]) -> pd.DataFrame:
     """The table as text: a line for each of `in_order(rows)`, then a random ranking if measured."""
     ordered = in_order(rows)
-    base, paper_base = _macro(ordered[0]), ordered[0].variant.paper
-    lines = []
-    for row in ordered:
-        paper = row.variant.paper
-        lines.append(
-            {
-                "Variant": row.label,
-                **{protocol: percent(row, protocol) for protocol in row.protocols},
-                **{column: percent(row, mean) for mean, column in MEANS.items()},
-                "Paper": "" if paper is None else f"{paper:.2f}",
-                "Δ": _gain(_macro(row), base),
-                "Paper Δ": _gain(paper, paper_base),
-            }
-        )
-    for row in rows:  # of the first that was measured whole
-        if row.spread("macro", "chance"):
-            columns = {**{protocol: protocol for protocol in row.protocols}, **MEANS}
-            spreads = {text: row.spread(place, "chance") for place, text in columns.items()}
-            chances = {text: f"{100 * s.mean:.2f}" for text, s in spreads.items() if s}
-            lines.append({"Variant": "Random ranking (expected)", **chances})
-            break
-    return pd.DataFrame(lines, dtype=str).fillna("")
+    lines = [
+        {"Variant": row.label, **{text: percent(row, place) for place, text in places(row).items()}}
+        for row in ordered
+    ]
+    table = pd.DataFrame(lines, dtype=str)
+    paper = pd.Series([row.variant.paper for row in ordered], dtype=float)
+    macro = pd.Series([row.spread("macro").mean for row in ordered])
+    table["Paper"] = _texts(paper, "{:.2f}")
+    table["Δ"] = _texts(macro - macro[0], "{:+.2f}")
+    table["Paper Δ"] = _texts(paper - paper[0], "{:+.2f}")
+    complete = [row for row in rows if row.spread("macro", "chance").seeds]
+    for row in complete[:1]:
+        chance = {text: row.spread(place, "chance").mean for place, text in places(row).items()}
+        texts = {text: f"{mean:.2f}" for text, mean in chance.items()}
+        table.loc[len(table)] = pd.Series({"Variant": "Random ranking (expected)", **texts})
+    return table.fillna("")
 
 
-def _macro(row: AblationRow) -> float | None:
-    macro = row.spread("macro")
-    return 100 * macro.mean if macro else None
-
-
-def _gain(value: float | None, base: float | None) -> str:
-    return "" if value is None or base is None else f"{value - base:+.2f}"
+def _texts(values: pd.Series, form: str) -> list[str]:
+    return ["" if np.isnan(value) else form.format(value) for value in values]
 
 
 def percent(row: AblationRow, place: str, score: str = "mean_ap") -> str:
     """A score in per cent with two digits, and its spread over seeds."""
     spread = row.spread(place, score)
-    if spread is None:
+    if spread.seeds == 0:
         return NOT_RUN
-    text = f"{100 * spread.mean:.2f}"
-    if spread.deviation is not None:
-        text += f" ± {100 * spread.deviation:.2f}"
+    text = f"{spread.mean:.2f}"
+    if spread.seeds > 1:
+        text += f" ± {spread.deviation:.2f}"
     if spread.seeds < len(row.seeds):
         text += f" ({spread.seeds}/{len(row.seeds)} seeds)"
     return text
@@ -93,34 +88,30 @@ def percent(row: AblationRow, place: str, score: str = "mean_ap") -> str:
 
 def interval(row: AblationRow, protocol: str, digits: int) -> str:
     """The 95 % interval of mAP in per cent, mean of each end over seeds; empty without one."""
-    low, high = row.spread(protocol, "low"), row.spread(protocol, "high")
-    if low is None or high is None:
-        return ""
-    return f"{100 * low.mean:.{digits}f} to {100 * high.mean:.{digits}f}"
+    low, high = (row.spread(protocol, end) for end in ("low", "high"))
+    return f"{low.mean:.{digits}f} to {high.mean:.{digits}f}" if low.seeds else ""
 
 
 def scores(rows: Sequence[AblationRow]) -> pd.DataFrame:
     """Every number in full: per protocol and averaged, mean and standard deviation, in per cent."""
     lines = []
     for row in rows:
-        macro = row.spread("macro")
         line: dict[str, object] = {
             "variant": row.name,
             "label": row.label,
             "training": row.variant.training,
             "reference": str(row.variant.reference).lower(),
-            "seeds": f"{macro.seeds if macro else 0}/{len(row.seeds)}",
+            "seeds": f"{row.spread('macro').seeds}/{len(row.seeds)}",
             "paper": row.variant.paper,
         }
         for score in ("mean_ap", "trapezoid", "rank1", "without_rerank"):
-            for place in (*row.protocols, *MEANS):
-                spread = row.spread(place, score) or Spread(float("nan"), None, 0)
-                line[f"{place}_{score}"] = 100 * spread.mean
-                line[f"{place}_{score}_std"] = spread.deviation and 100 * spread.deviation
+            for place in places(row):
+                spread = row.spread(place, score)
+                line[f"{place}_{score}"] = spread.mean
+                line[f"{place}_{score}_std"] = spread.deviation
         for score in ("low", "high", "chance"):
             for protocol in row.protocols:
-                plain = row.spread(protocol, score)
-                line[f"{protocol}_{score}"] = plain and 100 * plain.mean
+                line[f"{protocol}_{score}"] = row.spread(protocol, score).mean
         line["manifests"] = " ".join(path.as_posix() for path in row.manifests)
         lines.append(line)
     return pd.DataFrame(lines)
@@ -128,47 +119,38 @@ def scores(rows: Sequence[AblationRow]) -> pd.DataFrame:
 
 def breakdown(rows: Sequence[AblationRow]) -> pd.DataFrame:
     """One line for every group of every measurement; shares, not per cent."""
-    place = ["variant", "seed", "protocol"]
-    group = ["attribute", "side", "group", "queries", "identities", "mAP", "rank1"]
-    bounds = [f"{value}_{end}" for value in ("mAP", "rank1") for end in ("low", "high")]
     lines = []
     for row in rows:
         for (seed, protocol), measurement in row.measurements.items():
             for entry in measurement.content["breakdown"]:
-                ends = (entry[f"{v}_interval"] or (None, None) for v in ("mAP", "rank1"))
-                values = (end for both in ends for end in both)
-                lines.append([row.name, seed, protocol, *(entry[key] for key in group), *values])
-    frame = pd.DataFrame(lines, columns=[*place, *group, *bounds])
-    return frame.astype(dict.fromkeys(("mAP", "rank1", *bounds), float))
+                line = {"variant": row.name, "seed": seed, "protocol": protocol, **entry}
+                for value in ("mAP", "rank1"):
+                    ends = entry[f"{value}_interval"] or (None, None)
+                    line |= {f"{value}_low": ends[0], f"{value}_high": ends[1]}
+                lines.append(line)
+    return pd.DataFrame(lines, columns=GROUP + QUALITY).astype(dict.fromkeys(QUALITY, float))
 
 
 def as_markdown(rows: Sequence[AblationRow], notes: Sequence[str]) -> str:
     """A table for a README, reference rows in italics."""
-    frame, first_reference = ablation(rows), _first_reference(rows)
-    labels = frame["Variant"].map(_markdown)
-    frame["Variant"] = labels.where(frame.index < first_reference, "*" + labels + "*")
+    table, measured_rows = ablation(rows), _before_references(rows)
+    labels = table["Variant"].map(_markdown)
+    table["Variant"] = labels.where(table.index < measured_rows, "*" + labels + "*")
     bullets = "\n".join(f"- {_markdown(note)}" for note in notes)
-    return f"{_tabulated(frame, 'pipe')}\n\n{bullets}\n"
+    return f"{_tabulated(table, 'pipe')}\n\n{bullets}\n"
 
 
 def as_latex(rows: Sequence[AblationRow], notes: Sequence[str]) -> str:
-    """A booktabs tabular with the notes below it as comments."""
-    frame, first_reference = ablation(rows), _first_reference(rows)
-    aligned = "l" + "r" * (frame.shape[1] - 1)
-    lines = frame.to_latex(index=False, escape=True, column_format=aligned).splitlines()
-    lines.insert(lines.index(r"\midrule") + 1 + first_reference, r"\midrule")
-    text = "\n".join(lines)
+    """A booktabs tabular, a rule before the references, with the notes below it as comments."""
+    text = _tabulated(_separated(rows), "latex_booktabs")
     for symbol, command in SYMBOLS.items():
         text = text.replace(symbol, command)
     return "\n".join([text, "", *(f"% {note}" for note in notes)]) + "\n"
 
 
 def as_text(rows: Sequence[AblationRow], notes: Sequence[str]) -> str:
-    """The table for a terminal."""
-    frame, first_reference = ablation(rows), _first_reference(rows)
-    line = pd.DataFrame([[SEPARATING_LINE] * frame.shape[1]], columns=frame.columns)
-    parts = [frame[:first_reference], line, frame[first_reference:]]
-    return "\n".join([_tabulated(pd.concat(parts), "simple"), "", *notes]) + "\n"
+    """The table for a terminal, a line before the references."""
+    return "\n".join([_tabulated(_separated(rows), "simple"), "", *notes]) + "\n"
 
 
 def footnotes(config: Config, rows: Sequence[AblationRow]) -> Iterator[str]:
@@ -189,16 +171,20 @@ def footnotes(config: Config, rows: Sequence[AblationRow]) -> Iterator[str]:
             f"The paper's figures are for DetReIDX; this table is for {config.dataset.name}: "
             "its numbers do not compare with them."
         )
+    yield from (f"{r.label}: {one_line(r.variant.note)}" for r in rows if r.variant.note)
     for row in rows:
-        if row.variant.note:
-            yield f"{row.label}: {one_line(row.variant.note)}"
-    for row in rows:
-        for reason, places in row.reasons().items():
-            yield f"{row.label}, {', '.join(places)}: {reason}."
+        for reason, where in row.reasons().items():
+            yield f"{row.label}, {', '.join(where)}: {reason}."
     seeds = rows[0].seeds
     if len(seeds) > 1:
         yield f"Mean ± sample standard deviation over the seeds {', '.join(map(str, seeds))}."
-    yield from _interval_note(rows)
+    for row in measured(rows)[-1:]:  # the csv has the intervals of every row
+        if texts := [f"{p} {text}" for p in row.protocols if (text := interval(row, p, 2))]:
+            of = "mean over its seeds of each end: " if len(seeds) > 1 else ""
+            yield (
+                f"95 % intervals of mAP, bootstrap over query identities, {row.label}: "
+                f"{of}{', '.join(texts)} (all rows: csv)."
+            )
     yield from check_lines(config, rows)
 
 
@@ -210,59 +196,46 @@ def check_lines(config: Config, rows: Sequence[AblationRow]) -> Iterator[str]:
     """
     backbones = {row.name: config.trainings[row.variant.training].backbone for row in rows}
     references = {backbones[row.name]: row for row in rows if row.variant.reference}
-    verdicts: dict[str, str] = {}
-    passed: list[bool | None] = []
+    verdicts: dict[str, tuple[bool | None, str]] = {}
     for row in rows:
         training, reference = row.variant.training, references.get(backbones[row.name])
         if row.variant.reference or reference is None or training in verdicts:
             continue
-        triples = [
-            (own.mean, base.mean, chance.mean)
-            for protocol in row.protocols
-            if (own := row.spread(protocol, "without_rerank"))
-            and (base := reference.spread(protocol, "without_rerank"))
-            and (chance := row.spread(protocol, "chance"))
-        ]
-        beaten = sum(own > base for own, base, _ in triples)
-        lucky = sum(own > chance for own, _, chance in triples)
-        total = len(row.protocols)
-        known = len(triples) == total
-        passed.append(beaten >= min(2, total) and lucky == total if known else None)
-        counts = f"{beaten}/{total} and {lucky}/{total}" if known else "not measured"
-        verdicts[training] = f"{training} {counts}"
+        trained, chance = (_by_protocol(row, score) for score in ("without_rerank", "chance"))
+        plain, total = _by_protocol(reference, "without_rerank"), len(row.protocols)
+        better, lucky = np.sum(trained > plain), np.sum(trained > chance)
+        verdicts[training] = None, f"{training} not measured"
+        if not np.isnan([trained, plain, chance]).any():
+            passed = bool(better >= min(2, total) and lucky == total)
+            verdicts[training] = passed, f"{training} {better}/{total} and {lucky}/{total}"
     if verdicts:
-        answer = "NO" if False in passed else "not yet known" if None in passed else "yes"
+        passes, texts = zip(*verdicts.values(), strict=True)
+        answer = "NO" if False in passes else "not yet known" if None in passes else "yes"
         yield (
             f"Check: every training beats plain CLIP on at least two protocols and chance on all: "
-            f"{answer} ({'; '.join(verdicts.values())}; features without re-ranking)."
+            f"{answer} ({'; '.join(texts)}; features without re-ranking)."
         )
 
 
-def _interval_note(rows: Sequence[AblationRow]) -> Iterator[str]:
-    """Intervals of the last ablation row that was measured; the csv has those of every row."""
-    for row in reversed([row for row in rows if not row.variant.reference]):
-        texts = [f"{p} {text}" for p in row.protocols if (text := interval(row, p, 2))]
-        if texts:
-            of = "mean over its seeds of each end: " if len(row.seeds) > 1 else ""
-            yield (
-                f"95 % intervals of mAP, bootstrap over query identities, {row.label}: "
-                f"{of}{', '.join(texts)} (all rows: csv)."
-            )
-            return
+def _by_protocol(row: AblationRow, score: str) -> NDArray[np.float64]:
+    return np.array([row.spread(protocol, score).mean for protocol in row.protocols])
 
 
-def _first_reference(rows: Sequence[AblationRow]) -> int:
+def _separated(rows: Sequence[AblationRow]) -> pd.DataFrame:
+    """The table with a line before the references, or where these would stand."""
+    table, end = ablation(rows), _before_references(rows)
+    line = pd.DataFrame([[SEPARATING_LINE] * table.shape[1]], columns=table.columns)
+    return pd.concat([table[:end], line, table[end:]])
+
+
+def _before_references(rows: Sequence[AblationRow]) -> int:
     return sum(not row.variant.reference for row in rows)
 
 
-def _csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, lineterminator="\n")
-
-
-def _tabulated(frame: pd.DataFrame, form: str) -> str:
-    """A frame of texts by tabulate: the first column to the left, the others to the right."""
-    aligned = ("left", *["right"] * (frame.shape[1] - 1))
-    text = frame.to_markdown(index=False, tablefmt=form, colalign=aligned, disable_numparse=True)
+def _tabulated(table: pd.DataFrame, form: str) -> str:
+    """A table of texts: the first column to the left, the others to the right."""
+    aligned = ("left", *["right"] * (table.shape[1] - 1))
+    text = table.to_markdown(index=False, tablefmt=form, colalign=aligned, disable_numparse=True)
     return str(text)
 
 

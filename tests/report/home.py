@@ -114,27 +114,34 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
 
 
 class Page(HTMLParser):
-    """What a test wants to know of a page: cells of the ablation, addresses, tags, text."""
+    """What a test wants to know of a page: cells of its tables, addresses, tags, text."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.cells: dict[tuple[str, str], str] = {}
+        self.cells: dict[tuple[str, str, str], str] = {}
+        """(table, label of the row, column) -> text, without its second line."""
         self.addresses: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
-        self._row = self._column = ""
+        self._table = self._row = self._tag = self._column = ""
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.tags.append((tag, given))
-        self.addresses += [value for name in ("src", "href") if (value := given.get(name))]
-        if tag == "tr":
-            self._row = given.get("data-variant") or ""
-        if tag in ("td", "small"):
-            self._column = (given.get("data-column") or "") if tag == "td" else ""
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        self.addresses += [value for name in ("src", "href") if (value := attributes.get(name))]
+        if attributes.get("role") == "region":
+            self._table = attributes["aria-label"] or ""
+        if tag in ("th", "td", "small"):
+            self._tag, self._column = tag, attributes.get("data-label") or ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("th", "td"):
+            self._tag = ""
 
     def handle_data(self, data: str) -> None:
         self.text += data
-        if self._row and self._column and data.strip():
-            self.cells[self._row, self._column] = data.strip()
+        if self._tag == "th":
+            self._row = data
+        if self._tag == "td" and data:
+            self.cells[self._table, self._row, self._column] = data

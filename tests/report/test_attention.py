@@ -17,7 +17,7 @@ from reid.report.attention import (
     weight_by_rank,
 )
 from reid.report.collect import ablation_rows
-from reid.report.drawing import Look
+from reid.report.figures import Look
 from tests.report.home import csv_rows, parsed, replaced
 from tests.retrieval.worlds import tracklet
 

@@ -8,8 +8,15 @@ import pandas as pd
 import pytest
 
 from reid.report.collect import ablation_rows, training_records
-from reid.report.drawing import SERIES, Look, canvas, legend_above, save
-from reid.report.figures import ablation_plots, cmc_plots, training_plots
+from reid.report.figures import (
+    SERIES,
+    Look,
+    ablation_plot,
+    canvas,
+    cmc_plot,
+    legend_above,
+    training_plots,
+)
 from reid.report.page import TEMPLATES
 from tests.report.home import csv_rows, parsed
 
@@ -52,8 +59,8 @@ def test_a_training_has_one_color_in_every_figure(results, tmp_path):
     look = Look(tmp_path, ["later", "mean", "pooled"])
     rows = [row for row in ablation_rows(parsed()) if row.name == "mean"]
     plots = [
-        *ablation_plots(rows, look, paper=True),
-        *cmc_plots(list(rows[0].first().values()), look),
+        *ablation_plot(rows, look, paper=True),
+        *cmc_plot(list(rows[0].first().values()), look),
         *training_plots([r for r in training_records(parsed()) if r.training == "mean"], look),
     ]
     assert len(plots) == 4
@@ -68,7 +75,7 @@ def test_any_label_is_in_the_legend(tmp_path):
         axes.plot([1, 2], label="_a $x_$ b")
         legend_above(axes)
     text = {"title": "", "alt": "", "caption": ""}
-    assert "_a $x_$ b" in save(figure, tmp_path / "some", pd.DataFrame(), **text).svg
+    assert "_a $x_$ b" in Look(tmp_path, []).save(figure, "some", pd.DataFrame(), **text).svg
 
 
 def test_an_unfinished_training_is_named(results, tmp_path):
