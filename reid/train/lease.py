@@ -69,19 +69,17 @@ def held(
         Stopped: when a stop is due while waiting.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lease = _Lease(folder / "lease.json", _this_process(job), interrupt)
-    lease.acquire(patience)
-    done = threading.Event()
-    thread = threading.Thread(target=lease.keep_beating, args=(done,), daemon=True)
-    thread.start()
-    interrupt.check_lease = lease.check
+    path, pid = folder / "lease.json", os.getpid()
+    process = Owner(socket.gethostname(), _pid_namespace(), pid, _start_time(pid), job)
+    _acquire(path, process, interrupt, patience)
+    heartbeat = _Heartbeat(path, process, interrupt)
+    heartbeat.start()
+    interrupt.check_lease = heartbeat.check
     try:
         yield
     finally:
         interrupt.check_lease = lambda: None
-        done.set()
-        thread.join()
-        lease.release()
+        heartbeat.end()
 
 
 def owner_of(folder: Path) -> Owner | None:
@@ -93,34 +91,36 @@ def owner_of(folder: Path) -> Owner | None:
     return None if _is_dead(owner) else owner
 
 
-class _Lease:
+def _acquire(path: Path, process: Owner, interrupt: Interrupt, patience: float) -> None:
+    deadline, waiting = time.monotonic() + patience, False
+    while not _create(path, process):
+        interrupt.check(f"waiting for {path.parent}")
+        try:
+            owner = _read(path, _file_system_time(path.parent))
+        except FileNotFoundError:
+            continue  # released just now
+        if _is_dead(owner):
+            _remove_stale(path)
+            continue
+        in_use = f"{path.parent} is in use by {owner}, last heartbeat {owner.silence:.0f} s ago"
+        if time.monotonic() >= deadline:
+            raise LeaseHeld(f"{in_use}: wait for it, or stop it and run this again")
+        if not waiting:
+            print(f"{in_use}: waiting for it", flush=True)
+            waiting = True
+        time.sleep(1.0)
+
+
+class _Heartbeat(threading.Thread):
+    """Renews a lease, and asks for a stop when it cannot."""
+
     def __init__(self, path: Path, process: Owner, interrupt: Interrupt) -> None:
+        super().__init__(daemon=True)
         self._path, self._process, self._interrupt = path, process, interrupt
-        self._last_beat = time.monotonic()
+        self._last_beat, self._done = time.monotonic(), threading.Event()
 
-    def acquire(self, patience: float) -> None:
-        deadline = time.monotonic() + patience
-        folder, waiting = self._path.parent, False
-        while not _create(self._path, self._process):
-            self._interrupt.check(f"waiting for {folder}")
-            try:
-                owner = _read(self._path, _file_system_time(folder))
-            except FileNotFoundError:
-                continue  # released just now
-            if _is_dead(owner):
-                _remove_stale(self._path)
-                continue
-            in_use = f"{folder} is in use by {owner}, last heartbeat {owner.silence:.0f} s ago"
-            if time.monotonic() >= deadline:
-                raise LeaseHeld(f"{in_use}: wait for it, or stop it and run this again")
-            if not waiting:
-                print(f"{in_use}: waiting for it", flush=True)
-                waiting = True
-            time.sleep(1.0)
-        self._last_beat = time.monotonic()
-
-    def keep_beating(self, done: threading.Event) -> None:
-        while not done.wait(BEAT_SECONDS):
+    def run(self) -> None:
+        while not self._done.wait(BEAT_SECONDS):
             self._beat()
 
     def check(self) -> None:
@@ -128,7 +128,10 @@ class _Lease:
         if time.monotonic() - self._last_beat > SILENT_SECONDS:
             self._beat()
 
-    def release(self) -> None:
+    def end(self) -> None:
+        """Stop, and remove the lease if it is still ours."""
+        self._done.set()
+        self.join()
         try:
             if self._is_ours():
                 self._path.unlink()
@@ -156,11 +159,6 @@ class _Lease:
                 self._interrupt.request(reason)
 
 
-def _this_process(job: str | None) -> Owner:
-    pid = os.getpid()
-    return Owner(socket.gethostname(), _pid_namespace(), pid, _start_time(pid), job)
-
-
 def _pid_namespace() -> str:
     link = Path("/proc/self/ns/pid")
     return str(link.readlink()) if link.is_symlink() else ""
@@ -183,14 +181,13 @@ def _is_dead(owner: Owner) -> bool:
     return owner.silence > STALE_SECONDS
 
 
-def _create(path: Path, owner: Owner) -> bool:
+def _create(path: Path, owner: Owner | None = None) -> bool:
     """Write the lease file unless there is one. A rival may read it before it is complete."""
     try:
-        file = path.open("xb")
+        with path.open("xb") as file:
+            file.write(_OWNER.dump_json(owner) if owner else b"")
     except FileExistsError:
         return False
-    with file:
-        file.write(_OWNER.dump_json(owner))
     return True
 
 
@@ -208,9 +205,7 @@ def _read(path: Path, now: float) -> Owner:
 def _remove_stale(path: Path) -> None:
     """Remove the lease of a dead process: one rival at a time, or it could be a rival's new one."""
     guard = path.with_name("lease.takeover")
-    try:
-        guard.open("x").close()
-    except FileExistsError:
+    if not _create(guard):
         with suppress(FileNotFoundError):
             if _file_system_time(path.parent) - guard.stat().st_mtime > STALE_SECONDS:
                 guard.unlink()  # of a rival that was killed meanwhile

@@ -21,70 +21,28 @@ def trainings() -> dict[str, Training]:
     return config.load([CONFIG / "config.yaml", CONFIG / "released.yaml"]).trainings
 
 
-def rates(training: Training, stage: int) -> list[float]:
-    options = training.stage1 if stage == 1 else training.stage2
-    return [
-        learning_rate(options.schedule, options.lr, epoch, options.epochs)
-        for epoch in range(options.epochs)
-    ]
-
-
-# Epoch (from 0) -> learning rate. Each line says how it was found.
-BASELINE_STAGE1 = {
-    # Linear from 1e-5 to 3.5e-4 over 5 epochs: 1e-5 + 6.8e-5 n at the n-th epoch from 1.
-    0: 7.8e-5,
-    1: 1.46e-4,
-    2: 2.14e-4,
-    3: 2.82e-4,
-    # Then 1e-6 + 1.745e-4 (1 + cos(pi n / 120)); cos(7.5 deg) = 0.9914449, cos(90 deg) = 0.
-    4: 1e-6 + 1.745e-4 * 1.9914449,
-    59: 1.755e-4,
-    # cos(120 deg) = -0.5; cos(180 deg) = -1.
-    79: 1e-6 + 1.745e-4 * 0.5,
-    119: 1e-6,
-}
-BASELINE_STAGE2 = {
+# Trainings, stage, number of epochs, and by epoch (from 0) its learning rate.
+RATES: list[tuple[tuple[str, ...], int, int, dict[int, float]]] = [
+    # Linear from 1e-5 to 3.5e-4 over 5 epochs: 1e-5 + 6.8e-5 n at the n-th epoch from 1. Then
+    # 1e-6 + 1.745e-4 (1 + cos(pi n / 120)); cos(7.5 deg) = 0.9914449, cos(120 deg) = -0.5.
+    (("baseline",), 1, 120, {0: 7.8e-5, 1: 1.46e-4, 3: 2.82e-4, 4: 1e-6 + 1.745e-4 * 1.9914449,
+                             59: 1.755e-4, 79: 1e-6 + 1.745e-4 * 0.5, 119: 1e-6}),
     # (0.1 + 0.09 n) 1e-4 for n < 10, then 1e-4, a tenth from n = 60, a hundredth from n = 90.
-    0: 1.9e-5,
-    4: 5.5e-5,
-    8: 9.1e-5,
-    9: 1e-4,
-    58: 1e-4,
-    59: 1e-5,
-    88: 1e-5,
-    89: 1e-6,
-    119: 1e-6,
-}
-OPTIMIZED_STAGE1 = {
+    (("baseline",), 2, 120, {0: 1.9e-5, 4: 5.5e-5, 8: 9.1e-5, 9: 1e-4, 58: 1e-4, 59: 1e-5,
+                             88: 1e-5, 89: 1e-6, 119: 1e-6}),
     # 1e-6 + 0.995e-4 (1 + cos(pi n / 50)); cos(pi / 5) = 0.8090170, cos(0.98 pi) = -0.9980267.
-    0: 2e-4,
-    10: 1e-6 + 0.995e-4 * 1.8090170,
-    25: 1.005e-4,
-    49: 1e-6 + 0.995e-4 * 0.0019733,
-}
-OPTIMIZED_STAGE2 = {
+    (OPTIMIZED, 1, 50, {0: 2e-4, 10: 1e-6 + 0.995e-4 * 1.8090170, 25: 1.005e-4,
+                        49: 1e-6 + 0.995e-4 * 0.0019733}),
     # 1e-6 + 0.495e-4 (1 + cos(pi n / 40)); cos(pi / 4) = 0.7071068, cos(39 pi / 40) = -0.9969173.
-    0: 1e-4,
-    10: 1e-6 + 0.495e-4 * 1.7071068,
-    20: 5.05e-5,
-    39: 1e-6 + 0.495e-4 * 0.0030827,
-}
-# As optimized, from 3.5e-4 in stage 1, over 20 epochs in stage 2; cos(0.95 pi) = -0.9876883.
-RELEASED_STAGE1 = {0: 3.5e-4, 25: 1.755e-4, 49: 1e-6 + 1.745e-4 * 0.0019733}
-RELEASED_STAGE2 = {0: 1e-4, 10: 5.05e-5, 19: 1e-6 + 0.495e-4 * 0.0123117}
+    (OPTIMIZED, 2, 40, {0: 1e-4, 10: 1e-6 + 0.495e-4 * 1.7071068, 20: 5.05e-5,
+                        39: 1e-6 + 0.495e-4 * 0.0030827}),
+    # As optimized, from 3.5e-4 in stage 1, over 20 epochs in stage 2; cos(0.95 pi) = -0.9876883.
+    (("released",), 1, 50, {0: 3.5e-4, 25: 1.755e-4, 49: 1e-6 + 1.745e-4 * 0.0019733}),
+    (("released",), 2, 20, {0: 1e-4, 10: 5.05e-5, 19: 1e-6 + 0.495e-4 * 0.0123117}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("names", "stage", "epochs", "by_hand"),
-    [
-        (("baseline",), 1, 120, BASELINE_STAGE1),
-        (("baseline",), 2, 120, BASELINE_STAGE2),
-        (OPTIMIZED, 1, 50, OPTIMIZED_STAGE1),
-        (OPTIMIZED, 2, 40, OPTIMIZED_STAGE2),
-        (("released",), 1, 50, RELEASED_STAGE1),
-        (("released",), 2, 20, RELEASED_STAGE2),
-    ],
-)
+@pytest.mark.parametrize(("names", "stage", "epochs", "by_hand"), RATES)
 def test_rates_by_hand(
     trainings: dict[str, Training],
     names: tuple[str, ...],
@@ -93,10 +51,11 @@ def test_rates_by_hand(
     by_hand: dict[int, float],
 ) -> None:
     for name in names:
-        mine = rates(trainings[name], stage)
-        assert len(mine) == epochs
+        options = trainings[name].stage1 if stage == 1 else trainings[name].stage2
+        assert options.epochs == epochs
         for epoch, rate in by_hand.items():
-            assert mine[epoch] == pytest.approx(rate, rel=1e-5), f"{name}, epoch {epoch}"
+            computed = learning_rate(options.schedule, options.lr, epoch, epochs)
+            assert computed == pytest.approx(rate, rel=1e-5), f"{name}, epoch {epoch}"
 
 
 def test_other_settings_are_those_of_the_tables(trainings: dict[str, Training]) -> None:
