@@ -11,17 +11,15 @@ import os
 import random
 import shutil
 import statistics
-import time
-import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from glob import glob
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 from torchvision import transforms
@@ -104,19 +102,21 @@ def frames(rounds: int, _: Path, count: int = 320) -> None:
             with Image.open(BytesIO(data)) as image:
                 transform(image.convert("RGB"))
 
+    def train(clips: torch.Tensor) -> object:
+        return augment(clips[None], options=jitter, seeds=[0])
+
     test = transforms.Compose([BICUBIC, TO_NETWORK])
-    for band in BANDS:
+    for band, finish, transform in [
+        *((b, normalize, test) for b in BANDS),
+        (BANDS[-1], train, RELEASED),
+    ]:
+        encoded = crops(count, band)
         calls: dict[str, Call] = {
-            "reid": partial(ours, crops(count, band), normalize),
-            "Pillow": partial(released, crops(count, band), test),
+            "reid": partial(ours, encoded, finish),
+            "Pillow": partial(released, encoded, transform),
         }
-        compare(f"{band[0]} to {band[1] - 1} px high", calls, rounds, count=count)
-    encoded = crops(count, BANDS[-1])
-    calls = {
-        "reid": lambda: ours(encoded, lambda out: augment(out[None], options=jitter, seeds=[0])),
-        "Pillow": lambda: released(encoded, RELEASED),
-    }
-    compare("training transform", calls, rounds, count=count)
+        title = "training transform" if finish is train else f"{band[0]} to {band[1] - 1} px high"
+        compare(title, calls, rounds, count=count)
 
 
 def load(rounds: int, scratch: Path) -> None:
@@ -125,16 +125,18 @@ def load(rounds: int, scratch: Path) -> None:
     clip = Clip(frames=CLIP, height=HEIGHT, width=WIDTH)
     crop = PAPER.model_copy(update={"place": "on_crop"})
     batches = sequential_batches(len(tracklets), batch_size=24)
-    make = partial(TrackletDataset, tracklets, tree, clip=clip)
-    datasets = {
-        "test clips": make(train=False),
-        "training clips": make(train=True),
-        "training clips, jitter on the crop": make(train=True, color_jitter=crop),
+    options: dict[str, dict[str, Any]] = {
+        "test clips": {"train": False},
+        "training clips": {"train": True},
+        "training clips, jitter on the crop": {"train": True, "color_jitter": crop},
     }
-    calls: dict[str, Call] = {
-        name: lambda data=data: sum(1 for _ in loader(data, batches, workers=1))
-        for name, data in datasets.items()
-    }
+
+    def read(**options: Any) -> None:
+        data = TrackletDataset(tracklets, tree, clip=clip, **options)
+        for _ in loader(data, batches, workers=1):
+            pass
+
+    calls = {name: partial(read, **chosen) for name, chosen in options.items()}
     compare("one loading process", calls, rounds, count=len(tracklets) * CLIP)
 
 
@@ -162,7 +164,7 @@ def write_full(path: Path) -> None:
 
 
 def listing(rounds: int, scratch: Path) -> None:
-    """Index against glob; the memory of an index of DetReIDX."""
+    """Index against glob; the size of an index of DetReIDX."""
     tree, tracklets = grow(scratch)
     count, full = sum(len(t.frames) for t in tracklets), scratch / "full.parquet"
     write_full(full)
@@ -177,12 +179,7 @@ def listing(rounds: int, scratch: Path) -> None:
     }
     counts = dict.fromkeys(calls, count) | {"reload, 11.75 M frames": FULL[0] * FULL[1]}
     compare("listing, in files", calls, rounds, count=counts)
-    tracemalloc.start()
-    before = pa.total_allocated_bytes()
-    stored = index.read_split(full)
-    held = tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - before
-    print(f"\n{full.stat().st_size / 1e6:.1f} MB on disk, {held / 1e6:.0f} MB in memory, ", end="")
-    print(f"{held / FULL[0] / FULL[1]:.1f} bytes a frame of {len(stored):,} tracklets")
+    print(f"\n{full.stat().st_size / 1e6:.1f} MB on disk")
 
 
 def packed(rounds: int, scratch: Path) -> None:
@@ -208,20 +205,20 @@ def packed(rounds: int, scratch: Path) -> None:
     calls: dict[str, Call] = {name: partial(read, s, 1000, 0) for name, s in sources.items()}
     compare("warm", calls, rounds, count=1000 * CLIP)
     if os.geteuid() == 0:
-        walls: dict[str, list[float]] = {name: [] for name in sources}
+        ratios = []
         for number in range(rounds):
-            for name, source in sources.items():
+            walls = []
+            for source in sources.values():
                 Path("/proc/sys/vm/drop_caches").write_text("3")
-                time.sleep(0.1)
-                walls[name].append(cost(partial(read, source, 150, number)).wall)
-        ratios = [files / packed for packed, files in zip(*walls.values(), strict=True)]
+                walls.append(cost(partial(read, source, 150, number)).wall)
+            ratios.append(walls[1] / walls[0])
         print(f"\nnot cached: {statistics.median(ratios):.1f} x files by wall")
     used = [sum(path.stat().st_blocks * 512 for path in root.rglob("*")) for root in (folder, tree)]
     print(f"disk: {used[0] / used[1]:.0%} of one file a frame ({used[0] / 1e6:,.0f} MB)")
 
 
 def main() -> None:
-    """Print Markdown tables."""
+    """Print tables."""
     parser = command_line(__doc__, rounds=5)
     benchmarks = {"frames": frames, "load": load, "index": listing, "pack": packed}
     parser.add_argument("what", choices=list(benchmarks))

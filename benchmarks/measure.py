@@ -6,24 +6,22 @@ CPU time counts all threads and finished child processes. Ratios are those withi
 import argparse
 import ctypes
 import os
-import platform
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from threadpoolctl import threadpool_info
 
 Call = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """Of one call: seconds of wall and CPU time, peak MiB above what was held before.
 
     On a GPU the peak is of all its allocated memory.
@@ -78,45 +76,38 @@ def compare(
     warm: bool = True,
     trim: bool = False,
 ) -> None:
-    """Run the calls in turn and print a Markdown table; the last column is over the first call.
+    """Run the calls in turn and print a table; the last column is over the first call.
 
     count: items of a call, for items per second of CPU (on a GPU: wall) time. limit: the most
     items per second that the machine could do.
     """
-    if warm:
-        for call in calls.values():
-            call()
-    costs: dict[str, list[Cost]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            costs[name].append(cost(call, device, trim=trim))
+    for call in calls.values() if warm else ():
+        call()
     clock = "cpu" if device == "cpu" else "wall"
-    base = [getattr(measured, clock) for measured in next(iter(costs.values()))]
-    print(f"\n| {title} | wall s | CPU s | peak MiB | items/s | of limit | {clock}, over first |")
-    print("| --- |" + " ---: |" * 6)
-    for name, measured in costs.items():
-        typical = Cost(*map(statistics.median, zip(*map(astuple, measured), strict=True)))
-        rate = (count if isinstance(count, int) else count[name]) / getattr(typical, clock)
-        pairs = zip(measured, base, strict=True)
-        ratio = statistics.median(getattr(one, clock) / first for one, first in pairs)
-        share = f"{rate / limit:.0%}" if limit else ""
-        times = f"{typical.wall:.4g} | {typical.cpu:.4g} | {typical.mib:.0f}"
-        print(f"| {name} | {times} | {rate:,.4g} | {share} | {ratio:.2f} x |", flush=True)
+    costs = pd.DataFrame(
+        {"round": turn, "call": name, **cost(call, device, trim=trim)._asdict()}
+        for turn in range(rounds)
+        for name, call in calls.items()
+    )
+    table = costs.groupby("call", sort=False)[list(Cost._fields)].median()
+    items = pd.Series(count if isinstance(count, Mapping) else dict.fromkeys(calls, count))
+    table["items/s"] = items / table[clock]
+    if limit:
+        table["of limit"] = table["items/s"] / limit
+    times = costs.pivot(index="round", columns="call", values=clock)
+    table[f"{clock}, over first"] = times.div(times[next(iter(calls))], axis="index").median()
+    print(f"\n{title}\n{table.to_string(float_format='{:,.4g}'.format)}", flush=True)
 
 
 def command_line(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     """A parser with --rounds; prints one line about the machine and the command."""
-    model = next(
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
+    processors = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next(line.split(": ")[1] for line in processors if line.startswith("model name"))
     kernels = [lib["architecture"] for lib in threadpool_info() if lib["user_api"] == "blas"]
     print(
         f"{model}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f} at start; "
-        f"Python {platform.python_version()}, NumPy {np.__version__} (OpenBLAS {kernels}), "
-        f"torch {torch.__version__} ({torch.get_num_threads()} threads); "
-        f"command: {' '.join(['python', *sys.argv])}"
+        f"NumPy {np.__version__} (OpenBLAS {kernels}), torch {torch.__version__} "
+        f"({torch.get_num_threads()} threads); command: {' '.join(['python', *sys.argv])}"
     )
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds)

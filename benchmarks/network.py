@@ -154,7 +154,7 @@ def peak(device: str, dtype: torch.dtype) -> float:
 
 
 def main() -> None:
-    """Print Markdown tables."""
+    """Print tables."""
     parser = command_line(__doc__, rounds=5)
     parser.add_argument("what", choices=("step", "extract"))
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))

@@ -140,7 +140,7 @@ def tune(size: int, rounds: int, _: Path | None) -> None:
 
 
 def main() -> None:
-    """Print Markdown tables."""
+    """Print tables."""
     parser = command_line(__doc__, rounds=3)
     benchmarks = {
         "rerank": (rerank, [3000, 6000, 10_000]),
