@@ -1,11 +1,11 @@
 """Choose (k1, k2, lambda) of re-ranking on identities held out of training, not on the test set."""
 
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from reid.config import Config, Tune
@@ -132,17 +132,18 @@ def pseudo_protocol(tracklets: Sequence[Tracklet], protocol: str) -> tuple[NDArr
     and path, are query and gallery in turn. A tracklet is never both: a copy of each query in the
     gallery would fill the lists of neighbors and favor a large k1.
     """
-    view = np.array([tracklet.view for tracklet in tracklets])
-    session = np.array([tracklet.session or 0 for tracklet in tracklets])
-    aerial, ground = view == "aerial", view == "ground"
-    if protocol == "A2A" and session.any():
-        query, gallery = session == 1, session == 2
-    elif protocol in ("A2G", "G2A"):
-        query, gallery = (aerial, ground) if protocol == "A2G" else (ground, aerial)
+    columns = ["identity", "view", "session", "camera", "path"]
+    table = pd.DataFrame([[getattr(t, name) for name in columns] for t in tracklets], None, columns)
+    views = {"A2G": ("aerial", "ground"), "G2A": ("ground", "aerial")}
+    if protocol in views:
+        query, gallery = (table["view"] == view for view in views[protocol])
+    elif protocol == "A2A" and table["session"].notna().any():
+        query, gallery = table["session"] == 1, table["session"] == 2
     else:
-        seen = {"A2A": aerial, "G2G": ground, "ALL": np.full(len(view), True)}[protocol]
-        turn = _turns(tracklets, np.flatnonzero(seen))
-        query, gallery = seen & (turn == 0), seen & (turn == 1)
+        view = {"A2A": "aerial", "G2G": "ground"}.get(protocol)
+        seen = table if view is None else table[table["view"] == view]
+        turn = seen.sort_values(["camera", "path"]).groupby("identity").cumcount() % 2
+        query, gallery = (turn.reindex(table.index) == side for side in (0, 1))
     return np.flatnonzero(query), np.flatnonzero(gallery)
 
 
@@ -152,38 +153,17 @@ def choose(surfaces: Mapping[str, Mapping[Triple, float]]) -> dict[str, Any]:
     `flatness` tells how much the choice matters: the range of mAP over the grid, and the share
     of triples within half a point of the best.
     """
-    triples = list(next(iter(surfaces.values())))
-    means = {
-        triple: statistics.fmean(surface[triple] for surface in surfaces.values())
-        for triple in triples
-    }
-    best = max(triples, key=lambda triple: means[triple])
-    close = sum(mean >= means[best] - FLAT for mean in means.values())
-    names = ("k1", "k2", "lambda_value")
+    triple = ["k1", "k2", "lambda_value"]
+    table = pd.DataFrame(surfaces).add_prefix("mAP_").rename_axis(triple).reset_index()
+    table.insert(3, "mAP", table.iloc[:, 3:].mean(axis=1))
+    surface, means = table.to_dict("records"), table["mAP"]
+    best = surface[means.argmax()]
     return {
-        "chosen": dict(zip(names, best, strict=True)),
-        "mAP": means[best],
+        "chosen": {name: best[name] for name in triple},
+        "mAP": best["mAP"],
         "flatness": {
-            "range": max(means.values()) - min(means.values()),
-            "share_within_half_a_point": close / len(means),
+            "range": float(means.max() - means.min()),
+            "share_within_half_a_point": float((means >= means.max() - FLAT).mean()),
         },
-        "surface": [
-            {
-                **dict(zip(names, triple, strict=True)),
-                "mAP": means[triple],
-                **{f"mAP_{protocol}": surface[triple] for protocol, surface in surfaces.items()},
-            }
-            for triple in triples
-        ],
+        "surface": surface,
     }
-
-
-def _turns(tracklets: Sequence[Tracklet], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Alternately 0 and 1 over the tracklets of an identity at `rows`, by camera and path."""
-    turn = np.zeros(len(tracklets), np.int64)
-    seen: Counter[int] = Counter()
-    for row in sorted(rows, key=lambda row: (tracklets[row].camera, tracklets[row].path)):
-        identity = tracklets[row].identity
-        turn[row] = seen[identity] % 2
-        seen[identity] += 1
-    return turn

@@ -26,9 +26,8 @@ def problem(tracklets):
     sides = []
     for subset in ("query", "gallery"):
         part = [t for t in tracklets if t.subset == subset]
-        heights = rng.uniform(5, 300, len(part)).astype(np.float32)
-        heights[1:4] = (16, 96, 256)[: len(heights[1:4])]  # an edge belongs to the group above it
-        sides.append(Side(part, heights))
+        heights = rng.choice([5, 16, 20, 96, 256, 300], len(part)).astype(np.float32)
+        sides.append(Side(part, heights))  # 16: an edge belongs to the group above it
     return rng.random([len(side.tracklets) for side in sides]), *sides
 
 
@@ -70,7 +69,6 @@ def test_groups_of_conditions(protocol, attribute):
     distances, queries, gallery = problem(tracklets or all_cameras())
     value_of = VALUES[attribute]
     entries = [e for e in entries_of(distances, queries, gallery) if e["attribute"] == attribute]
-    groups = set()
     for entry in entries:
         asked = entry["side"] == "query"
 
@@ -80,15 +78,14 @@ def test_groups_of_conditions(protocol, attribute):
             return value_of(side, row) == entry["group"] and cameras[0] != cameras[1]
 
         check(entry, distances, queries, gallery, wanted)
-        groups.add((entry["side"], entry["group"]))
     values = {
         (name, value_of(side, row))
         for name, side in (("query", queries), ("gallery", gallery))
         for row in range(len(side.tracklets))
     }
-    assert groups == {(name, v) for name, v in values if v is not None and not math.isnan(v)}
+    groups = [(entry["side"], entry["group"]) for entry in entries]
+    assert sorted(groups) == sorted(v for v in values if v[1] is not None and v[1] == v[1])
     assert groups
-    assert len(groups) == len(entries)
 
 
 def test_session_change_compares_positives_of_both_kinds():
@@ -107,16 +104,12 @@ def test_session_change_compares_positives_of_both_kinds():
         assert entry["queries"] == 16
 
 
-def test_no_session_change_without_sessions_and_no_heights_without_heights():
-    distances, queries, gallery = problem(worlds.protocol_tracklets("A2G"))
+def test_what_is_not_known_has_no_group_and_without_positives_there_is_no_number():
+    tracklets = [worlds.tracklet(101, 1, 3, "query"), worlds.tracklet(102, 0, 4, "gallery")]
+    distances, queries, gallery = problem(tracklets)
     entries = entries_of(distances, Side(queries.tracklets, None), Side(gallery.tracklets, None))
-    assert not {"session change", "pixel height"} & {e["attribute"] for e in entries}
-
-
-def test_a_group_without_positives_has_no_number():
-    tracklets = [worlds.tracklet(101, 1, 3, "query"), worlds.tracklet(102, 2, 4, "gallery")]
-    entries = entries_of(*problem(tracklets))
     assert entries
+    assert not {"session change", "pixel height"} & {e["attribute"] for e in entries}
     assert all(e["mAP"] is None and e["queries"] == 0 for e in entries)
 
 

@@ -45,6 +45,9 @@ def test_plain_variant_is_cosine_measured_by_the_oracle(world, protocol):
     assert report["per_query"]["first_rank"] == first.tolist()
     assert report["mAP_without_rerank"] == report["mAP"]
     assert 0 < report["chance_mAP"] < report["mAP"]
+    tallest = max(e["group"] for e in report["breakdown"] if e["attribute"] == "pixel height")
+    (side,) = {e["side"] for e in report["breakdown"] if e["group"] == tallest}
+    assert side == "gallery"  # whose rows, and heights in `worlds`, come last
 
 
 def test_flip_averages_raw_features_then_reranks(world):
@@ -96,16 +99,3 @@ def test_bad_features_are_one_clear_error(world, change, message):
         save_file({key: value for key, value in tensors.items() if value is not None}, path)
     with pytest.raises(UserError, match=message):
         run(world, "rerank", "A2G")
-
-
-def test_heights_of_queries_and_gallery_are_those_of_their_rows(world):
-    _, results = world
-    tracklets = worlds.protocol_tracklets("A2G")
-    tensors = {
-        "features": worlds.features_of(tracklets, seed=1, noise=1.0),
-        "heights": np.array([100 if t.subset == "query" else 20 for t in tracklets], np.float32),
-    }
-    save_file(tensors, results.features("good", 1, "A2G"))
-    entries = run(world, "good", "A2G")["breakdown"]
-    groups = {(e["side"], e["group"]) for e in entries if e["attribute"] == "pixel height"}
-    assert groups == {("query", 96), ("gallery", 16)}

@@ -250,7 +250,7 @@ def test_queries_and_gallery_are_the_views_and_sessions_of_the_protocol(protocol
     ("protocol", "cameras"), [("A2A", (1, 2)), ("G2G", (0,)), ("ALL", (0, 1, 2))]
 )
 def test_without_sessions_or_from_one_side_tracklets_take_turns(protocol, cameras):
-    held = [replace(tracklet, session=None) for tracklet in worlds.train_tracklets()]
+    held = [replace(t, session=None, path=t.path[::-1]) for t in worlds.train_tracklets()]
     held = [held[row] for row in np.random.default_rng(0).permutation(len(held))]
     sides = tune.pseudo_protocol(held, protocol)
     expected = [t for t in held if t.camera in cameras]

@@ -84,7 +84,8 @@ def settings(**changes):
 
 def write_features(path: Path, features, flipped=None):
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {"features": features}
+    heights = np.arange(16, 16 + len(features), dtype=np.float32)
+    tensors = {"features": features, "heights": heights}
     if flipped is not None:
         tensors["flipped"] = flipped.copy()
     save_file(tensors, path)
