@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pdoc
-import pytest
 
 PUBLIC = {
     "reid.data.index": ("build", "Index"),
@@ -16,17 +15,11 @@ PUBLIC = {
 }
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("api")
+def test_public_names_are_documented(tmp_path: Path) -> None:
     pdoc.render.configure(docformat="markdown")
-    pdoc.pdoc(*PUBLIC, output_directory=folder)
-    return folder
-
-
-@pytest.mark.parametrize("module", PUBLIC)
-def test_public_names_are_documented(pages: Path, module: str) -> None:
-    page = pages.joinpath(*module.split(".")).with_suffix(".html").read_text()
-    for name in PUBLIC[module]:
-        entry = page.split(f'<section id="{name}">', 1)[1].split("</section>", 1)[0]
-        assert 'class="docstring"' in entry, name
+    pdoc.pdoc(*PUBLIC, output_directory=tmp_path)
+    for module, names in PUBLIC.items():
+        page = tmp_path.joinpath(*module.split(".")).with_suffix(".html").read_text()
+        for name in names:
+            entry = page.split(f'<section id="{name}">', 1)[1].split("</section>", 1)[0]
+            assert 'class="docstring"' in entry, name

@@ -38,17 +38,12 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture
-def run(home, monkeypatch):
+def encoder(home, monkeypatch):
     monkeypatch.chdir(home)
-    return RUN
+    return TrackletEncoder(RUN, device="cpu")
 
 
-@pytest.fixture
-def encoder(run):
-    return TrackletEncoder(run, device="cpu")
-
-
-def test_features_are_those_of_extraction(encoder, run):
+def test_features_are_those_of_extraction(encoder):
     query = encoder.encode(f"{CASE}/query", batch_size=3)
     gallery = encoder.encode(f"{CASE}/gallery")
     stored = load_file(Results.of("tiny").features("small", 1, "A2G"))
@@ -74,31 +69,21 @@ def test_rank_is_cosine_or_reranked(encoder):
     np.testing.assert_array_equal(again.distance, np.sort(distances, axis=1)[:, :2])
 
 
-def test_the_example_runs(run, capsys):
-    runpy.run_path(str(EXAMPLE))["main"](str(run), f"{CASE}/query", f"{CASE}/gallery")
+def test_the_example_runs_and_says_how_it_is_used(home, capsys, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setattr("sys.argv", [str(EXAMPLE), str(RUN), f"{CASE}/query", f"{CASE}/gallery"])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8
     assert lines[0].startswith("0005_0100: 000")
-
-
-def test_the_example_says_how_it_is_used(monkeypatch):
     monkeypatch.setattr("sys.argv", [str(EXAMPLE), "one"])
     with pytest.raises(SystemExit, match=r"^usage: python .* RUN_FOLDER QUERY_FOLDER GALLERY_"):
         runpy.run_path(str(EXAMPLE), run_name="__main__")
 
 
-def test_other_file_names_need_a_camera(encoder, tmp_path):
-    folder = tmp_path / "somebody"
-    for number in range(2):
-        write_frame(folder / f"photo{number}.jpg", seed=number, height=40)
-    with pytest.raises(UserError, match=r"photo0.jpg: unknown file name: .*; say what took it"):
-        encoder.encode([folder])
-    ground, aerial = (encoder.encode([folder], camera=camera).features for camera in (0, 1))
-    assert ground.shape == (1, TINY.width + TINY.embed)
-    assert not np.array_equal(ground, aerial)
-
-
-def test_frames_are_those_of_the_index_in_its_order(encoder, tmp_path):
+def test_frames_are_those_of_the_index_in_its_order_and_other_names_need_a_camera(
+    encoder, tmp_path
+):
     """Unpadded numbers, and what a Mac leaves: the same features as of padded numbers alone."""
     for number in range(1, 13):
         write_frame(tmp_path / "padded" / f"{number:02d}.jpg", seed=number, height=40)
@@ -106,9 +91,13 @@ def test_frames_are_those_of_the_index_in_its_order(encoder, tmp_path):
     for junk in ("t/._1.jpg", "__MACOSX/t/._1.jpg", "t/.ipynb_checkpoints/1-checkpoint.jpg"):
         write_frame(tmp_path / "data" / junk, seed=99, height=40)
     (tmp_path / "data/linked").symlink_to(tmp_path / "padded")
-    whole = encoder.encode(tmp_path / "data", camera=0)
+    whole, aerial = (encoder.encode(tmp_path / "data", camera=camera) for camera in (0, 1))
     assert [folder.name for folder in whole.folders] == ["linked", "t"]
+    assert whole.features.shape == (2, TINY.width + TINY.embed)
     assert np.array_equal(*whole.features)
+    assert not np.array_equal(whole.features, aerial.features)
+    with pytest.raises(UserError, match=r"t: 1.jpg: unknown file name: .*; say what took it"):
+        encoder.encode([tmp_path / "data" / "t"])
 
 
 ONE = Encoded(("a",), np.ones((1, 8), np.float32))

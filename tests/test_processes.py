@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from reid.processes import worker_pool
 from tests.runs import wait_for
 
 PARENT = """
@@ -74,8 +73,3 @@ def test_workers_end_when_their_parent_is_killed(
         parent.send_signal(kill)
         parent.wait(60)
         wait_for(lambda: not any(map(is_running, workers)), 30)
-
-
-def test_results_come_back() -> None:
-    with worker_pool(1) as pool:
-        assert list(pool.map(abs, [-1, 2])) == [1, 2]
