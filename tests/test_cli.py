@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.runs import STAGE1, STAGE2, Lab, make_lab
-from tests.trees import write_tracklet
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +46,10 @@ def replace_by_folder(path: Path) -> None:
     path.mkdir()
 
 
+def remove(*names: str) -> Callable[[Lab], object]:
+    return lambda lab: [shutil.rmtree(lab.folder / name) for name in names]
+
+
 def results_are_a_file(lab: Lab) -> None:
     shutil.rmtree(lab.folder / "results")
     (lab.folder / "results").touch()
@@ -62,48 +65,49 @@ def a_pickle_of_something_else(lab: Lab) -> None:
     edit(lab.folder / "config.yaml", lambda text: text.replace("tiny.safetensors", "tiny.pt"))
 
 
-QUERY = "data/case1_aerial_to_ground/query/0009/0009_0001"
-NO_WEIGHTS = ["weights tiny.safetensors do not exist"]
-OF_INDEX = {
-    "no root": (lambda lab: shutil.rmtree(lab.folder / "data"),
-                ["data is not a folder", "dataset.root"]),
-    "no train": (lambda lab: shutil.rmtree(lab.folder / "data" / "train"), ["data", "train"]),
-    "empty tracklet": (lambda lab: (lab.folder / "data/train/0001/0001_0999").mkdir(),
-                       ["rejected.csv", "0001_0999", "empty"]),
-    "unknown name": (lambda lab: frames(lab)[0].rename(frames(lab)[0].with_name("holiday.jpg")),
-                     ["rejected.csv", "holiday.jpg"]),
-    "empty frame": (lambda lab: frames(lab)[0].write_bytes(b""),
-                    ["rejected.csv", ".jpg", "zero bytes"]),
-    "no positive": (lambda lab: write_tracklet(lab.folder / QUERY, 9, camera=1),
-                    ["A2G", "0009", "positive"]),
-    "typo": (lambda lab: edit(lab.folder / "config.yaml", lambda t: t.replace("batch_", "batch")),
+INDEX, RUN = ("index",), ("--training", "small", "--seed", "1")
+BAD = {
+    "no root": (INDEX, remove("data"), ["data is not a folder", "dataset.root"]),
+    "no train": (INDEX, remove("data/train"), ["data", "train"]),
+    "unknown name": (INDEX, lambda lab: frames(lab)[0].rename(frames(lab)[0].with_name("x.jpg")),
+                     ["rejected.csv", "x.jpg"]),
+    "typo": (INDEX, lambda lab: edit(lab.folder / "config.yaml", lambda t: t.replace("h_s", "hs")),
              ["trainings.small.stage", "unknown key batchsize (did you mean batch_size?)"]),
-    "results are a file": (results_are_a_file, ["results", "Not a directory"]),
-    "config is a folder": (lambda lab: replace_by_folder(lab.folder / "config.yaml"),
+    "results are a file": (INDEX, results_are_a_file, ["results", "Not a directory"]),
+    "config is a folder": (INDEX, lambda lab: replace_by_folder(lab.folder / "config.yaml"),
                            ["config.yaml cannot be read (Is a directory)"]),
-}  # fmt: skip
-OF_WEIGHTS = {
-    "other geometry": (other_geometry, ["tiny.safetensors", "text_projection", "(64, 32)"]),
-    "missing": (lambda lab: (lab.folder / "tiny.safetensors").unlink(), NO_WEIGHTS),
-    "html": (lambda lab: (lab.folder / "tiny.safetensors").write_bytes(b"<html>404</html>"),
+    "no data": (STAGE1, remove("data", "results"),
+                ["data is not a folder: put the dataset there", "then run `reid index`"]),
+    "other geometry": (STAGE1, other_geometry,
+                       ["tiny.safetensors", "text_projection", "(64, 32)"]),
+    "missing": (STAGE1, lambda lab: (lab.folder / "tiny.safetensors").unlink(),
+                ["weights tiny.safetensors do not exist"]),
+    "html": (STAGE1, lambda lab: (lab.folder / "tiny.safetensors").write_bytes(b"<html>404</html>"),
              ["tiny.safetensors", "(16 bytes)", "not a readable weights file"]),
-    "a pickle": (a_pickle_of_something_else, ["tiny.pt", "compare its SHA-256"]),
-    "a folder": (lambda lab: replace_by_folder(lab.folder / "tiny.safetensors"),
+    "a pickle": (STAGE1, a_pickle_of_something_else, ["tiny.pt", "compare its SHA-256"]),
+    "a folder": (STAGE1, lambda lab: replace_by_folder(lab.folder / "tiny.safetensors"),
                  ["weights tiny.safetensors cannot be read (Is a directory)"]),
-    "deep prompts": (
-        lambda lab: edit(lab.folder / "config.yaml", lambda t: t.replace("depth: 2", "depth: 9")),
-        ["prompts.depth is 9", "only 3 blocks"]),
+    "deep prompts": (STAGE1, lambda lab: edit(lab.folder / "config.yaml",
+                                              lambda t: t.replace("depth: 2", "depth: 9")),
+                     ["prompts.depth is 9", "only 3 blocks"]),
+    "no stage 1": (STAGE2, frames, ["stage1.safetensors does not exist: run `reid train stage1"]),
+    "--training": (("train", "stage2", "--training", "smal", "--seed", "1"), frames,
+                   ["no training 'smal'", "did you mean small?"]),
+    "--seed": (("extract", *RUN[:3], "4", "--protocol", "A2G"), frames,
+               ["no seed 4", "among the seeds"]),
+    "--time-limit": ((*STAGE1, "--time-limit=-5"), frames,
+                     ["--time-limit is -5: expected minutes, at least 0"]),
+    "--wait": ((*STAGE1, "--wait=-5"), frames, ["--wait is -5: expected minutes, at least 0"]),
+    "--verify": (("pack", "--verify", "--frames-per-tracklet", "3"), frames,
+                 ["leave --frames-per-tracklet out"]),
+    "a difference alone": (
+        ("status",),
+        lambda lab: (lab.folder / "config.yaml").write_text("trainings: {a: {extends: scaled}}\n"),
+        ["no training 'scaled'", "--config config/config.yaml --config config"]),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("verb", "harm", "words"),
-    [
-        pytest.param(verb, *case, id=name)
-        for verb, cases in ((("index",), OF_INDEX), (STAGE1, OF_WEIGHTS))
-        for name, case in cases.items()
-    ],
-)
+@pytest.mark.parametrize(("verb", "harm", "words"), BAD.values(), ids=list(BAD))
 def test_bad_input_is_one_line(
     lab: Lab, verb: tuple[str, ...], harm: Callable[[Lab], object], words: list[str]
 ) -> None:
@@ -129,40 +133,6 @@ def test_fault_10_bad_frames_stop_training_by_name(
             frame.unlink()
     assert lab.finish(*STAGE1) == 1
     assert_one_line(lab, words)
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (("train", "stage2", "--training", "smal", "--seed", "1"),
-         ["no training 'smal'", "did you mean small?"]),
-        (("extract", "--training", "small", "--seed", "4", "--protocol", "A2G"),
-         ["no seed 4", "among the seeds"]),
-        (STAGE2, ["stage1.safetensors does not exist: run `reid train stage1"]),
-        ((*STAGE1, "--time-limit=-5"), ["--time-limit is -5: expected minutes, at least 0"]),
-        ((*STAGE1, "--wait=-5"), ["--wait is -5: expected minutes, at least 0"]),
-        (("pack", "--verify", "--frames-per-tracklet", "3"), ["leave --frames-per-tracklet out"]),
-    ],
-    ids=lambda value: value[-1],
-)  # fmt: skip
-def test_a_command_that_cannot_run_says_why(
-    lab: Lab, command: tuple[str, ...], words: list[str]
-) -> None:
-    assert lab.finish(*command) == 1
-    assert_one_line(lab, words)
-
-
-def test_without_data_nothing_is_said_to_be_made_from_it(lab: Lab) -> None:
-    shutil.rmtree(lab.folder / "data")
-    shutil.rmtree(lab.folder / "results")
-    assert lab.finish(*STAGE1) == 1
-    assert_one_line(lab, ["data is not a folder: put the dataset there", "then run `reid index`"])
-
-
-def test_a_difference_alone_is_told_what_is_missing(lab: Lab) -> None:
-    (lab.folder / "config.yaml").write_text("trainings: {mine: {extends: scaled}}\n")
-    assert lab.finish("status") == 1
-    assert_one_line(lab, ["no training 'scaled'", "--config config/config.yaml --config config"])
 
 
 @pytest.mark.parametrize("verb", [("index",), STAGE1], ids=["index", "stage1"])
