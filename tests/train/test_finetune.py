@@ -96,22 +96,6 @@ def test_gradient_reaches_exactly_what_trains(name: str) -> None:
     assert moved == expected
 
 
-def test_a_row_of_a_zero_table_learns_only_from_its_own_bin() -> None:
-    """Metadata tables start at zero; the rows that a batch names move, the others do not."""
-    training = small(trainings()["baseline"])
-    model = build(training).train()
-    trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
-    loss_of(model, training).backward()
-    assert model.prompts is not None
-    tables = {"altitude": {4, 12, 18}, "distance": {6, 1, 18}, "angle": {1, 0, 3}}
-    for name, rows in tables.items():
-        table = model.prompts.get_parameter(name)
-        assert not table.any()
-        assert table.grad is not None
-        touched = table.grad.abs().sum(dim=(0, 1, 3)).nonzero()[:, 0].tolist()
-        assert set(touched) == rows, name
-
-
 def test_more_blocks_than_there_are_is_an_error() -> None:
     model = build(small(trainings()["baseline"]))
     with pytest.raises(UserError, match=r"finetune\.blocks is 4 .* only 3"):

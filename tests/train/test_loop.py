@@ -16,7 +16,6 @@ from reid.errors import Stopped, Unresumable
 from reid.model.param_groups import Group
 from reid.train.checkpoint import Checkpoints
 from reid.train.interrupt import Interrupt
-from reid.train.journal import Journal
 from reid.train.loop import Stage, fit
 from reid.train.losses import BatchLoss
 from reid.train.session import Engine
@@ -164,15 +163,8 @@ def test_fp16_skips_a_step_that_overflows_and_lowers_the_scale(tmp_path: Path) -
     assert restored[1]["scaler"]["scale"] == 2.0**15
 
 
-def test_the_journal_is_cut_back_on_resume(tmp_path: Path) -> None:
-    path = tmp_path / "stage.jsonl"
-    journal = Journal(tmp_path, "stage")
-    journal.write({"loss": 1.0}, 0)
-    offset = journal.sync()
-    journal.write({"loss": math.inf}, 1)
-    assert path.read_text() == '{"loss": 1.0}\n{"loss": null}\n', "seen at once"
-    journal.close()
-    Journal(tmp_path, "stage", offset=offset).close()
-    assert path.read_text() == '{"loss": 1.0}\n'
-    with pytest.raises(Unresumable, match="fewer than the 99"):
-        Journal(tmp_path, "stage", offset=99)
+def test_a_journal_shorter_than_its_checkpoint_says_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, a_stage())
+    (tmp_path / "stage.jsonl").write_text("")
+    with pytest.raises(Unresumable, match=r"stage\.jsonl has 0 bytes, fewer than the \d+ of"):
+        train(tmp_path, a_stage())

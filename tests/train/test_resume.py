@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -11,18 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import reid.train.stage1
-from tests.runs import (
-    STAGE1,
-    STAGE2,
-    TRAINING,
-    Lab,
-    kill_after,
-    remains,
-    slow_steps,
-    wait,
-    wait_for,
-)
-from tests.train.conftest import checkpoints_of, free_port, kill_at
+from tests.runs import STAGE1, STAGE2, TRAINING, Lab, remains, slow_steps, wait, wait_for
+from tests.train.conftest import STEPS, checkpoints_of, free_port, kill_at
 
 
 @pytest.mark.parametrize(("workers", "group"), [(0, True), (2, False)])
@@ -31,20 +22,19 @@ def test_fault_01_killed_at_random_ends_bit_equal(
 ) -> None:
     lab.configure(workers=workers, checkpoint_minutes=1e-4)
     rng = random.Random(workers)
-    kills = 0
-    while kills < 3:
-        code = kill_after(lab.start(*STAGE2), rng.uniform(0.1, 2.0), group=group)
-        kills += code == -signal.SIGKILL
-        assert code in (0, -signal.SIGKILL), lab.log()
+    for steps in (0, *sorted(rng.sample(range(1, 3 * STEPS - 1), 2))):
+        pid = lab.start(*STAGE2, before=slow_steps)
+        wait_for(lambda: (lab.run / "stage2.jsonl").exists())
+        wait_for(lambda steps=steps: sum('"loss"' in line for line in journal(lab)) >= steps)
+        time.sleep(rng.uniform(0, 0.1))
+        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+        assert wait(pid) == -signal.SIGKILL, lab.log()
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert remains(lab.run) == expected
 
 
-@pytest.mark.parametrize("call", [1, 9])
-def test_fault_01_killed_at_a_step_ends_bit_equal(
-    lab: Lab, expected: dict[str, Any], call: int
-) -> None:
-    fault = kill_at(torch.optim.Adam, "step", call)
+def test_fault_01_killed_at_a_step_ends_bit_equal(lab: Lab, expected: dict[str, Any]) -> None:
+    fault = kill_at(torch.optim.Adam, "step", STEPS + 3)
     assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert remains(lab.run) == expected
@@ -77,15 +67,12 @@ def test_fault_06_runtime_may_change(two_epochs: Lab, expected: dict[str, Any]) 
 
 
 def test_a_finished_run_of_other_settings_is_trained_anew(lab: Lab) -> None:
-    other = {**TRAINING, "stage2": {**TRAINING["stage2"], "epochs": 2}}
     assert lab.finish(*STAGE2) == 0, lab.log()
-    lab.configure(other)
+    lab.configure({**TRAINING, "stage2": {**TRAINING["stage2"], "epochs": 2}})
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert "a finished run of other settings; starting anew" in lab.log()
-    assert sorted(path.stem for path in checkpoints_of(lab).iterdir()) == [
-        "00001-0000000",
-        "00002-0000000",
-    ]
+    names = sorted(path.stem for path in checkpoints_of(lab).iterdir())
+    assert names == ["00001-0000000", "00002-0000000"]
 
 
 def test_fault_08_stage_2_refuses_foreign_stage_1_weights(lab: Lab) -> None:

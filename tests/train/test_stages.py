@@ -16,7 +16,6 @@ from reid.data.augment import augment, normalize
 from reid.data.sampler import Draw, pk_batches
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.model import network
 from reid.model.network import Features
 from reid.train.common import (
     build_model,
@@ -77,26 +76,37 @@ class Contexts(nn.Module):
 def contexts_stage(seed: int = 1, batch_size: int = 4) -> Any:
     images = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
     options = Stage1(batch_size=batch_size, instances=2)
-    return context_stage(
-        "",
-        Contexts(),
-        nn.Identity(),
-        images,
-        LABELS,
-        options=options,
-        seed=seed,  # type: ignore[arg-type]
-    )
+    stands: Any = Contexts(), nn.Identity()
+    return context_stage("", *stands, images, LABELS, options=options, seed=seed)
 
 
-def test_stage_1_draws_each_image_once_an_epoch_in_another_order() -> None:
-    stage = contexts_stage()
-    epochs = [[key.tolist() for key in stage.batches(epoch)] for epoch in range(4)]
-    assert all(sorted(torch.tensor(keys).flatten().tolist()) == list(range(8)) for keys in epochs)
-    assert len({str(keys) for keys in epochs}) == 4, "every epoch has batches of its own"
-    assert [key.tolist() for key in stage.batches(2)] == epochs[2]
-    assert [key.tolist() for key in contexts_stage(seed=2).batches(0)] != epochs[0]
+def clips_stage(config: Config, seed: int) -> Any:
+    dataset, training = training_clips(config, "all", 1, None), config.trainings["all"]
+    model = build_model(training, random_weights(TINY), identities=4, cameras=3, seed=1)
+    options = {"training": training, "seed": seed, "engine": ENGINE}
+    return visual_stage("", model, torch.zeros(4, TINY.embed), dataset, [], **options)
+
+
+def test_every_epoch_has_batches_of_its_own_which_repeat_by_seed(settings: Config) -> None:
+    for make in (contexts_stage, lambda seed: clips_stage(settings, seed)):
+        epochs = [str(make(1).batches(epoch)) for epoch in range(4)]
+        assert len(set(epochs)) == 4
+        assert str(make(1).batches(2)) == epochs[2]
+        assert str(make(2).batches(0)) != epochs[0]
+
+
+def test_stage_1_draws_each_image_once_an_epoch() -> None:
+    assert torch.cat(contexts_stage().batches(3)).sort().values.tolist() == list(range(8))
     with pytest.raises(UserError, match=r"stage1\.batch_size is 10 but there are only 8"):
         contexts_stage(batch_size=10)
+
+
+def test_stage_2_loads_the_clips_that_it_draws(settings: Config) -> None:
+    stage, dataset = clips_stage(settings, 1), training_clips(settings, "all", 1, None)
+    keys = stage.batches(0)[:2]
+    for batch, draws in zip(stage.load(keys), keys, strict=True):
+        assert batch.seed == tuple(draw.seed for draw in draws)
+        assert torch.equal(batch.frames, dataset.load(draws).frames)
 
 
 def test_stage_1_is_contrastive_in_both_directions() -> None:
@@ -116,7 +126,8 @@ def test_stage_1_is_contrastive_in_both_directions() -> None:
 
 def test_the_bank_has_a_text_feature_of_every_identity() -> None:
     contexts = Contexts()
-    assert torch.equal(text_bank(contexts, nn.Identity(), rows=2), contexts.identity)  # type: ignore[arg-type]
+    stands: Any = contexts, nn.Identity()
+    assert torch.equal(text_bank(*stands, rows=2), contexts.identity)
 
 
 @pytest.mark.parametrize("view", ["clean", "augmented"])
@@ -131,14 +142,14 @@ def test_stage_1_caches_the_features_of_the_view(settings: Config, view: str) ->
         dataset.labels, batch_size=4, instances=2, seed=derive_seed(3, "stage 1 views"), epoch=0
     )
     batch = dataset.load([draw for draws in drawn for draw in draws])
-    clean = normalize(batch.frames)
-    seen = augment(batch.frames, options=training.augment, seeds=batch.seed)
-    assert not torch.equal(clean, seen)
-    model = network.build(
-        training.model, num_classes=1, num_cameras=1, weights=weights, image_size=(32, 16)
-    )
+    clips = {
+        "clean": normalize(batch.frames),
+        "augmented": augment(batch.frames, options=training.augment, seeds=batch.seed),
+    }
+    assert not torch.equal(clips["clean"], clips["augmented"])
+    model = build_model(training, weights, identities=1, cameras=1, seed=0).eval()
     with torch.inference_mode():
-        expected = model.eval().plain_clip(clean if view == "clean" else seen)
+        expected = model.plain_clip(clips[view])
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-4)
     assert torch.equal(labels, batch.label)
 
@@ -156,11 +167,11 @@ def test_training_draws_other_frames_each_time_and_extraction_the_same(settings:
 
 def test_identities_held_out_are_not_trained_on(settings: Config) -> None:
     everyone = set(identities_of(read_split(Path("results/small/index/train.parquet"))))
-    trained = set(identities_of(training_clips(settings, "one", 1, None).tracklets))
-    assert len(everyone) == 4
-    assert len(trained) == 2
-    assert trained < everyone
-    assert set(identities_of(training_clips(settings, "all", 1, None).tracklets)) == everyone
+    some, whole = (
+        identities_of(training_clips(settings, n, 1, None).tracklets) for n in ("one", "all")
+    )
+    assert (len(everyone), len(some), set(some) < everyone) == (4, 2, True)
+    assert set(whole) == everyone
 
 
 class Recorder(nn.Module):
@@ -218,26 +229,6 @@ def test_metadata_is_hidden_for_that_share_of_clips_whole_and_by_seed() -> None:
     torch.testing.assert_close(
         again, hide_metadata(metadata, 0.2, range(1000))[500:], equal_nan=True
     )
-
-
-def test_stage_2_has_batches_of_its_own_in_every_epoch(settings: Config) -> None:
-    dataset, training = training_clips(settings, "all", 1, None), settings.trainings["all"]
-    model = build_model(training, random_weights(TINY), identities=4, cameras=3, seed=1)
-
-    def stage(seed: int) -> Any:
-        bank = torch.zeros(4, TINY.embed)
-        options = {"training": training, "seed": seed, "engine": ENGINE}
-        return visual_stage("", model, bank, dataset, [], **options)
-
-    epochs = [stage(1).batches(epoch) for epoch in range(4)]
-    assert len({str(keys) for keys in epochs}) == 4
-    assert len({str([draw.index for draw in keys[0]]) for keys in epochs}) > 1
-    assert stage(1).batches(2) == epochs[2]
-    assert stage(2).batches(0) != epochs[0]
-    loaded = list(stage(1).load(epochs[0][:2]))
-    for batch, draws in zip(loaded, epochs[0][:2], strict=True):
-        assert batch.seed == tuple(draw.seed for draw in draws)
-        assert torch.equal(batch.frames, dataset.load(draws).frames)
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
