@@ -1,25 +1,40 @@
-"""Ranked lists: what the gallery returns first to chosen queries, before and after re-ranking."""
+"""Ranked lists: what the gallery returns first to chosen queries, before and after re-ranking.
 
+Pictures are of the clips that the network sees at test; heads are blurred unless told otherwise.
+"""
+
+import base64
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.io import encode_jpeg
 
 from reid.config import Config, Report, ReRanking
+from reid.data.dataset import TrackletDataset, resize
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import read_features, read_heights
 from reid.paths import Results
 from reid.report.collect import Measurement
-from reid.report.pictures import Album, Picture
 from reid.retrieval.distances import device_for
 from reid.retrieval.metrics import rank, summarize
 from reid.retrieval.retrieve import distances_of, labels, split_protocol
 
+Faces = Literal["blur", "keep"]
+HEAD = 0.22
+"""Share of a crop's height, from the top, where a standing person's head is."""
+CELL = (112, 56)
+"""Height and width of a frame in a picture, pixels."""
 QUERY_FRAMES, GALLERY_FRAMES = 8, 2
 EXTREMES, RANDOM, POINTS = "", "random queries", "one query from each capture point"
 """Groups of the queries that are shown: the best and the worst, and two more."""
@@ -27,23 +42,23 @@ EXTREMES, RANDOM, POINTS = "", "random queries", "one query from each capture po
 
 @dataclass(frozen=True)
 class Entry:
-    """A gallery tracklet at its rank."""
+    """A gallery tracklet in a ranking, junk removed."""
 
-    rank: int
+    tracklet: Tracklet
     hit: bool
     distance: float
-    tracklet: Tracklet
-    picture: Picture
+    picture: str
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The first entries of one ranking, junk removed, and its quality."""
+    """The first entries of one ranking from rank 1 on, and its quality."""
 
     title: str
     entries: list[Entry]
     ap: float
     first_hit: int
+    positives: int
 
 
 @dataclass(frozen=True)
@@ -55,9 +70,36 @@ class RankedQuery:
     query: Tracklet
     height: float | None
     """Median pixel height of its crops."""
-    positives: int
-    picture: Picture
+    picture: str
     rankings: list[Ranking]
+
+
+def strip(clips: TrackletDataset, place: int, most: int, faces: Faces) -> str:
+    """At most `most` frames of a clip side by side, evenly chosen."""
+    frames = clips[place].frames[0]
+    chosen = torch.linspace(0, len(frames) - 1, min(most, len(frames))).round().long()
+    return picture(frames[chosen], faces)
+
+
+def picture(frames: Tensor, faces: Faces) -> str:
+    """Frames, uint8 (n, 3, H, W), side by side, each as a cell: a JPEG as an address."""
+    shown = hide_heads(frames) if faces == "blur" else frames
+    sheet = torch.cat([resize(frame, *CELL) for frame in shown], dim=2)
+    data = encode_jpeg(sheet, quality=80).numpy().tobytes()
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def hide_heads(frames: Tensor) -> Tensor:
+    """A copy of uint8 (n, 3, H, W) whose tops are blurred down to two colors, left and right.
+
+    It hides a face where the crop is a standing person. It is no guarantee of anonymity: seen from
+    above or bent, the head may be elsewhere, and clothes and gait stay.
+    """
+    rows = math.ceil(HEAD * frames.shape[2])
+    heads, hidden = frames[:, :, :rows], frames.clone()
+    colors = interpolate(heads.float(), (1, 2), mode="area")
+    hidden[:, :, :rows] = interpolate(colors, heads.shape[2:], mode="bilinear").round()
+    return hidden
 
 
 def ranked_lists(config: Config, measurement: Measurement) -> dict[str, list[RankedQuery]]:
@@ -74,48 +116,40 @@ def ranked_lists(config: Config, measurement: Measurement) -> dict[str, list[Ran
     features = read_features(source, rows=len(tracklets), flip_tta=variant.flip_tta)
     heights = read_heights(source, rows=len(tracklets))
     queries, gallery = split_protocol(tracklets)
+    split = len(queries)
     if measurement.content["per_query"]["tracklet"] != [query.name for query in queries]:
         raise UserError(f"{index} changed: run `reid retrieve` again")
-    clip = config.trainings[variant.training].clip
-    strip = cache(Album(tracklets, config.dataset, config.runtime, clip, options.faces).strip)
+    clip, pack = config.trainings[variant.training].clip, config.runtime.pack
+    clips = TrackletDataset(tracklets, config.dataset.root, clip=clip, train=False, pack=pack)
+    shown = cache(partial(strip, clips, faces=options.faces))
     groups = choose(measurement, queries, heights, options)
     chosen = sorted({q for group in groups.values() for _, q in group})
-    asked = [queries[q] for q in chosen]
-    shown: dict[int, list[Ranking]] = {q: [] for q in chosen}
-    positives: dict[int, int] = {}
+    rankings: dict[int, list[Ranking]] = {q: [] for q in chosen}
     rerank = measurement.content["rerank"]
     device = device_for(config.runtime.device, len(tracklets))
     for used in (None, ReRanking(**rerank)) if rerank else (None,):
         title = "Cosine distance"
         if used:
             title = f"Re-ranked (k1 {used.k1}, k2 {used.k2}, λ {used.lambda_value:g})"
-        sides = features[: len(queries)], features[len(queries) :]
-        distances = distances_of(*sides, used, device)[chosen]
-        same = rank(distances, *labels(asked, gallery))
-        metrics = summarize(same)
+        distances = distances_of(features[:split], features[split:], used, device)[chosen]
+        pairs = rank(distances, *labels([queries[q] for q in chosen], gallery))
+        metrics = summarize(pairs)
         for place, q in enumerate(chosen):
-            junk = set(same.entry[same.junk & (same.query == place)].tolist())
-            hits = set(same.entry[~same.junk & (same.query == place)].tolist())
-            positives[q] = len(hits)
+            junk, hits = (
+                set(pairs.entry[(pairs.junk == left_out) & (pairs.query == place)].tolist())
+                for left_out in (True, False)
+            )
             order = np.argsort(distances[place], kind="stable").tolist()
-            first = [g for g in order if g not in junk][: options.top]
             entries = [
-                Entry(
-                    position,
-                    g in hits,
-                    float(distances[place, g]),
-                    gallery[g],
-                    strip(gallery[g], GALLERY_FRAMES),
-                )
-                for position, g in enumerate(first, start=1)
+                Entry(gallery[g], g in hits, distances[place, g], shown(split + g, GALLERY_FRAMES))
+                for g in [g for g in order if g not in junk][: options.top]
             ]
-            ap, first_hit = float(metrics.ap_per_query[place]), int(metrics.first_rank[place])
-            shown[q].append(Ranking(title, entries, ap, first_hit))
+            quality = float(metrics.ap_per_query[place]), int(metrics.first_rank[place])
+            rankings[q].append(Ranking(title, entries, *quality, len(hits)))
 
     def ranked(reason: str, q: int) -> RankedQuery:
-        query, height = queries[q], None if heights is None else float(heights[q])
-        picture = strip(query, QUERY_FRAMES)
-        return RankedQuery(reason, query, height, positives[q], picture, shown[q])
+        height = None if heights is None else float(heights[q])
+        return RankedQuery(reason, queries[q], height, shown(q, QUERY_FRAMES), rankings[q])
 
     return {name: [ranked(*each) for each in group] for name, group in groups.items()}
 
