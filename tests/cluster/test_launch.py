@@ -17,6 +17,7 @@ from cluster.launch import main
 from cluster.query import Job
 from cluster.work import LOCKS, Controller, Stage, Work, outside, waiting_behind_others
 from reid.errors import UserError
+from tests.cluster.conftest import Commands
 from tests.runs import STAGE1, STAGE2, Lab, make_lab, remains
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +162,22 @@ def test_without_slurm_the_default_executor_says_what_else_there_is(
     monkeypatch.setenv("PATH", str(lab.folder))
     assert main(LAUNCH) == 1
     assert "error: no Slurm here (sbatch, srun): try --executor local" in capsys.readouterr().err
+
+
+def test_what_sbatch_refuses_is_told(
+    lab: Lab, commands: Commands, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    refuse = "echo 'sbatch: error: Invalid partition name specified: nowhere' >&2; exit 1"
+    commands(sbatch=f"cat $1 > asked; {refuse}", srun="true")
+    config = ["--config", str(lab.folder / "config.yaml"), "--profile", str(ROOT / "slurm")]
+    assert main([*LAUNCH[:3], *config, "--partition", "nowhere", "--notice", "90"]) == 1
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last == "error: sbatch refuses: sbatch: error: Invalid partition name specified: nowhere"
+    asked = Path("asked").read_text().splitlines()
+    for option in ("partition=nowhere", "time=1440", "signal=USR2@90", "cpus-per-task=8",
+                   "mem=48GB", "requeue", "gpus=a100:1"):  # fmt: skip
+        assert f"#SBATCH --{option}" in asked
 
 
 @pytest.fixture

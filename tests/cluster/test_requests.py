@@ -43,6 +43,7 @@ def test_the_profile_asks_for_what_it_should(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(ROOT)
     profile = requests.read()
     assert profile.settings["executor"] == "slurm"
+    assert profile.settings["latency-wait"] == 60, "FAULT 24: files that appear late"
     assert {"index", "stage1", "stage2", "extract", "retrieve", "tune"} <= set(profile.requests)
     assert "table" not in profile.requests
     on_gpu = {rule for rule, request in profile.requests.items() if request.gpu_count}

