@@ -28,6 +28,7 @@ from reid.errors import UserError
 from reid.features.extract import embed, restore
 from reid.features.features import Floats
 from reid.files import read_json
+from reid.model.weights import load as load_weights
 from reid.retrieval.retrieve import distances_of
 from reid.train.common import pick_device
 
@@ -88,7 +89,8 @@ class TrackletEncoder:
             reason = f"is of no finished run ({str(error).splitlines()[0]})"
             raise UserError(f"{folder / 'manifest.json'} {reason}") from None
         self._device = pick_device(device)
-        network = restore(folder / "stage2.safetensors", self._training, backbone, seed=seed)
+        clip = load_weights(backbone, activation=options.get("activation"))
+        network = restore(folder / "stage2.safetensors", self._training, clip, seed=seed)
         self._network = network.to(self._device).eval()
 
     @naming_dead_processes()

@@ -144,7 +144,7 @@ def stage1_settings(config: Config, training: str) -> dict[str, Any]:
     """Options of stage 1, which sees plain CLIP: trainings that agree in these share it."""
     options = config.trainings[training]
     return {
-        "weights": _weights(config, options),
+        **_weights(config, options),
         "clip": _dump(options.clip, exclude={"test_sampling"}),
         "model": _dump(options.model, include={"stride", "positions"}),
         "precision": config.runtime.precision,
@@ -167,7 +167,7 @@ def stage2_settings(config: Config, training: str) -> dict[str, Any]:
     """Options of stage 2; those of stage 1 arrive through its file."""
     options = config.trainings[training]
     return {
-        "weights": _weights(config, options),
+        **_weights(config, options),
         "clip": _dump(options.clip, exclude={"test_sampling"}),
         "metadata": config.dataset.metadata,
         "precision": config.runtime.precision,
@@ -187,7 +187,7 @@ def extract_settings(config: Config, training: str) -> dict[str, Any]:
     """Options of feature extraction: the network, its input, and whether clips are mirrored."""
     options = config.trainings[training]
     return {
-        "weights": _weights(config, options),
+        **_weights(config, options),
         "metadata": config.dataset.metadata,
         "precision": config.runtime.precision,
         "flip": any(
@@ -278,8 +278,9 @@ def _folders(folder: Path, depth: int) -> list[Path]:
     return [folder, *(below for child in children for below in _folders(child, depth - 1))]
 
 
-def _weights(config: Config, training: Training) -> str:
-    return config.backbones[training.backbone].weights
+def _weights(config: Config, training: Training) -> dict[str, str]:
+    backbone = config.backbones[training.backbone]
+    return backbone.model_dump(include={"weights", "activation"}, exclude_none=True)
 
 
 def _dump(

@@ -23,6 +23,7 @@ NO_RESULT = {
     "dataset.max_rejected_share",
     "dataset.max_unmatched_query_share",
     "dataset.allow_shared_identities",
+    *("backbones.vit_b16.sha256", "backbones.vit_l14.sha256"),
 }
 RESULT = {"runtime.precision"}
 

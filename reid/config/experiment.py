@@ -70,6 +70,14 @@ class Backbone(Section):
     weights: Annotated[str, BeforeValidator(expanded)] = Field(
         description="a local file, or `open_clip:<model>:<tag>` (network)"
     )
+    activation: Literal["quick_gelu", "gelu"] | None = Field(
+        None,
+        description="of the MLPs; unset: the tag's, for a file `quick_gelu` as in OpenAI's; most "
+        "others (LAION, DataComp) need `gelu`, which a file cannot tell",
+    )
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="of the weights file; set: another file is refused"
+    )
 
     @property
     def file(self) -> Path | None:

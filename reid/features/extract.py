@@ -16,7 +16,7 @@ from reid.errors import UserError
 from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
-from reid.model.weights import load as load_weights
+from reid.model.weights import Weights, load_backbone
 from reid.paths import Results
 from reid.progress import Progress
 from reid.train.common import (
@@ -48,7 +48,7 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     if config.dataset.metadata and prompts.length and prompts.metadata:
         warn_about_metadata(tracklets, protocol)
     device = pick_device(config.runtime.device)
-    weights = config.backbones[training.backbone].weights
+    weights = load_backbone(config.backbones, training.backbone)
     model = restore(results.stage(name, seed, 2), training, weights, seed=seed)
     model = model.to(device).eval()
     cameras = count_cameras(results.index(split))
@@ -128,16 +128,15 @@ def flips(config: Config, training: str) -> bool:
     return any(v.flip_tta for v in config.variants.values() if v.training == training)
 
 
-def restore(path: Path, training: Training, backbone: str, *, seed: int) -> VideoReID:
+def restore(path: Path, training: Training, weights: Weights, *, seed: int) -> VideoReID:
     """The trained network: the tensors of a stage-2 file on top of its frozen backbone.
 
-    backbone: `weights` of the backbone. Raises UserError when the backbone or the model options
+    Raises UserError when the backbone or the model options
     are not those it was trained with.
     """
     trained, facts = load_tensors(path, made_by="reid train stage2")
-    weights = load_weights(backbone)
     expected = {
-        "backbone": weights.sha256,
+        "backbone": weights.identity,
         "seed": seed,
         "model": training.model.model_dump(mode="json"),
     }

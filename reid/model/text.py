@@ -23,7 +23,7 @@ class TextTower(nn.Module):
         super().__init__()
         d = geometry.text_width
         self.positional_embedding = nn.Parameter(torch.zeros(geometry.context, d))
-        self.transformer = Transformer(d, geometry.text_depth, causal=True)
+        self.transformer = Transformer(d, geometry.text_depth, geometry.activation, causal=True)
         self.ln_final = nn.LayerNorm(d)
         self.text_projection = nn.Parameter(torch.zeros(d, geometry.embed))
 

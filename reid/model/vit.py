@@ -4,8 +4,9 @@ Shapes: N = B*T frames in tracklet-major order, L tokens, d width, P prompt toke
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from reid.model.adapters import SpatialAdapter, TemporalAdapter, quick_gelu, spl
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of both towers of a CLIP (MODEL section 4)."""
+    """Sizes of both towers of a CLIP (MODEL section 4), and the activation of their MLPs."""
 
     width: int
     depth: int
@@ -29,23 +30,26 @@ class Geometry:
     text_depth: int
     context: int
     vocabulary: int
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
 
 
 VIT_B16 = Geometry(768, 12, 16, 14, 512, 512, 12, 77, 49408)
 VIT_L14 = Geometry(1024, 24, 14, 16, 768, 768, 12, 77, 49408)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
 
 
 class Mlp(nn.Module):
-    """Two linear layers around QuickGELU."""
+    """Two linear layers around an activation."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, activation: str) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.c_fc = nn.Linear(width, 4 * width)
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, d) -> (N, L, d)."""
-        out: Tensor = self.c_proj(quick_gelu(self.c_fc(x)))
+        out: Tensor = self.c_proj(self.activation(self.c_fc(x)))
         return out
 
 
@@ -56,14 +60,14 @@ class Block(nn.Module):
     both un-normalized; prompts are extra keys and values, not normalized and not in the stream.
     """
 
-    def __init__(self, width: int, *, causal: bool = False) -> None:
+    def __init__(self, width: int, activation: str, *, causal: bool) -> None:
         super().__init__()
         self.causal = causal
         self.ln_1 = nn.LayerNorm(width)
         # For its parameters' names and initialization; `_attend` computes.
         self.attn = nn.MultiheadAttention(width, width // 64)
         self.ln_2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width)
+        self.mlp = Mlp(width, activation)
         self.spatial: SpatialAdapter | None = None
         self.temporal: TemporalAdapter | None = None
 
@@ -111,9 +115,10 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks under the name OpenAI gives it: `resblocks`."""
 
-    def __init__(self, width: int, depth: int, *, causal: bool = False) -> None:
+    def __init__(self, width: int, depth: int, activation: str, *, causal: bool) -> None:
         super().__init__()
-        self.resblocks = nn.Sequential(*(Block(width, causal=causal) for _ in range(depth)))
+        blocks = [Block(width, activation, causal=causal) for _ in range(depth)]
+        self.resblocks = nn.Sequential(*blocks)
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ class VisualTower(nn.Module):
         positions = self.rows * self.columns + 1
         self.positional_embedding = nn.Parameter(d**-0.5 * torch.randn(positions, d))
         self.ln_pre = nn.LayerNorm(d)
-        self.transformer = Transformer(d, geometry.depth)
+        self.transformer = Transformer(d, geometry.depth, geometry.activation, causal=False)
         self.ln_post = nn.LayerNorm(d)
         self.proj = nn.Parameter(d**-0.5 * torch.randn(d, geometry.embed))
         self.checkpointing = False

@@ -1,36 +1,53 @@
 """CLIP weights from any file they come in, as one plain float32 state dict in OpenAI names.
 
-Safetensors, `torch.save` state dicts and OpenAI's TorchScript archives are told apart by their
-content, not by their suffix. None of them can run code: pickles are read with `weights_only=True`,
-and of a TorchScript archive only the tensors (reid.model.torchscript).
+Files are told apart by their content, not by their suffix, and none of them can run code
+(reid.model.pickled). Names and wrappers: reid.model.names.
 """
 
-import hashlib
+import dataclasses
 import math
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reid.config import OPEN_CLIP_PREFIX
+from reid.config import OPEN_CLIP_PREFIX, Backbone, nearest
 from reid.errors import UserError
 from reid.files import sha256_of_file
-from reid.model import torchscript
+from reid.model import pickled
+from reid.model.names import plain_tensors
 from reid.model.text import TOKENS, TextTower
-from reid.model.vit import Geometry, VisualTower
+from reid.model.vit import VIT_B16, VIT_L14, Geometry, VisualTower
 
-_METADATA = ("input_resolution", "context_length", "vocab_size")
-"""Entries of OpenAI's state dicts that are no weights."""
+GEOMETRIES = {"vit_b16": VIT_B16, "vit_l14": VIT_L14}
+"""Of the backbones whose name promises one."""
 _HINT = "put the CLIP file there or change `backbones` (README: data and weights)"
+_LARGEST = 16 << 30
+"""Bytes of a file; a whole checkpoint of ViT-L/14 with its optimizer has a third of that."""
 _UNUSED = ("logit_scale",)
 """Tensors that may be there or not: nothing here reads them."""
-_MASK = "attn_mask"
-"""A constant of OpenAI's text blocks, stored in traced archives like a parameter."""
+_HEADS = {
+    b"PK": "a zip archive that is cut off",
+    b"version https://git-lfs": "a Git LFS pointer: fetch the file itself with `git lfs pull`",
+    b"<": "a web page or XML: the download failed",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "a gzip file: unpack it",
+    b"": "a file of unknown format",
+}
+"""First bytes of what is found in the place of weights."""
+_DAMAGE = (
+    *(pickle.PickleError, zipfile.BadZipFile, SafetensorError, EOFError, RuntimeError, ValueError),
+    *(TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, BufferError),
+    MemoryError,
+)
+"""What reading a damaged file can end in."""
 
 
 @dataclass(frozen=True)
@@ -42,127 +59,158 @@ class Weights:
     source: str
     sha256: str
 
+    @property
+    def identity(self) -> str:
+        """What a training records of its weights: the file, and the activation if not OpenAI's."""
+        plain = self.geometry.activation == "quick_gelu"
+        return self.sha256 if plain else f"{self.sha256} {self.geometry.activation}"
 
-def load(spec: str) -> Weights:
+
+def load_backbone(backbones: Mapping[str, Backbone], name: str) -> Weights:
+    """The weights of `backbones.<name>`.
+
+    Raises UserError as `load` does, and when the name promises another geometry.
+    """
+    backbone = backbones[name]
+    weights = load(backbone.weights, activation=backbone.activation, sha256=backbone.sha256)
+    _require_named(name, weights.geometry, backbone.weights)
+    return weights
+
+
+def load(spec: str, *, activation: str | None = None, sha256: str | None = None) -> Weights:
     """Load CLIP weights from a local file or, with a network, `open_clip:<model>:<tag>`.
 
-    Raises UserError when the file is missing, unreadable, or no CLIP with a ViT.
+    `activation` is that of the tag, or QuickGELU for a file, unless given.
+    Raises UserError when the file is missing, unreadable, no CLIP with a ViT, or has another
+    digest than `sha256`; and when a tag has another activation.
     """
-    if spec.startswith(OPEN_CLIP_PREFIX):
-        plain = _plain(_from_open_clip(spec))
-        digest = _digest(plain)
-    else:
-        path = _existing(spec)
-        plain, digest = _plain(_read(path)), sha256_of_file(path)
-    geometry = geometry_of(plain, spec)
-    broken = [name for name, tensor in plain.items() if not tensor.isfinite().all()]
-    if broken:
-        raise UserError(f"{spec}: numbers that are not finite in {', '.join(broken[:3])}")
-    return Weights(plain, geometry, spec, digest)
+    path, known = _located(spec)
+    if activation and known and activation != known:
+        raise UserError(
+            f"weights {spec!r} were trained with {known}, but `activation` is {activation}: "
+            "leave it out"
+        )
+    digest = sha256_of_file(path)
+    if sha256 and digest != sha256:
+        raise UserError(
+            f"weights {spec} have SHA-256 {digest}, but `sha256` of their backbone is {sha256}: "
+            "get the file again or, if another one is meant, set `sha256` to its own or to null"
+        )
+    tensors = _read(path)
+    geometry = geometry_of(tensors, spec)
+    infinite = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if infinite:
+        raise UserError(f"{spec}: numbers that are not finite in {', '.join(infinite[:3])}")
+    used: Any = activation or known or "quick_gelu"
+    return Weights(tensors, dataclasses.replace(geometry, activation=used), spec, digest)
 
 
-def read_geometry(spec: str) -> Geometry:
-    """The sizes of both towers of a local file, without reading its numbers where the file allows.
+def read_geometry(spec: str, name: str = "") -> Geometry:
+    """The sizes of both towers, without reading numbers where the format allows; QuickGELU.
 
-    Raises UserError as `load` does, but for numbers that are not finite.
+    `name`: that of the backbone. Raises UserError as `load` does, but for what numbers tell.
     """
-    if spec.startswith(OPEN_CLIP_PREFIX):
-        return load(spec).geometry
-    path = _existing(spec)
-    return geometry_of(_plain(_read(path, device="meta")), spec)
+    geometry = geometry_of(_read(_located(spec)[0], device="meta"), spec)
+    _require_named(name, geometry, spec)
+    return geometry
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Any state dict in a file that `load` can read, float32, without `module.` prefixes.
+    """Any state dict in a file that `load` can read: float32, without prefixes.
 
-    Raises UserError when the file is missing, unreadable, or would run code.
+    Raises UserError when the file is missing or unreadable.
     """
-    return _plain(_read(_existing(path, "expected a file of weights")))
+    return _read(_regular(path, "expected a file of weights"))
 
 
-def _existing(spec: str | Path, hint: str = _HINT) -> Path:
-    """The path, if it is a file that can be opened; else raises UserError ending in `hint`."""
-    try:
-        Path(spec).open("rb").close()
-    except FileNotFoundError:
-        raise UserError(f"weights {spec} do not exist: {hint}") from None
-    except OSError as error:
-        raise UserError(f"weights {spec} cannot be read ({error.strerror}): {hint}") from None
-    return Path(spec)
-
-
-def _read(path: Path, device: str = "cpu") -> Mapping[Any, object]:
-    """The mapping a file holds. On the `meta` device shapes only, where the format allows it."""
-    with path.open("rb") as opened:
-        head = opened.read(9)
-    try:
-        if torchscript.is_archive(path):
-            return torchscript.read_tensors(path, device)
-        if head.endswith(b"{"):  # safetensors: 8 bytes of size, then a JSON object
-            return _safetensors(path, device)
-        loaded = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, MemoryError):
-        raise
-    except Exception:
-        # A damaged file surfaces as any exception of the unpickler, zipfile or torch, and their
-        # words advise to read it unsafely.
+def _require_named(name: str, geometry: Geometry, source: str) -> None:
+    """Refuse weights of real size that are not what the backbone is called."""
+    promised = GEOMETRIES.get(name, geometry)
+    sizes = [(sizes.width, sizes.depth, sizes.patch) for sizes in (promised, geometry)]
+    if sizes[0] != sizes[1] and geometry.width >= VIT_B16.width:  # a tiny CLIP stands for any
+        called = next((n for n, known in GEOMETRIES.items() if known == geometry), "another CLIP")
+        width, depth, patch = sizes[1]
         raise UserError(
-            f"{path} ({path.stat().st_size:,} bytes): not a readable weights file of any kind: "
-            "compare its SHA-256 with that of its source (README: data and weights)"
-        ) from None
-    if not isinstance(loaded, Mapping):
-        raise UserError(f"{path}: holds a {type(loaded).__name__}, expected a state dict")
-    return loaded
+            f"backbones.{name}: {source} holds {called} (width {width}, {depth} blocks, patch "
+            f"{patch}), not {name}: name the right file, or call the backbone otherwise"
+        )
 
 
-def _safetensors(path: Path, device: str) -> dict[Any, object]:
-    with safe_open(path, framework="pt") as opened:
-        names = opened.keys()
-        if device == "meta":
-            shapes = {name: opened.get_slice(name).get_shape() for name in names}
-            return {name: torch.empty(shape, device=device) for name, shape in shapes.items()}
-        return {name: opened.get_tensor(name) for name in names}
-
-
-def _from_open_clip(spec: str) -> Mapping[Any, object]:
+def _located(spec: str) -> tuple[Path, str | None]:
+    """The file of a backbone, and for a tag of open_clip the activation it was trained with."""
+    if not spec.startswith(OPEN_CLIP_PREFIX):
+        return _regular(Path(spec)), None
     import open_clip
 
     try:
         _, model, tag = spec.split(":")
     except ValueError:
         raise UserError(f"weights {spec!r}: expected open_clip:<model>:<tag>") from None
-    if tag == "openai" and not model.endswith("-quickgelu"):
-        raise UserError(f"weights {spec!r}: OpenAI's weights need QuickGELU: use {model}-quickgelu")
+    options = open_clip.get_pretrained_cfg(model, tag)
+    architecture = open_clip.get_model_config(model)
+    if options:
+        try:
+            path = open_clip.download_pretrained(options)
+        except (RuntimeError, OSError) as error:
+            raise UserError(
+                f"weights {spec!r} could not be fetched ({str(error).splitlines()[0]}): "
+                "download the file elsewhere and name its path"
+            ) from None
+    elif architecture and Path(tag).is_file():  # as open_clip takes it
+        path, options = tag, architecture
+    else:
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        known = nearest(tag, tags) or nearest(model, open_clip.list_models())
+        raise UserError(f"weights {spec!r}: open_clip has no such model and tag{known}")
+    return _regular(Path(path)), "quick_gelu" if options.get("quick_gelu") else "gelu"
+
+
+def _regular(path: Path, hint: str = _HINT) -> Path:
+    """The path, if it is a file that can be read; else raises UserError ending in `hint`."""
     try:
-        return dict(open_clip.create_model(model, pretrained=tag).state_dict())
-    except (RuntimeError, OSError) as error:
-        raise UserError(
-            f"weights {spec!r} could not be fetched ({str(error).splitlines()[0]}): "
-            "download the file elsewhere and name its path"
-        ) from None
+        regular, size = path.is_file(), path.stat().st_size
+        if regular:
+            path.open("rb").close()
+    except FileNotFoundError:
+        raise UserError(f"weights {path} do not exist: {hint}") from None
+    except OSError as error:
+        raise UserError(f"weights {path} cannot be read ({error.strerror}): {hint}") from None
+    if not regular:
+        raise UserError(f"weights {path} are not a regular file: {hint}")
+    if size > _LARGEST:
+        raise UserError(f"weights {path} have {size:,} bytes, more than any CLIP: {hint}")
+    return path
 
 
-def _plain(loaded: Mapping[Any, object]) -> dict[str, Tensor]:
-    """The tensors of a state dict, float32, without `module.` prefixes and entries of OpenAI's."""
-    inner = loaded.get("state_dict")
-    named = {
-        name.removeprefix("module."): tensor
-        for name, tensor in (inner if isinstance(inner, Mapping) else loaded).items()
-        if isinstance(name, str) and isinstance(tensor, Tensor)
-    }
-    return {
-        name: tensor.float()
-        for name, tensor in named.items()
-        if name not in _METADATA and name.rpartition(".")[2] != _MASK
-    }
+def _read(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """The plain tensors of a file; on the `meta` device shapes only, where the format allows."""
+    with path.open("rb") as file:
+        head = file.read(24)
+    problem = "a damaged file, or larger than the memory"
+    try:
+        archived = zipfile.is_zipfile(path)
+        if head[8:9] == b"{" and not archived:  # 8 bytes of size, then JSON
+            return plain_tensors(_safetensors(path, device), path)
+        if archived or head.startswith(b"\x80"):
+            return plain_tensors(pickled.read(path, device), path)
+        problem = next(found for start, found in _HEADS.items() if head.startswith(start))
+    except pickled.WrongFormat as error:
+        problem = str(error)
+    except _DAMAGE:  # their messages are of no help to a user
+        pass
+    raise UserError(
+        f"{path} ({path.stat().st_size:,} bytes) is {problem}, expected CLIP weights: compare its "
+        "SHA-256 with that of its source (README: data and weights)"
+    )
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def _safetensors(path: Path, device: str) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as opened:
+        names = opened.keys()
+        if device == "meta":
+            shapes = {name: opened.get_slice(name).get_shape() for name in names}
+            return {name: torch.empty(shape, device=device) for name, shape in shapes.items()}
+        return {name: opened.get_tensor(name) for name in names}
 
 
 def geometry_of(tensors: Mapping[str, Tensor], source: str) -> Geometry:
@@ -173,7 +221,10 @@ def geometry_of(tensors: Mapping[str, Tensor], source: str) -> Geometry:
 
     def shape(name: str, dimensions: int) -> torch.Size:
         if name not in tensors:
-            raise UserError(f"{source}: no tensor {name!r}: expected CLIP ViT weights")
+            names = ", ".join(sorted(tensors)[:3])
+            raise UserError(
+                f"{source}: no tensor {name!r}: expected CLIP ViT weights, found {names or 'none'}"
+            )
         if tensors[name].dim() != dimensions:
             raise UserError(
                 f"{source}: {name} has shape {tuple(tensors[name].shape)}: "
@@ -188,13 +239,15 @@ def geometry_of(tensors: Mapping[str, Tensor], source: str) -> Geometry:
         width=width,
         depth=_depth(tensors, "visual.", source),
         patch=patch,
-        grid=math.isqrt(positions),
+        grid=math.isqrt(max(0, positions)),
         embed=shape("visual.proj", 2)[1],
         text_width=text_width,
         text_depth=_depth(tensors, "", source),
         context=context,
         vocabulary=shape("token_embedding.weight", 2)[0],
     )
+    if min(width, patch, positions, geometry.embed, text_width) < 1:
+        raise UserError(f"{source}: a size of zero: {geometry}")
     if geometry.grid**2 != positions:
         raise UserError(f"{source}: {positions} visual positions are no square grid")
     if width % 64 or text_width % 64:
@@ -202,9 +255,10 @@ def geometry_of(tensors: Mapping[str, Tensor], source: str) -> Geometry:
             f"{source}: widths {width} (visual) and {text_width} (text) "
             "must be multiples of 64, the width of a CLIP attention head"
         )
-    if geometry.vocabulary <= max(TOKENS):
+    if geometry.vocabulary <= max(TOKENS) or context < len(TOKENS):
         raise UserError(
-            f"{source}: vocabulary of {geometry.vocabulary} tokens: expected CLIP's 49408"
+            f"{source}: a vocabulary of {geometry.vocabulary} and a context of {context} tokens: "
+            "expected CLIP's 49408 and 77"
         )
     expected = _expected_shapes(geometry)
     given = {name: tensor.shape for name, tensor in tensors.items() if name not in _UNUSED}

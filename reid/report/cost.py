@@ -118,7 +118,7 @@ def _sizes(config: Config, name: str) -> tuple[int, int, int, float]:
     backbone = config.backbones[training.backbone]
     if backbone.file is None:
         raise UserError(f"{backbone.weights} is no file: its sizes are not fetched for a report")
-    geometry = read_geometry(backbone.weights)
+    geometry = read_geometry(backbone.weights, training.backbone)
     index = Results.of(config.dataset.name).index("train")
     people = identities_of(part(read_split(index), training.validation, "train"))
     cameras = cameras_of(config.dataset.layout, index)

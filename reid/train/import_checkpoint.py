@@ -16,8 +16,7 @@ from reid.files import sha256_of_file
 from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
-from reid.model.weights import Weights, read_tensors
-from reid.model.weights import load as load_weights
+from reid.model.weights import Weights, load_backbone, read_tensors
 from reid.paths import Results
 from reid.train.common import build_model, identities_of, save_tensors
 from reid.train.stage2 import trained_tensors, write_manifest
@@ -41,14 +40,14 @@ def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str
     classes = _classes(given, file)
     identities = _identities(results.index("train"), training.validation, classes, file)
     cameras = cameras_of(config.dataset.layout, results.index("train"))
-    weights = load_weights(config.backbones[training.backbone].weights)
+    weights = load_backbone(config.backbones, training.backbone)
     model = build_model(training, weights, identities=classes, cameras=cameras, seed=seed)
     trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
     tower = _load(given, model, weights, allow=allow, file=file)
     facts = {
         "identities": identities,
         "cameras": cameras,
-        "backbone": weights.sha256,
+        "backbone": weights.identity,
         "seed": seed,
         "model": training.model.model_dump(mode="json"),
         "tower": sorted(tower),

@@ -9,13 +9,10 @@ from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.model.param_groups import Group, describe, frozen_groups, trainable_groups
 from reid.model.text import IdentityContexts, TextTower
-from reid.model.vit import VIT_B16, VIT_L14, Geometry
-from reid.model.weights import read_geometry
+from reid.model.vit import Geometry
+from reid.model.weights import GEOMETRIES, read_geometry
 from reid.paths import Results
 from reid.train.common import build_model, identities_of
-
-GEOMETRIES = {"vit_b16": VIT_B16, "vit_l14": VIT_L14}
-"""Known without a weights file."""
 
 
 def run(config: Config, name: str, *, geometry: str | None, classes: int | None) -> None:
@@ -26,7 +23,7 @@ def run(config: Config, name: str, *, geometry: str | None, classes: int | None)
     """
     training = config.trainings[name]
     weights = config.backbones[training.backbone].weights
-    sizes = GEOMETRIES[geometry] if geometry else read_geometry(weights)
+    sizes = GEOMETRIES[geometry] if geometry else read_geometry(weights, training.backbone)
     if classes is not None and classes < 1:
         raise UserError(f"--classes is {classes}: expected at least one identity")
     index = Results.of(config.dataset.name).index("train")

@@ -16,8 +16,7 @@ from reid.files import sha256_of_file
 from reid.model import text
 from reid.model.param_groups import Group
 from reid.model.text import IdentityContexts, TextTower
-from reid.model.weights import Weights
-from reid.model.weights import load as load_weights
+from reid.model.weights import Weights, load_backbone
 from reid.paths import Results
 from reid.progress import Progress
 from reid.train.common import (
@@ -45,7 +44,7 @@ def run(config: Config, name: str, seed: int, session: Session) -> None:
 
 def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     training, results = config.trainings[name], Results.of(config.dataset.name)
-    weights = load_weights(config.backbones[training.backbone].weights)
+    weights = load_backbone(config.backbones, training.backbone)
     augmented = training.stage1.view == "augmented"
     jitter = training.augment.color_jitter if augmented else None
     dataset = training_clips(config, name, seed, jitter)
@@ -70,14 +69,14 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
             "settings": fingerprint.stage1_settings(config, name),
             "code": fingerprint.code_hash(__name__),
             "index": sha256_of_file(results.index("train")),
-            "backbone": weights.sha256,
+            "backbone": weights.identity,
         }
         fit(stage, engine, folder=results.run(name, seed), name="stage1", facts=facts)
     if engine.world.leads:
         save_tensors(
             results.stage(name, seed, 1),
             {**contexts.state_dict(), "bank": text_bank(contexts, tower)},
-            {"identities": identities, "backbone": weights.sha256, "seed": seed},
+            {"identities": identities, "backbone": weights.identity, "seed": seed},
         )
 
 

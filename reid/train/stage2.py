@@ -19,7 +19,7 @@ from reid.data.stored import count_cameras
 from reid.files import sha256_of_file
 from reid.model.network import Features, VideoReID
 from reid.model.param_groups import Group, describe, trainable_groups
-from reid.model.weights import load as load_weights
+from reid.model.weights import load_backbone
 from reid.paths import Results
 from reid.train import memory
 from reid.train.common import (
@@ -97,11 +97,11 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
     training, results = config.trainings[name], Results.of(config.dataset.name)
     index, stage1 = results.index("train"), results.stage(name, seed, 1)
     dataset = training_clips(config, name, seed, training.augment.color_jitter)
-    weights = load_weights(config.backbones[training.backbone].weights)
+    weights = load_backbone(config.backbones, training.backbone)
     command = f"reid train stage1 --training {name} --seed {seed}"
     learned, made_from = load_tensors(stage1, made_by=command)
     identities = identities_of(dataset.tracklets)
-    origin = {"identities": identities, "backbone": weights.sha256, "seed": seed}
+    origin = {"identities": identities, "backbone": weights.identity, "seed": seed}
     require_equal(stage1, made_from, origin)
     cameras = count_cameras(index)
     model = build_model(training, weights, identities=len(identities), cameras=cameras, seed=seed)
@@ -127,7 +127,7 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         "code": fingerprint.code_hash(__name__),
         "index": sha256_of_file(index),
         "stage1": sha256_of_file(stage1),
-        "backbone": weights.sha256,
+        "backbone": weights.identity,
         "seed": seed,
     }
     fit(stage, engine, folder=results.run(name, seed), name="stage2", facts=facts)

@@ -320,8 +320,8 @@ def test_missing_file_and_unknown_tag(tmp_path: Path) -> None:
         weights.load(str(tmp_path / "none.pt"))
     with pytest.raises(UserError, match="open_clip:<model>:<tag>"):
         weights.load("open_clip:ViT-B-16")
-    with pytest.raises(UserError, match="QuickGELU"):
-        weights.load("open_clip:ViT-B-16:openai")
+    with pytest.raises(UserError, match="did you mean laion2b_s34b_b88k"):
+        weights.load("open_clip:ViT-B-16:laion2b_s34b")
 
 
 def test_loaded_tower_has_the_tensors_of_the_file() -> None:
