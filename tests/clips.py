@@ -35,7 +35,7 @@ def open_clip_model(geometry: Geometry, image_size: int | tuple[int, int] | None
                 heads=geometry.text_width // 64,
                 layers=geometry.text_depth,
             ),
-            quick_gelu=True,
+            quick_gelu=geometry.activation == "quick_gelu",
         ).eval()
 
 

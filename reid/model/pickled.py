@@ -102,7 +102,7 @@ def _archived(path: Path, device: str) -> Any:
                 return torch.empty(numel, dtype=dtype, device="meta")
             if key not in storages:
                 content = bytearray(_content(archive, f"{roots[0]}/data/{key}"))
-                storages[key] = torch.frombuffer(content, dtype=dtype, count=numel)
+                storages[key] = _numbers(content, dtype, numel)
             return storages[key]
 
         return _Unpickler(BytesIO(_content(archive, roots[0] + _PICKLE)), storage).load()
@@ -112,6 +112,12 @@ def _content(archive: zipfile.ZipFile, name: str) -> bytes:
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise WrongFormat(f"a zip file with {name} compressed, which torch never does")
     return archive.read(name)
+
+
+def _numbers(content: bytearray, dtype: torch.dtype, count: int) -> Tensor:
+    if not count:  # which torch.frombuffer refuses
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(content, dtype=dtype, count=count)
 
 
 def _legacy(path: Path, device: str) -> Any:
@@ -136,8 +142,7 @@ def _legacy(path: Path, device: str) -> Any:
             if int.from_bytes(file.read(8), "little") != numbers.numel():
                 raise pickle.UnpicklingError(f"storage {key} has another length than its tensors")
             content = bytearray(file.read(numbers.numel() * numbers.itemsize))
-            if numbers.numel():
-                numbers.copy_(torch.frombuffer(content, dtype=numbers.dtype))
+            numbers.copy_(_numbers(content, numbers.dtype, numbers.numel()))
     return loaded
 
 

@@ -1,5 +1,7 @@
 """Our towers against open_clip's, with the same weights (MODEL section 8)."""
 
+from dataclasses import replace
+
 import open_clip
 import pytest
 import torch
@@ -14,8 +16,13 @@ PLAIN = Model(prompts=Prompts(length=0), adapters=Adapters(spatial=False, tempor
 
 @pytest.mark.parametrize(
     ("geometry", "size"),
-    [(TINY, (128, 64)), (TINY, (128, 128)), (VIT_B16, (256, 128)), (VIT_L14, (256, 128))],
-    ids=["tiny", "tiny-square", "B/16", "L/14"],
+    [
+        (TINY, (128, 64)),
+        (replace(TINY, activation="gelu"), (128, 128)),
+        (VIT_B16, (256, 128)),
+        (VIT_L14, (256, 128)),
+    ],
+    ids=["tiny", "tiny-square-gelu", "B/16", "L/14"],
 )
 def test_visual_tower_equals_open_clip(geometry: Geometry, size: tuple[int, int]) -> None:
     tensors = state_dict(geometry)
@@ -57,7 +64,11 @@ def test_plain_clip_is_the_tower_without_adapters_and_prompts_averaged_over_fram
         torch.testing.assert_close(model.plain_clip(clips), frames.unflatten(0, (2, 3)).mean(dim=1))
 
 
-@pytest.mark.parametrize("geometry", [TINY, VIT_B16, VIT_L14], ids=["tiny", "B/16", "L/14"])
+@pytest.mark.parametrize(
+    "geometry",
+    [TINY, replace(TINY, activation="gelu"), VIT_B16, VIT_L14],
+    ids=["tiny", "tiny-gelu", "B/16", "L/14"],
+)
 def test_text_tower_equals_open_clip(geometry: Geometry) -> None:
     weights = random_weights(geometry)
     tower, contexts = text.build(weights.tensors, weights.geometry, classes=5)
