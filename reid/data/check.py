@@ -24,8 +24,8 @@ from reid.claim import remove_temporaries
 from reid.config import Config
 from reid.data.dataset import decode
 from reid.data.frames import Files
+from reid.data.lists import DAMAGED_COLUMNS, read_damaged, write_csv
 from reid.data.stored import read_all
-from reid.data.summary import DAMAGED_COLUMNS, read_damaged, write_csv
 from reid.data.tracklet import Tracklet, identity_of
 from reid.errors import UserError
 from reid.files import replacing, sha256_of_json

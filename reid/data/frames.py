@@ -13,7 +13,8 @@ from reid.errors import UserError
 IGNORED = "of the system, ignored"
 """Reason for files that systems put into folders: they are no part of the dataset."""
 FOLDER = "folder inside a tracklet folder"
-EMPTY, SPECIAL, UNREADABLE = "zero bytes", "not a file, or a broken link", "cannot be read"
+NOT_UTF8, EMPTY = "name is not UTF-8", "zero bytes"
+SPECIAL, UNREADABLE = "not a file, or a broken link", "cannot be read"
 
 _SYSTEM = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}
 _DIGITS = re.compile("([0-9]+)")
@@ -61,7 +62,7 @@ def _sort_in(entry: "os.DirEntry[str]", listing: Listing, check_sizes: bool) -> 
         if is_ignored(name):
             reason = IGNORED
         elif not is_text(name):
-            reason = "file name is not UTF-8"
+            reason = NOT_UTF8
         elif not is_jpeg(name):
             reason = FOLDER if entry.is_dir() else "not a .jpg file"
         elif not entry.is_file():

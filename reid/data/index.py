@@ -18,25 +18,23 @@ from reid.claim import remove_temporaries
 from reid.config import Config, nearest
 from reid.data.detreidx import CAMERAS
 from reid.data.layouts import LAYOUTS
-from reid.data.scan import Contents, Look, Rejected, Source, read_folder
+from reid.data.lists import Rejected, read_damaged, read_rejected, write_changed, write_csv
+from reid.data.scan import Contents, Look, Source, read_folder
 from reid.data.stored import (
     check_fresh,
-    count_cameras,
     demand_folder,
     read_cameras,
-    read_rejected,
     read_split,
-    write_changed,
     write_split,
     write_times,
 )
-from reid.data.summary import check_limits, is_placed, read_damaged, summarize, write_csv
+from reid.data.summary import check_limits, is_placed, summarize
 from reid.data.tracklet import Subset, Tracklet
 from reid.errors import UserError
 from reid.paths import SPLITS, Results
 from reid.progress import Progress
 
-__all__ = ["Index", "build", "check_fresh", "count_cameras", "read_split", "run"]
+__all__ = ["Index", "build", "check_fresh", "read_split", "run"]
 
 _OTHER: dict[str, Subset] = {"query": "gallery", "gallery": "query"}
 

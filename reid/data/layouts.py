@@ -4,7 +4,7 @@ How each is laid out, what it was written from, and how to add one: docs/DATA.md
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,24 +16,16 @@ from scipy.io.matlab import MatReadError
 
 from reid.data import detreidx
 from reid.data.detreidx import PROTOCOL_FOLDERS, UnknownName, parse_person
-from reid.data.frames import is_ignored
+from reid.data.frames import IGNORED
+from reid.data.lists import Rejected
 from reid.data.manifest import LARGEST_CAMERA, find_manifest
-from reid.data.scan import (
-    Contents,
-    Rejected,
-    Source,
-    entries,
-    number_identities,
-    reject,
-    reject_below,
-    subfolders,
-)
+from reid.data.scan import Contents, Source, number_identities, reject, subfolders
 from reid.data.stored import count_cameras, demand_folder
 from reid.data.tracklet import Scene, Subset, View
 from reid.errors import UserError
 
-SceneOf = Callable[[str, int], "Scene | Callable[[str], Scene]"]
-"""Name of a tracklet's folder and identity of its person -> scene, or how a file name tells it."""
+SceneOf = Callable[[str, int, str], Scene]
+"""Name of a tracklet's folder, identity of its person and file name of a frame -> its scene."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ def find_tree(
             try:
                 other = people.setdefault(identify(name), path)
             except UnknownName as error:
-                rejected += reject_below(root, path, str(error))
+                rejected += reject(root, path, str(error))
                 continue
             if other != path:
                 raise UserError(
@@ -92,23 +84,16 @@ def find_tree(
                     "or merge them"
                 )
         for identity, person in sorted(people.items()):
-            sources += _tracklets_of(root, person, identity, part, scene_of, rejected)
+            others: list[Rejected] = []
+            names = subfolders(root, person, others)
+            if not names and all(row.reason == IGNORED for row in others):
+                others.append(Rejected(person, "empty person folder"))
+            rejected += others
+            for name in names:
+                path, scene = f"{person}/{name}", partial(scene_of, name, identity)
+                source = Source(path, path, identity, part.subset, scene, protocol=part.protocol)
+                sources.append(source)
     return Contents(sources, rejected)
-
-
-def _tracklets_of(
-    root: Path, person: str, identity: int, part: Part, scene_of: SceneOf, rejected: list[Rejected]
-) -> Iterator[Source]:
-    if all(is_ignored(entry.name) for entry in entries(root / person)):
-        rejected.append(reject(person, "empty person folder"))
-    for name in subfolders(root, person, rejected):
-        path = f"{person}/{name}"
-        try:
-            scene = scene_of(name, identity)
-        except UnknownName as error:
-            rejected += reject_below(root, path, str(error))
-        else:
-            yield Source(path, path, identity, part.subset, scene, protocol=part.protocol)
 
 
 # -- DetReIDX and AG-VPReID: train/, and a folder per protocol -------------------------------------
@@ -125,25 +110,19 @@ def _find_cases(
     return find_tree(root, parts, scene_of)
 
 
-def _detreidx(_: str, person: int) -> Callable[[str], Scene]:
-    def scene(name: str) -> Scene:
-        identity, scene = detreidx.parse_name(name)
-        if identity != person:
-            raise UnknownName(f"identity {identity} of the file is not that of its person folder")
-        return scene
-
+def _detreidx(_: str, person: int, name: str) -> Scene:
+    identity, scene = detreidx.parse_name(name)
+    if identity != person:
+        raise UnknownName(f"identity {identity} of the file is not that of its person folder")
     return scene
 
 
-def _agvpreid(_: str, __: int) -> Callable[[str], Scene]:
-    def scene(name: str) -> Scene:
-        cameras = set(re.findall("C([0-9]+)E", name))
-        if len(cameras) != 1 or not cameras <= set("012345"):
-            raise UnknownName("unknown file name: expected one camera between C and E, 0 to 5")
-        camera = int(cameras.pop())
-        return Scene("aerial" if camera >= 4 else "ground", camera)
-
-    return scene
+def _agvpreid(_: str, __: int, name: str) -> Scene:
+    cameras = set(re.findall("C([0-9]+)E", name))
+    if len(cameras) != 1 or not cameras <= set("012345"):
+        raise UnknownName("unknown file name: expected one camera between C and E, 0 to 5")
+    camera = int(cameras.pop())
+    return Scene("aerial" if camera >= 4 else "ground", camera)
 
 
 # -- folders: train/, query/, gallery/ of the user's own -------------------------------------------
@@ -157,7 +136,7 @@ def _find_folders(root: Path, _: Sequence[str], __: Path | None) -> Contents:
     return find_tree(root, parts, _camera_folder, number_identities(people).__getitem__)
 
 
-def _camera_folder(tracklet: str, _: int) -> Scene:
+def _camera_folder(tracklet: str, _: int, __: str) -> Scene:
     match = re.fullmatch("c([0-9]{1,3})(?:_.*)?", tracklet, re.DOTALL)
     if match is None or int(match[1]) > LARGEST_CAMERA:
         raise UnknownName(f"tracklet folder is not cN or cN_..., N from 0 to {LARGEST_CAMERA}")
@@ -165,11 +144,6 @@ def _camera_folder(tracklet: str, _: int) -> Scene:
 
 
 # -- MARS and G2A-VReID: lists in info/ ------------------------------------------------------------
-
-INFO = (
-    *("train_name.txt", "test_name.txt", "tracks_train_info.mat", "tracks_test_info.mat"),
-    "query_IDX.mat",
-)
 
 
 def _find_mars(root: Path, _: Sequence[str], __: Path | None, *, views: Sequence[View]) -> Contents:
@@ -184,57 +158,59 @@ def _find_mars(root: Path, _: Sequence[str], __: Path | None, *, views: Sequence
     The gallery is all test tracklets that are no query; person -1 is junk and left out; person 0
     are distractors and stay. Raises UserError on a list that is missing, damaged or inconsistent.
     """
-    info = root / "info"
-    for name in INFO:
-        if not (info / name).is_file():
-            raise UserError(f"{info / name} is missing: is dataset.layout right?")
-    train = _matrix(info / "tracks_train_info.mat", "track_train_info")
-    test = _matrix(info / "tracks_test_info.mat", "track_test_info")
+    info, sources = root / "info", list[Source]()
     queries = set(_matrix(info / "query_IDX.mat", "query_IDX").ravel().tolist())
-    if not queries <= set(range(1, len(test) + 1)):
-        raise UserError(f"{info / 'query_IDX.mat'} names rows that tracks_test_info.mat lacks")
-    subsets: list[Subset] = [
-        "query" if row + 1 in queries else "gallery" for row in range(len(test))
-    ]
-    return Contents(
-        [
-            *_listed(info, "train", train, ["train"] * len(train), views),
-            *_listed(info, "test", test, subsets, views),
-        ]
-    )
+    for part in ("train", "test"):
+        table = info / f"tracks_{part}_info.mat"
+        rows, names = _matrix(table, f"track_{part}_info"), _lines(info / f"{part}_name.txt")
+        if part == "test" and not queries <= set(range(1, len(rows) + 1)):
+            raise UserError(f"{info / 'query_IDX.mat'} names rows that {table.name} lacks")
+        for number, (first, last, person, camera) in enumerate(rows.tolist(), start=1):
+            if person == -1:
+                continue
+            if not 1 <= first <= last <= len(names):
+                raise UserError(
+                    f"{table}: row {number} names frames {first} to {last} of {len(names)}"
+                )
+            if not 1 <= camera <= len(views):
+                raise UserError(f"{table}: row {number} has camera {camera} of {len(views)}")
+            frames, head = names[first - 1 : last], f"{person:04d}C{camera}"
+            for name in frames:
+                if not name.startswith(head):
+                    raise UserError(f"{table}: row {number} is {head}, but its frame is {name}")
+            subset: Subset = "query" if number in queries else "gallery"
+            folder, scene = f"bbox_{part}/{person:04d}", Scene(views[camera - 1], camera - 1)
+            sources.append(
+                Source(
+                    f"{folder}/{Path(frames[0]).stem}",
+                    folder,
+                    person,
+                    "train" if part == "train" else subset,
+                    scene,
+                    frames,
+                )
+            )
+    return Contents(sources)
 
 
-def _listed(
-    info: Path, part: str, rows: Any, subsets: Sequence[Subset], views: Sequence[View]
-) -> Iterator[Source]:
-    path, table = info / f"{part}_name.txt", info / f"tracks_{part}_info.mat"
+def _lines(path: Path) -> list[str]:
+    """File names of a list."""
     try:
-        names = path.read_text(encoding="utf-8-sig").split()
+        return _there(path).read_text(encoding="utf-8-sig").split()
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8: expected file names, one a line") from None
-    for number, ((first, last, person, camera), subset) in enumerate(
-        zip(rows.tolist(), subsets, strict=True), start=1
-    ):
-        if person == -1:
-            continue
-        frames = names[first - 1 : last]
-        if not 1 <= first <= last or len(frames) != last - first + 1:
-            raise UserError(f"{table}: row {number} names frames {first} to {last} of {len(names)}")
-        if not 1 <= camera <= len(views):
-            raise UserError(f"{table}: row {number} has camera {camera} of {len(views)}")
-        expected = f"{person:04d}C{camera}"
-        odd = next((name for name in frames if not name.startswith(expected)), None)
-        if odd is not None:
-            raise UserError(f"{table}: row {number} is {expected}, but its frame is {odd}")
-        folder = f"bbox_{part}/{person:04d}"
-        scene = Scene(views[camera - 1], camera - 1)
-        yield Source(f"{folder}/{Path(frames[0]).stem}", folder, person, subset, scene, frames)
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: is dataset.layout right?")
+    return path
 
 
 def _matrix(path: Path, name: str) -> Any:
     """An integer matrix of a .mat file."""
     try:
-        matrix = np.asarray(scipy.io.loadmat(path, variable_names=[name])[name])
+        matrix = np.asarray(scipy.io.loadmat(_there(path), variable_names=[name])[name])
     except (KeyError, ValueError, TypeError, OSError, NotImplementedError, MatReadError) as error:
         raise UserError(f"{path} is not a MATLAB file with {name} ({error})") from None
     if matrix.ndim != 2 or (name != "query_IDX" and matrix.shape[1] != 4):

@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from reid.claim import claim, remove_temporaries
 from reid.config import Clip, Config
 from reid.data.frames import Files
+from reid.data.lists import demand_undamaged
 from reid.data.packed import SCHEMA, is_part, open_shards, read_rows, table_path, tar_path
 from reid.data.sampler import sample_frames
 from reid.data.stored import read_all
-from reid.data.summary import demand_undamaged
 from reid.data.tracklet import Tracklet, identity_of
 from reid.errors import UserError
 from reid.files import replacing, sha256_of_file, write_json

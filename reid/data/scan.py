@@ -1,26 +1,18 @@
 """Read the folders of a dataset into tracklets and rejected files, the same for all layouts."""
 
 import math
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from reid.data.detreidx import UnknownName
-from reid.data.frames import FOLDER, IGNORED, Listing, is_ignored, is_jpeg, is_text, list_folder
+from reid.data.frames import FOLDER, IGNORED, NOT_UTF8, is_jpeg, list_folder
+from reid.data.lists import Rejected
 from reid.data.tracklet import FrameNames, Scene, Subset, Tracklet
 from reid.errors import UserError
 
 OTHER_SCENE = "view, height, distance, angle or session differs from the rest of its tracklet"
-
-
-class Rejected(NamedTuple):
-    """A file that is not part of the index (or an empty folder), and why."""
-
-    path: str
-    """Relative to the dataset root; bytes that are not UTF-8 are written as escapes."""
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -30,7 +22,7 @@ class Source:
     path: str
     """Unique, relative to the dataset root."""
     folder: str
-    """Where its frames lie."""
+    """Where its frames lie; `path`, unless `frames` names them."""
     identity: int
     subset: Subset
     scene: Scene | Callable[[str], Scene]
@@ -81,57 +73,57 @@ def read_folder(folder: str, sources: Sequence[Source], look: Look, *, complete:
     if not (look.root / folder).is_dir():
         raise UserError(f"{look.root / folder} is not a folder, but a list of the dataset names it")
     listing = list_folder(f"{look.root}/{folder}", check_sizes=look.check_sizes)
-    if look.damaged:
-        for name in [n for n in listing.frames if f"{folder}/{n}" in look.damaged]:
-            del listing.frames[name]
-            listing.problems[name] = look.damaged[f"{folder}/{name}"]
-    tracklets, used = [], set[str]()
+    sizes = {n: b for n, b in listing.frames.items() if f"{folder}/{n}" not in look.damaged}
+    problems = listing.problems | {
+        name: look.damaged[f"{folder}/{name}"] for name in listing.frames.keys() - sizes.keys()
+    }
+    tracklets, wanted = [], set[str]()
     for source in sources:
-        names, scene = _frames_of(source, listing)
-        used.update(names if source.frames is None else source.frames)
-        if names and scene:
-            tracklets.append(_tracklet(source, scene, names, listing, look))
+        listed = sizes if source.frames is None else source.frames
+        wanted.update(listed)
+        scene, names, others = _of_one_scene([n for n in listed if n in sizes], source.scene)
+        problems |= others
+        if scene is not None:
+            size = sum(sizes[name] or 0 for name in names) if look.check_sizes else None
+            tracklets.append(_tracklet(source, scene, names, size))
+    problems = {
+        **dict.fromkeys(wanted - sizes.keys(), "listed, but missing"),
+        **dict.fromkeys(sizes.keys() - wanted, "in no list of the dataset"),
+        **problems,
+    }
     whole = any(source.frames is None for source in sources)
-    if whole and not tracklets and all(why == IGNORED for why in listing.problems.values()):
-        rejected = _rejected(folder, listing.problems, look.root)
-        return Read([], [*rejected, reject(folder, "empty tracklet")], listing.modified)
-    missing = {name for source in sources for name in source.frames or ()} - listing.frames.keys()
-    reasons = {name: listing.problems.get(name, "listed, but missing") for name in missing}
-    if complete:
-        reasons |= listing.problems
-        reasons |= dict.fromkeys(listing.frames.keys() - used, "in no list of the dataset")
-    elif whole:
-        reasons |= {name: why for name, why in listing.problems.items() if is_jpeg(name)}
-        if not tracklets and not reasons:
-            return Read([], [reject(folder, "no .jpg file in it")], listing.modified)
-    return Read(tracklets, _rejected(folder, reasons, look.root), listing.modified)
+    if not complete:
+        problems = {n: why for n, why in problems.items() if n in wanted or (whole and is_jpeg(n))}
+    rejected = [
+        row
+        for name in sorted(problems)
+        for row in reject(look.root, f"{folder}/{name}", problems[name])
+    ]
+    if whole and not tracklets and all(why == IGNORED for why in problems.values()):
+        rejected.append(Rejected(folder, "empty tracklet: no .jpg file in it"))
+    return Read(tracklets, rejected, listing.modified)
 
 
-def _frames_of(source: Source, listing: Listing) -> tuple[list[str], Scene | None]:
-    """Frames of a source with their scene; others go from frames to problems of `listing`."""
-    wanted = listing.frames if source.frames is None else source.frames
-    names = [name for name in wanted if name in listing.frames]
-    if isinstance(source.scene, Scene):
-        return names, source.scene
+def _of_one_scene(
+    names: Sequence[str], scene: Scene | Callable[[str], Scene]
+) -> tuple[Scene | None, Sequence[str], dict[str, str]]:
+    """The scene of most frames, these frames, and reasons to leave out the others."""
+    if isinstance(scene, Scene):
+        return (scene if names else None), names, {}
     scenes: dict[Scene, list[str]] = {}
     problems = {}
     for name in names:
         try:
-            scenes.setdefault(source.scene(name), []).append(name)
+            scenes.setdefault(scene(name), []).append(name)
         except UnknownName as error:
             problems[name] = str(error)
-    scene = max(scenes, key=lambda scene: len(scenes[scene]), default=None)
-    for other in scenes.keys() - {scene}:
-        problems |= dict.fromkeys(scenes[other], OTHER_SCENE)
-    for name in problems:
-        del listing.frames[name]
-    listing.problems.update(problems)
-    return scenes.get(scene, []) if scene else [], scene
+    most = max(scenes, key=lambda one: len(scenes[one]), default=None)
+    kept = [] if most is None else scenes.pop(most)
+    problems |= {name: OTHER_SCENE for names in scenes.values() for name in names}
+    return most, kept, problems
 
 
-def _tracklet(
-    source: Source, scene: Scene, names: Sequence[str], listing: Listing, look: Look
-) -> Tracklet:
+def _tracklet(source: Source, scene: Scene, names: Sequence[str], size: int | None) -> Tracklet:
     facts = scene._asdict()
     for measure in ("altitude", "distance", "angle"):
         facts[measure] = math.nan if facts[measure] is None else facts[measure]
@@ -143,59 +135,28 @@ def _tracklet(
         **facts,
         frames=FrameNames.of(names),
         in_folder="" if source.frames is None else source.folder,
-        size=sum(listing.frames[name] or 0 for name in names) if look.check_sizes else None,
+        size=size,
     )
 
 
-def entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """What is in a folder, by name. Raises UserError."""
-    try:
-        with os.scandir(folder) as opened:
-            return sorted(opened, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from None
-
-
-def subfolders(root: Path, folder: str, rejected: list[Rejected]) -> Iterator[str]:
+def subfolders(root: Path, folder: str, rejected: list[Rejected]) -> list[str]:
     """Names of the folders in `root/folder`; what else lies there goes to `rejected`."""
-    for entry in entries(root / folder):
-        path = f"{folder}/{entry.name}"
-        if is_ignored(entry.name):
-            rejected.append(reject(path, IGNORED))
-        elif not entry.is_dir():
-            rejected.append(reject(path, "file outside a tracklet folder"))
-        elif not is_text(entry.name):
-            rejected += reject_below(root, path, "folder name is not UTF-8")
-        else:
-            yield entry.name
+    listing = list_folder(root / folder, check_sizes=False)
+    problems = dict.fromkeys(listing.frames, "") | listing.problems
+    for name in sorted(name for name, why in problems.items() if why != FOLDER):
+        known = problems[name] in (IGNORED, NOT_UTF8)
+        reason = problems[name] if known else "file outside a tracklet folder"
+        rejected += reject(root, f"{folder}/{name}", reason)
+    return sorted(name for name, why in problems.items() if why == FOLDER)
 
 
-def _rejected(folder: str, reasons: Mapping[str, str], root: Path) -> list[Rejected]:
-    rejected = []
-    for name, reason in sorted(reasons.items()):
-        path = f"{folder}/{name}"
-        if reason == FOLDER:
-            rejected += reject_below(root, path, reason)
-        else:
-            rejected.append(reject(path, reason))
-    return rejected
-
-
-def reject_below(root: Path, folder: str, reason: str) -> list[Rejected]:
-    """Every file below `folder`, so that the share of rejected files is honest."""
-    rejected = []
-    for entry in entries(root / folder):
-        path = f"{folder}/{entry.name}"
-        if entry.is_dir(follow_symlinks=False):
-            rejected += reject_below(root, path, reason)
-        else:
-            rejected.append(reject(path, reason))
-    return rejected or [reject(folder, reason)]
-
-
-def reject(path: str, reason: str) -> Rejected:
-    """Leave out one file."""
-    return Rejected(path.encode("utf-8", "backslashreplace").decode(), reason)
+def reject(root: Path, path: str, reason: str) -> list[Rejected]:
+    """Leave out a file, or every file below a folder: the share of rejected files counts files."""
+    if reason != IGNORED and (root / path).is_dir() and not (root / path).is_symlink():
+        listing = list_folder(root / path, check_sizes=False)
+        if names := sorted(listing.frames | listing.problems):
+            return [row for name in names for row in reject(root, f"{path}/{name}", reason)]
+    return [Rejected(path.encode("utf-8", "backslashreplace").decode(), reason)]
 
 
 def number_identities(names: Collection[str]) -> dict[str, int]:

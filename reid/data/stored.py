@@ -15,7 +15,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,7 +22,7 @@ import pyarrow.parquet as pq
 from reid.config import Dataset
 from reid.data.detreidx import CAMERAS
 from reid.data.frames import EMPTY, SPECIAL, UNREADABLE, list_folder
-from reid.data.scan import Rejected
+from reid.data.lists import read_rejected, write_changed
 from reid.data.tracklet import FrameNames, Tracklet
 from reid.errors import UserError
 from reid.files import replacing
@@ -308,22 +307,6 @@ def _left_out(path: Path) -> dict[str, set[str]]:
             folder, _, name = rejected.path.rpartition("/")
             names.setdefault(folder, set()).add(name)
     return names
-
-
-def read_rejected(path: Path) -> list[Rejected]:
-    """Rows of a `rejected.csv`. Raises UserError when it is missing or damaged."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)[[*Rejected._fields]]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({error}): {_AGAIN}") from None
-    return [Rejected._make(row) for row in table.to_numpy().tolist()]
-
-
-def write_changed(path: Path, content: bytes) -> None:
-    """Write a file atomically unless it has this content."""
-    if not path.exists() or path.read_bytes() != content:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
 
 
 def demand_folder(folder: Path, hint: str) -> None:

@@ -131,8 +131,6 @@ def test_what_a_layout_does_not_tell_is_unknown(indexed):
     if name != "detreidx":
         assert all(t.session is None and math.isnan(t.distance) for t in every)
         assert all(t.capture_point is None for t in every)
-    if name == "folders":
-        assert all(t.view is None for t in every)
     if name == "manifest":
         assert {(t.view, t.altitude) for t in every if t.camera} == {("aerial", 12.5)}
 
@@ -145,84 +143,123 @@ def test_a_protocol_that_the_layout_lacks_is_one_clear_error(tmp_path):
         index.build(root, layout="mar")
 
 
-# -- MARS and G2A-VReID ----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "protocol", "seen"),
+    [
+        ("g2a-vreid", "G2A", {("query", "ground", 0), ("gallery", "aerial", 1)}),
+        ("g2a-vreid", "A2G", {("query", "aerial", 1), ("gallery", "ground", 0)}),
+        (
+            "ag-vpreid",
+            "A2G",
+            {("query", "aerial", 4), ("gallery", "ground", 0), ("gallery", "ground", 2)},
+        ),
+        ("mars", "G2G", {(s, "ground", n) for s in ("query", "gallery") for n in range(3)}),
+        ("folders", "ALL", {("query", None, 0), ("gallery", None, 3)}),
+    ],
+)
+def test_views_and_cameras(tmp_path, name, protocol, seen):
+    built = build(name, CASES[name].make(tmp_path / "data"))
+    assert {(t.subset, t.view, t.camera) for t in built.splits[protocol]} == seen
+
+
+# -- what is left out and what is refused ----------------------------------------------------------
+
+MARS_TRACKLET = "bbox_test/0001/0001C1T000"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "rejected"),
+    [
+        (
+            "mars",
+            lambda root: (
+                (root / "bbox_train/0002/extra.jpg").write_bytes(b"x"),
+                (root / f"{MARS_TRACKLET}1F002.jpg").unlink(),
+                (root / f"{MARS_TRACKLET}2F003.jpg").write_bytes(b""),
+            ),
+            {
+                "bbox_train/0002/extra.jpg": "in no list of the dataset",
+                f"{MARS_TRACKLET}1F002.jpg": "listed, but missing",
+                f"{MARS_TRACKLET}2F003.jpg": "zero bytes",
+            },
+        ),
+        (
+            "ag-vpreid",
+            lambda root: write_frame(root / "train/1/tracklet_10/P1C9E2.jpg", seed=1),
+            {
+                "train/1/tracklet_10/P1C9E2.jpg": "unknown file name: expected one camera between "
+                "C and E, 0 to 5"
+            },
+        ),
+        (
+            "folders",
+            lambda root: (root / "train/anna/c0_noon").rename(root / "train/anna/noon"),
+            {
+                f"train/anna/noon/shot {n}.jpg": "tracklet folder is not cN or cN_..., N from 0 "
+                "to 126"
+                for n in (1, 10, 2)
+            },
+        ),
+        ("manifest", lambda root: (root / "cam0/other.jpg").write_bytes(b"x"), {}),
+    ],
+)
+def test_files_that_do_not_fit_are_rejected(tmp_path, name, change, rejected):
+    root = CASES[name].make(tmp_path / "data")
+    change(root)
+    built = build(name, root)
+    assert {row.path: row.reason for row in built.rejected} == rejected
+    if name == "mars":
+        kept = [[*t.frames] for t in built.splits["G2G"] if len(t.frames) == 2]
+        assert [frames[-1][-8:] for frames in kept] == ["F003.jpg", "F002.jpg"]
+
+
+TRACKS, NAMES = "info/tracks_train_info.mat", "info/train_name.txt"
+
+
+def _tracks(*row):
+    return lambda path: scipy.io.savemat(path, {"track_train_info": np.array([row])})
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "message"),
+    [
+        (TRACKS, _tracks(1, 3, 2, 9), "row 1 has camera 9 of 6"),
+        (TRACKS, _tracks(1, 300, 2, 1), "row 1 names frames 1 to 300 of 36"),
+        (TRACKS, _tracks(0, 3, 2, 1), "row 1 names frames 0 to 3"),
+        (TRACKS, _tracks(1, 3, 4, 1), "row 1 is 0004C1, but its frame is 0002C1T0001F001.jpg"),
+        (TRACKS, _tracks(1, 3), "expected rows of 4"),
+        (TRACKS, lambda path: path.write_bytes(b"?"), "not a MATLAB file with track_train_info"),
+        (TRACKS, Path.unlink, r"tracks_train_info.mat is missing: is dataset\.layout right"),
+        (NAMES, Path.unlink, r"train_name.txt is missing: is dataset\.layout right"),
+        (NAMES, lambda path: path.write_bytes(b"\xe9"), r"train_name\.txt is not UTF-8"),
+        (
+            "info/query_IDX.mat",
+            lambda path: scipy.io.savemat(path, {"query_IDX": [[99]]}),
+            "query_IDX.mat names rows that tracks_test_info.mat lacks",
+        ),
+    ],
+)
+def test_lists_of_mars_that_are_wrong_are_one_clear_error(tmp_path, path, change, message):
+    root = layouts.make_mars(tmp_path / "data")
+    change(root / path)
+    with pytest.raises(UserError, match=message):
+        build("mars", root)
+
+
+def test_lists_of_mars_may_come_from_windows(tmp_path):
+    root = layouts.make_mars(tmp_path / "data")
+    content = (root / NAMES).read_bytes().replace(b"\n", b"\r\n")
+    (root / NAMES).write_bytes(b"\xef\xbb\xbf" + content)
+    built = build("mars", root)
+    assert (len(built.splits["train"]), built.rejected) == (12, ())
 
 
 def test_mars_keeps_distractors_and_leaves_junk_out(tmp_path):
     built = build("mars", layouts.make_mars(tmp_path / "data"))
-    gallery = [t for t in built.splits["G2G"] if t.subset == "gallery"]
-    assert {t.identity for t in gallery} == {0, 1, 3}
-    assert {t.view for t in gallery} == {"ground"}
-    assert {t.camera for t in gallery} == {0, 1, 2}
+    assert {t.identity for t in built.splits["G2G"] if t.subset == "gallery"} == {0, 1, 3}
     first = built.splits["train"][0]
     assert first.path == "bbox_train/0002/0002C1T0001F001"
     assert first.folder == "bbox_train/0002"
-
-
-def test_files_that_the_lists_of_mars_do_not_name_or_that_are_missing_are_rejected(tmp_path):
-    root = layouts.make_mars(tmp_path / "data")
-    (root / "bbox_train" / "0002" / "extra.jpg").write_bytes(b"x")
-    (root / "bbox_test" / "0001" / "0001C1T0001F002.jpg").unlink()
-    (root / "bbox_test" / "0001" / "0001C1T0002F003.jpg").write_bytes(b"")
-    built = build("mars", root)
-    assert {one.path: one.reason for one in built.rejected} == {
-        "bbox_train/0002/extra.jpg": "in no list of the dataset",
-        "bbox_test/0001/0001C1T0001F002.jpg": "listed, but missing",
-        "bbox_test/0001/0001C1T0002F003.jpg": "zero bytes",
-    }
-    shorter = [t for t in built.splits["G2G"] if len(t.frames) == 2]
-    assert [list(t.frames)[-1][-8:] for t in shorter] == ["F003.jpg", "F002.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([[1, 3, 2, 9]], "row 1 has camera 9 of 6"),
-        ([[1, 300, 2, 1]], "row 1 names frames 1 to 300 of 36"),
-        ([[0, 3, 2, 1]], "row 1 names frames 0 to 3"),
-        ([[1, 3, 4, 1]], "row 1 is 0004C1, but its frame is 0002C1T0001F001.jpg"),
-        ([[1, 3]], "expected rows of 4"),
-    ],
-)
-def test_lists_of_mars_that_contradict_themselves_are_one_clear_error(tmp_path, rows, message):
-    root = layouts.make_mars(tmp_path / "data")
-    path = root / "info" / "tracks_train_info.mat"
-    scipy.io.savemat(path, {"track_train_info": np.array(rows)})
-    with pytest.raises(UserError, match=message):
-        build("mars", root)
-    path.write_bytes(b"no matrix")
-    with pytest.raises(UserError, match="is not a MATLAB file with track_train_info"):
-        build("mars", root)
-    path.unlink()
-    with pytest.raises(UserError, match=r"is missing: is dataset\.layout right"):
-        build("mars", root)
-
-
-def test_g2a_vreid_is_ground_against_aerial(tmp_path):
-    built = build("g2a-vreid", layouts.make_g2a(tmp_path / "data"))
-    seen = {(t.subset, t.view, t.camera) for t in built.splits["G2A"]}
-    assert seen == {("query", "ground", 0), ("gallery", "aerial", 1)}
-    turned = {(t.subset, t.view, t.camera) for t in built.splits["A2G"]}
-    assert turned == {("query", "aerial", 1), ("gallery", "ground", 0)}
-
-
-# -- AG-VPReID -------------------------------------------------------------------------------------
-
-
-def test_agvpreid_reads_view_and_camera_from_names(tmp_path):
-    root = layouts.make_agvpreid(tmp_path / "data")
-    built = build("ag-vpreid", root)
-    assert {(t.subset, t.view, t.camera) for t in built.splits["A2G"]} == {
-        ("query", "aerial", 4),
-        ("gallery", "ground", 0),
-        ("gallery", "ground", 2),
-    }
-    shutil.copy(
-        root / "train/1/tracklet_10/P0001A1C0E2F000.jpg",
-        root / "train/1/tracklet_10/P0001A1C9E2F000.jpg",
-    )
-    (rejected,) = build("ag-vpreid", root).rejected
-    assert rejected.reason == "unknown file name: expected one camera between C and E, 0 to 5"
 
 
 # -- the user's own --------------------------------------------------------------------------------
@@ -231,12 +268,12 @@ def test_agvpreid_reads_view_and_camera_from_names(tmp_path):
 def test_people_of_folders_are_numbered_over_all_parts(tmp_path):
     root = layouts.make_folders(tmp_path / "data")
     built = build("folders", root)
-    assert {t.path.split("/")[1]: t.identity for t in built.splits["train"]} == {
-        "anna": 0,
-        "bert": 1,
-    }
-    assert {t.path.split("/")[1]: t.identity for t in built.splits["ALL"]} == {"carl": 2, "dora": 3}
+    people = {t.path.split("/")[1]: t.identity for split in built.splits.values() for t in split}
+    assert people == {"anna": 0, "bert": 1, "carl": 2, "dora": 3}
     assert list(built.splits["train"][0].frames) == ["shot 1.jpg", "shot 2.jpg", "shot 10.jpg"]
+    shutil.rmtree(root / "query")
+    with pytest.raises(UserError, match="query is not a folder: layout folders needs train/"):
+        build("folders", root)
 
 
 @pytest.mark.parametrize(
@@ -254,28 +291,6 @@ def test_the_same_text_is_the_same_person_and_no_other(names, numbers):
     assert list(map(number_identities(names).get, names)) == numbers
 
 
-@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"])
-def test_lists_of_mars_may_come_from_windows(tmp_path, prefix):
-    root = layouts.make_mars(tmp_path / "data")
-    path = root / "info" / "train_name.txt"
-    path.write_bytes(prefix + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert len(build("mars", root).splits["train"]) == 12
-    path.write_bytes(path.read_bytes() + b"\xe9")
-    with pytest.raises(UserError, match=r"train_name\.txt is not UTF-8"):
-        build("mars", root)
-
-
-def test_folders_without_a_camera_are_rejected(tmp_path):
-    root = layouts.make_folders(tmp_path / "data")
-    (root / "train/anna/c0_noon").rename(root / "train/anna/noon")
-    assert {one.reason for one in build("folders", root).rejected} == {
-        "tracklet folder is not cN or cN_..., N from 0 to 126"
-    }
-    shutil.rmtree(root / "query")
-    with pytest.raises(UserError, match="query is not a folder: layout folders needs train/"):
-        build("folders", root)
-
-
 def test_manifest_of_folders(tmp_path):
     root = layouts.make_folders(tmp_path / "data")
     lines = ["identity,path,split,camera"]
@@ -289,6 +304,10 @@ def test_manifest_of_folders(tmp_path):
     for split in ("train", "ALL"):
         by_path = [sorted(each.splits[split], key=lambda t: t.path) for each in (built, other)]
         assert str(by_path[0]) == str(by_path[1])
+    for path in (root / "train/anna/c0_noon").iterdir():
+        path.rename(path.with_suffix(".png"))
+    (row,) = build("manifest", root, protocols=("ALL",), manifest=listed).rejected
+    assert row == ("train/anna/c0_noon", "empty tracklet: no .jpg file in it")
 
 
 @pytest.mark.parametrize(
@@ -296,44 +315,36 @@ def test_manifest_of_folders(tmp_path):
     [
         ("path,identity,camera\n", "column 'split' is missing"),
         ("path,identity,camera,split,veiw\n", r"unknown column 'veiw' \(did you mean view\?\)"),
-        ("/a/b.jpg,1,0,train", "line 2: path '/a/b.jpg' is not one below dataset.root"),
-        ("../b.jpg,1,0,train", "is not one below dataset.root"),
-        ("cam0,1,-1,train", "camera '-1' is not a number from 0 to 126"),
-        ("cam0,1,0,test", "split 'test' is not one of train, query, gallery"),
-        ("cam0,,0,train", "identity is empty"),
+        ("/a/b.jpg,1,0,train", "line 2: path '/a/b.jpg': not below dataset.root"),
+        ("../b.jpg,1,0,train", "path '../b.jpg': not below dataset.root"),
+        (",1,0,train", "path '': Field required"),
+        ("cam0,1,-1,train", "camera '-1': Input should be greater than or equal to 0"),
+        ("cam0,1,127,train", "camera '127': Input should be less than or equal to 126"),
+        ("cam0,1,0,test", "split 'test': Input should be 'train', 'query' or 'gallery'"),
+        ("cam0,,0,train", "identity '': Field required"),
         ("cam0,1,0", "fewer or more fields than columns"),
+        ("cam0,1,0,train,x", "fewer or more fields than columns"),
         ("cam0/a.jpg,1,0,train\ncam0/b.jpg,2,0,train", "line 3: differs from an earlier line"),
         ("cam0/a.jpg,1,0,train\ncam0,1,0,train", "the folder is listed, and frames of it too"),
         ("cam0,1,0,train\ncam0/a.jpg,1,0,train", "the folder is listed, and frames of it too"),
         ("cam0/a.jpg,1,0,train\ncam0/./a.jpg,1,0,train", "line 3: .* is in line 2 already"),
         ("cam0/a.jpg,1,0,train\ncam0/a.jpg,1,0,query", "line 3: .* is in line 2 already"),
         ("cam0,1,0,train\ncam0,1,0,train", "line 3: cam0 is in line 2 already"),
-        ("cam0/a.png,1,0,train", "line 2: cam0/a.png is not a .jpg file: convert the frames"),
+        ("cam0/a.png,1,0,train", "line 2: path 'cam0/a.png': not a .jpg file: convert the frames"),
         ("nowhere,1,0,train", "nowhere is not a folder, but a list of the dataset names it"),
+        ("{view}cam0,1,0,train,sideways", "view 'sideways': Input should be 'ground' or 'aerial'"),
+        ("{session}cam0,1,0,train,one", "session 'one': Input should be a valid integer"),
+        ("{session}cam0,1,0,train,128", "session '128': Input should be less than or equal to 127"),
+        ("{altitude}cam0,1,0,train,nan", "altitude 'nan': Input should be a finite number"),
+        ("{angle}cam0,1,0,train,steep", "angle 'steep': Input should be a valid number"),
     ],
 )
 def test_a_wrong_manifest_is_one_clear_error(tmp_path, text, message):
     root = layouts.make_manifest(tmp_path / "data")
-    header = "" if text.startswith("path") else "path,identity,camera,split\n"
-    (root / "manifest.csv").write_text(header + text + "\n")
-    with pytest.raises(UserError, match=message):
-        build("manifest", root)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("view", "sideways", "view 'sideways' is not one of ground, aerial"),
-        ("session", "one", "session 'one' is not a small number"),
-        ("altitude", "nan", "altitude 'nan' is not finite"),
-        ("angle", "steep", "could not convert string to float: 'steep'"),
-    ],
-)
-def test_a_wrong_optional_field_is_one_clear_error(tmp_path, field, value, message):
-    root = layouts.make_manifest(tmp_path / "data")
-    (root / "manifest.csv").write_text(
-        f"path,identity,camera,split,{field}\ncam0,1,0,train,{value}\n"
-    )
+    header = "" if text.startswith("path,") else "path,identity,camera,split\n"
+    if optional := re.match(r"\{(\w+)\}", text):
+        header = f"path,identity,camera,split,{optional[1]}\n"
+    (root / "manifest.csv").write_text(header + re.sub(r"^\{\w+\}", "", text) + "\n")
     with pytest.raises(UserError, match=message):
         build("manifest", root)
 
