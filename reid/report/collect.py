@@ -127,8 +127,6 @@ class TrainingRecord:
     curves: Mapping[int, pd.DataFrame] = field(default_factory=dict)
     """Stage -> means over the steps of each epoch: training, seed, epoch, loss, and accuracy of the
     identity classifiers in stage 2. A shared stage 1 is shown with the training that ran it."""
-    planned: Mapping[int, int] = field(default_factory=dict)
-    """Stage -> epochs that it has when it is complete."""
     frames_per_second: float | None = None
     """Of stage 2, median over its epochs."""
     peak_memory: int | None = None
@@ -271,12 +269,9 @@ def _record(config: Config, training: str, seed: int) -> TrainingRecord:
     manifest, gap = _manifest(path, config, training)
     if gap:
         return TrainingRecord(training, seed, gap)
-    options = config.trainings[training]
-    planned = {1: options.stage1.epochs, 2: options.stage2.epochs}
-    if stage1_owners(config)[training] != training:
-        del planned[1]
-    curves = {s: _curve(folder / f"stage{s}.jsonl", training, seed) for s in planned}
-    speeds = list(read_json_lines(folder / "stage2.speed.jsonl"))[-max(1, planned[2]) :]
+    stages = (1, 2) if stage1_owners(config)[training] == training else (2,)
+    curves = {s: _curve(folder / f"stage{s}.jsonl", training, seed) for s in stages}
+    speeds = list(read_json_lines(folder / "stage2.speed.jsonl"))
     rates = [speed["frames_per_second"] for speed in speeds]
     attempts = list(read_json_lines(folder / "attempts.jsonl"))
     return TrainingRecord(
@@ -287,7 +282,6 @@ def _record(config: Config, training: str, seed: int) -> TrainingRecord:
         seconds=attempted_seconds(attempts),
         jobs=tuple(dict.fromkeys(a["job"] for a in attempts if a.get("job"))),
         curves={stage: curve for stage, curve in curves.items() if not curve.empty},
-        planned=planned,
         frames_per_second=statistics.median(rates) if rates else None,
         peak_memory=max((s.get("peak_memory_bytes", 0) for s in speeds), default=0) or None,
     )

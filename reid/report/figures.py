@@ -322,13 +322,6 @@ def _training_plot(stage: int, caption: str, records: Sequence[TrainingRecord], 
         axes.set_xlabel("epoch")
         axes.locator_params(axis="x", integer=True)
         legend_above(grid[0, 0])
-    unfinished = [
-        f"{_name(record)} {len(record.curves[stage])} of {record.planned[stage]}"
-        for record in records
-        if len(record.curves[stage]) < record.planned[stage]
-    ]
-    if unfinished:
-        caption += f" Unfinished, epochs: {', '.join(unfinished)}."
     return look.save(
         figure, f"training_stage{stage}", pd.concat(record.curves[stage] for record in records),
         title=f"Stage {stage}: {' and '.join(values)}",

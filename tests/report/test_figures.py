@@ -1,7 +1,6 @@
 """Figures: told apart without color, readable, and the same look for a training in each."""
 
 import re
-from dataclasses import replace
 from itertools import combinations
 
 import pandas as pd
@@ -76,12 +75,3 @@ def test_any_label_is_in_the_legend(tmp_path):
         legend_above(axes)
     text = {"title": "", "alt": "", "caption": ""}
     assert "_a $x_$ b" in Look(tmp_path, []).save(figure, "some", pd.DataFrame(), **text).svg
-
-
-def test_an_unfinished_training_is_named(results, tmp_path):
-    record = next(r for r in training_records(parsed()) if r.training == "mean")
-    cut = replace(record, curves={2: record.curves[2][:1]})
-    (plot,) = training_plots([cut], Look(tmp_path, ["mean"]))
-    assert "Unfinished, epochs: mean 1 of 2." in plot.caption
-    (line,) = csv_rows(tmp_path / "training_stage2.csv")
-    assert float(line["loss"]) == record.curves[2]["loss"][0]

@@ -276,13 +276,6 @@ def test_every_option_acts(results, whole):
     assert not pictures[0] & pictures[1]
 
 
-def test_a_row_that_is_not_there_is_refused(results, tmp_path, capsys):
-    raw = Path("config.yaml").read_text().replace("variant: pooled", "variant: pooling")
-    (tmp_path / "other.yaml").write_text(raw)
-    assert main(["report", "--config", str(tmp_path / "other.yaml")]) == 1
-    assert "report.variant: no 'pooling' (did you mean pooled?)" in capsys.readouterr().err
-
-
 def test_a_place_is_what_the_layout_tells():
     aerial, ground = tracklet(1, 2, 3, "query"), tracklet(1, 0, 0, "query")
     assert scene(aerial) == "23.1 m up, 40 m away, 30 degrees, session 2"

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reid.errors import UserError
 from reid.report import table
 from reid.report.collect import AblationRow
 from reid.retrieval import retrieve
@@ -169,14 +168,6 @@ def test_a_label_reads_as_it_was_written():
         r"R\^{}2 | k1=20, \{lambda\} \textasciitilde{}0.3 *a* \textbackslash{}x ? "
         r"\ensuremath{<}b\ensuremath{>} 5 \% \& \$x\_1\$ \#"
     )
-
-
-def test_what_is_averaged_is_there_once():
-    twice = {"root": "data", "protocols": ["A2G", "A2G"]}
-    with pytest.raises(UserError, match="seeds: 1 is listed 2 times, expected each value once"):
-        worlds.settings(seeds=[1, 2, 1])
-    with pytest.raises(UserError, match=r"dataset\.protocols: A2G is listed 2 times"):
-        worlds.settings(dataset=twice)
 
 
 def test_several_seeds_give_mean_and_deviation(here, capsys):
