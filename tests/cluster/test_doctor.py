@@ -10,6 +10,7 @@ from cluster import doctor, probe
 from cluster.doctor import Case, Finding, main
 from cluster.requests import Profile, Request
 from reid import config
+from reid.files import read_json
 from tests.cluster.conftest import Commands
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,9 +136,16 @@ def test_the_test_job(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(doctor, "UNSEEN_SECONDS", 0)
     monkeypatch.setattr(doctor, "_inputs", lambda settings: {})
-    script = f"cd .snakemake/doctor/*; {script}; echo '5;testbed'"
+    script = f"echo $* > asked; cd .snakemake/doctor/*; {script}; echo '5;testbed'"
     commands(sbatch=script, squeue=squeue, scancel="echo $1 > cancelled")
-    findings = list(doctor.trial(case(device="cpu"), patience))
+    device = "cpu" if level == "ok" else "auto"
+    findings = list(doctor.trial(case(device=device), patience))
+    assert (
+        "--time=5 --cpus-per-task=8 --mem=49152M --nodes=1 --gpus=a100:1 "
+        in Path("asked").read_text()
+    )
+    (spec,) = Path().glob(".snakemake/doctor/*/spec.json")
+    assert read_json(spec) == {"paths": {}, "gpus": int(device == "auto")}
     assert {finding.level for finding in findings} == {level}
     assert any(finding.found.startswith(found) for finding in findings)
     assert Path("cancelled").exists() == (level == "warn")
@@ -153,9 +161,13 @@ def test_the_exit_code_says_whether_there_is_a_problem(
     levels: str, code: int, last: str,
 ) -> None:  # fmt: skip
     findings = [Finding(level, "x", "y") for level in levels.split()]  # type: ignore[arg-type]
-    monkeypatch.setattr(doctor, "examine", lambda arguments: iter(findings))
+    monkeypatch.setattr(doctor, "gather", lambda arguments: case())
+    monkeypatch.setattr(doctor, "CHECKS", ())
+    monkeypatch.setattr(doctor, "trial", lambda *_: iter(findings))
     assert main([]) == code
     assert capsys.readouterr().out.endswith(f"\n{last}\n")
+    assert main(["--no-job"]) == 0
+    assert capsys.readouterr().out.endswith("\nall is well\n")
 
 
 def test_where_there_is_no_slurm_one_line_says_so(

@@ -88,7 +88,8 @@ def test_a_job_that_will_never_start_is_reported_once(watch: Watch, warned: list
 
 
 DOWN = "exit 1"
-RUNS = "echo '7|RUNNING|None|rule_x|/tmp'"
+ASKED = "*--user=$(id -un)*--format=%i?%T?%r?%k?%Z*--name=run*"
+RUNS = f"case $* in {ASKED}) ;; *) exit 1; esac; echo '7|RUNNING|None|rule_x|/tmp'"
 
 
 @pytest.mark.parametrize(
@@ -96,12 +97,13 @@ RUNS = "echo '7|RUNNING|None|rule_x|/tmp'"
     [
         (RUNS, DOWN, "squeue", "RUNNING MISSING"),
         (RUNS, "echo '8|COMPLETED'", "squeue", "RUNNING COMPLETED"),
-        (RUNS, "echo '7|CANCELLED by 5'; echo '8|FAILED'", "sacct", "CANCELLED by 5 FAILED"),
+        (f"{RUNS}; echo '8|RUNNING|||/'", "echo '7|CANCELLED by 5'; echo '8|FAILED'", "sacct",
+         "CANCELLED by 5 FAILED"),
         (DOWN, "echo '7|RUNNING'", "squeue", "RUNNING"),
         (DOWN, DOWN, "squeue", None),
     ],
     ids=["no accounting", "forgotten by squeue", "sacct first", "controller down", "all down"],
-)
+)  # fmt: skip
 def test_fault_17_one_command_is_asked_after_the_other(
     commands: Commands, squeue: str, sacct: str, first: str, known: str | None
 ) -> None:
@@ -158,6 +160,7 @@ def test_fault_17_no_job_is_forgotten_and_every_end_is_reported(
     assert slurm.next_seconds_between_status_checks == 20
     for _ in range(9):
         check(slurm, jobs[2:])
+    assert len(warned) == 2
     assert slurm.next_seconds_between_status_checks == executor.LONGEST_PAUSE
 
 
