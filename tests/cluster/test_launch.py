@@ -1,57 +1,22 @@
-"""Controller and single stages on submitit's executors that need no Slurm: real signals."""
+"""Single stages on submitit's executors that need no Slurm, and what Slurm would be asked for."""
 
 import json
-import signal
-import time
-from collections.abc import Callable
+import re
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import submitit
+from submitit.core.utils import DelayedSubmission
 
 from cluster import requests
 from cluster.launch import main
-from cluster.query import Job
-from cluster.work import LOCKS, Controller, Stage, Work, outside, waiting_behind_others
-from reid.errors import UserError
 from tests.cluster.conftest import Commands
 from tests.runs import STAGE1, STAGE2, Lab, make_lab, remains
 
 ROOT = Path(__file__).resolve().parents[2]
-SNAKEFILE = """
-rule slow:
-    output: "slow.txt"
-    shell: "touch started; while [ ! -e go ]; do sleep 0.1; done; touch {output}"
-"""
-SLOW = """
-import time
-import torch
-step = torch.optim.Adam.step
-torch.optim.Adam.step = lambda *a, **k: (time.sleep(0.1), step(*a, **k))[1]
-"""
+Plan = dict[str, requests.Request]
 LAUNCH = ["stage2", "--training", "small", "--config", "config.yaml"]
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.05)
-
-
-def submit(work: Work) -> "submitit.Job[None]":
-    """Start a job on this machine, in its working directory."""
-    executor = submitit.LocalExecutor(work.root / "logs")
-    executor.update_parameters(timeout_min=10)
-    return executor.submit(work)
-
-
-def send(job: Any, number: int) -> None:
-    """Send a signal to the process of a job, as Slurm does."""
-    psutil.Process(job._process.pid).children()[0].send_signal(number)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, dict[str, An
 
 
 @pytest.fixture(scope="module")
-def plan() -> dict[str, requests.Request]:
+def plan() -> Plan:
     """What Snakemake plans, asked once: it takes seconds."""
     with chdir(ROOT):
         return requests.planned("slurm")
@@ -75,7 +40,7 @@ def plan() -> dict[str, requests.Request]:
 @pytest.fixture
 def lab(
     trained: tuple[Lab, dict[str, Any]],
-    plan: dict[str, requests.Request],
+    plan: Plan,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Lab:
     """The lab before stage 2, and the working directory."""
@@ -119,22 +84,6 @@ def test_two_processes_find_each_other(lab: Lab, expected: dict[str, Any]) -> No
     )
 
 
-def test_a_stage_told_of_its_time_limit_saves_and_goes_on(
-    lab: Lab, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow = lab.folder / "slow"
-    slow.mkdir()
-    (slow / "sitecustomize.py").write_text(SLOW)
-    monkeypatch.setenv("PYTHONPATH", f"{slow}:{ROOT}")
-    job = submit(Stage(lab.folder, [*STAGE2, "--config", "config.yaml"], grace=60))
-    until((lab.run / "stage2.jsonl").exists, "the first step")
-    send(job, signal.SIGUSR2)
-    job.result()
-    assert events(lab) == ["start", "stopped", "start", "done"]
-    assert "resuming before epoch" in job.stdout()
-    assert remains(lab.run) == expected
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -164,77 +113,53 @@ def test_without_slurm_the_default_executor_says_what_else_there_is(
     assert "error: no Slurm here (sbatch, srun): try --executor local" in capsys.readouterr().err
 
 
-def test_what_sbatch_refuses_is_told(
-    lab: Lab, commands: Commands, monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    refuse = "echo 'sbatch: error: Invalid partition name specified: nowhere' >&2; exit 1"
-    commands(sbatch=f"cat $1 > asked; {refuse}", srun="true")
-    config = ["--config", str(lab.folder / "config.yaml"), "--profile", str(ROOT / "slurm")]
-    assert main([*LAUNCH[:3], *config, "--partition", "nowhere", "--notice", "90"]) == 1
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last == "error: sbatch refuses: sbatch: error: Invalid partition name specified: nowhere"
-    asked = Path("asked").read_text().splitlines()
-    for option in ("partition=nowhere", "time=1440", "signal=USR2@90", "cpus-per-task=8",
-                   "mem=48GB", "requeue", "gpus=a100:1"):  # fmt: skip
-        assert f"#SBATCH --{option}" in asked
-
-
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a workflow of one job, which waits until `go` is there."""
-    (tmp_path / "Snakefile").write_text(SNAKEFILE)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def slurm(commands: Commands, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Options by which a stage is launched on a Slurm that only notes what it gets."""
+    monkeypatch.setattr(requests, "planned", lambda _: plan)
+    answer = "echo Submitted batch job 42; grep -q partition=nowhere asked || exit 0"
+    commands(sbatch=f"cat $1 > asked; {answer}; echo Invalid partition >&2; exit 1", srun="true")
+    return ["--config", str(ROOT / "config/config.yaml"), "--profile", str(ROOT / "slurm")]
 
 
-def test_a_controller_told_of_its_time_limit_goes_on(project: Path) -> None:
-    job = submit(Controller(project, ["--cores", "1"], grace=1.0))
-    until((project / "started").exists, "the job")
-    (project / "started").unlink()
-    send(job, signal.SIGUSR2)
-    until((project / "started").exists, "the job of the second start")
-    (project / "go").touch()
-    job.result()
-    assert (project / "slow.txt").exists()
-    assert "Unlocked working directory" in job.stderr() + job.stdout()
-    assert not LOCKS.exists()
-
-
-def test_a_preempted_controller_releases_its_lock(project: Path) -> None:
-    job = submit(Controller(project, ["--cores", "1"], grace=600))
-    until((project / "started").exists, "the job")
-    assert LOCKS.exists()
-    send(job, signal.SIGTERM)
-    assert "ended with code -9" in str(job.exception())
-    assert not LOCKS.exists()
-    (project / "go").touch()
-
-
-def test_a_workflow_that_fails_fails_the_controller_and_the_lock_of_another_one_stays(
-    project: Path,
+@pytest.mark.parametrize(
+    ("arguments", "options", "command"),
+    [
+        ("stage2 --training baseline",
+         "gpus=a100:1 cpus-per-task=8 mem=48GB nodes=1 ntasks-per-node=1 time=1440 signal=USR2@120",
+         "train stage2 --wait 5 --training baseline --seed 1"),
+        ("stage2 --training baseline --gpus 4 --nodes 2 --minutes 99 --notice 40 --qos high",
+         "gpus=a100:4 cpus-per-task=8 mem=96GB nodes=2 ntasks-per-node=2 time=99 signal=USR2@40 "
+         "qos=high", "train stage2 --wait 5 --training baseline --seed 1"),
+        ("stage1 --training baseline --seed 7", "gpus=a100:1 ntasks-per-node=1 time=1440",
+         "train stage1 --wait 5 --training baseline --seed 7"),
+        ("extract --training baseline --protocol A2A", "gpus=a100:1 time=480",
+         "extract --protocol A2A --training baseline --seed 1"),
+        ("controller --partition cpu --account me -- results/x",
+         "partition=cpu account=me cpus-per-task=2 mem=8GB", "--profile PROFILE results/x"),
+    ],
+)  # fmt: skip
+def test_what_slurm_is_asked_for(
+    slurm: list[str], arguments: str, options: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lock = LOCKS / "0.output.lock"
-    lock.parent.mkdir(parents=True)
-    lock.write_text("slow.txt\n")
-    with pytest.raises(UserError, match="Snakemake ended with code 1, see above"):
-        Controller(project, ["--cores", "1"], grace=1.0)()
-    assert lock.exists()
-    assert not (project / "started").exists()
+    what, *more = arguments.split()
+    files, profile = slurm[:2], slurm[2:]
+    assert main([what, *profile, *(files if what != "controller" else []), *more]) == 0
+    assert "job 42 submitted; its log: tail -F " in capsys.readouterr().out
+    script = Path("asked").read_text()
+    asked = re.findall(r"^#SBATCH --(\S+)", script, re.MULTILINE)
+    assert {*options.split(), "requeue"} <= set(asked)
+    assert any("gpu" in option for option in asked) == ("gpu" in options)
+    cpus = next(option for option in asked if option.startswith("cpus-per-task"))
+    assert f"--{cpus}" in next(line for line in script.splitlines() if line.startswith("srun"))
+    (pickle,) = Path(".snakemake/launch/42").glob("*_submitted.pkl")
+    delayed = DelayedSubmission.load(pickle)
+    assert delayed._timeout_countdown > 1000, "it may run out of time as often as it needs"
+    expected = command.replace("PROFILE", profile[1])
+    assert " ".join(delayed.function.arguments).startswith(expected)
+    assert delayed.function.grace == (20 if "USR2@40" in options else 90)
 
 
-def test_jobs_that_wait_for_others_are_told_from_the_rest(tmp_path: Path) -> None:
-    comment = "rule_stage2_wildcards_demo_x_1"
-    jobs = [
-        Job("1", "PENDING", "Dependency", comment, tmp_path),
-        Job("2", "PENDING", "Priority", comment, tmp_path),
-        Job("3", "PENDING", "Dependency", comment, tmp_path / "elsewhere"),
-        Job("4", "PENDING", "Dependency", "mine", tmp_path),
-    ]
-    assert waiting_behind_others(jobs, tmp_path) == ["1"]
-
-
-def test_the_job_we_are_in_leaves_no_trace_in_others() -> None:
-    environment = {"PATH": "/bin", "SLURM_JOB_ID": "7", "SLURM_CONF": "/c", "SRUN_DEBUG": "3"}
-    assert outside(environment) == {"PATH": "/bin", "SLURM_CONF": "/c"}
+def test_what_sbatch_refuses_is_told(slurm: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["stage2", "--training", "baseline", *slurm, "--partition", "nowhere"]) == 1
+    assert capfd.readouterr().err.splitlines()[-1] == "error: sbatch refuses: Invalid partition"
