@@ -12,18 +12,14 @@ from reid.errors import Stopped
 class Interrupt:
     """Whether work should stop, and why. The training loop asks after every step."""
 
-    def __init__(
-        self, *, time_limit: float | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, time_limit: float | None = None) -> None:
         """`time_limit`: seconds from now until this process will be killed."""
         self.reason: str | None = None
         self.may_save = True
         """False once another process may be writing to the run folder."""
         self.check_lease: Callable[[], None] = lambda: None
         """Called before every answer of `due`; may call `request` or `abandon`."""
-        self._clock = clock
-        self._started = clock()
-        self._limit = time_limit
+        self._started, self._limit = time.monotonic(), time_limit
 
     def listen(self) -> None:
         """Treat SIGTERM and Ctrl-C as requests to stop; a second Ctrl-C stops at once."""
@@ -46,7 +42,7 @@ class Interrupt:
             # Slurm counts from before Python started, so a tenth of the time, at most 30 s,
             # is reserved in any case.
             reserve = min(30.0, 0.1 * self._limit) + needed
-            if self._clock() - self._started > self._limit - reserve:
+            if time.monotonic() - self._started > self._limit - reserve:
                 self.request(f"the time limit of {self._limit:.0f} s is near")
         return self.reason
 

@@ -44,20 +44,8 @@ TABLES = {
         "necks (rest)": (1_792,),
         "tower": (303_869_952 - 25_192_448,),
     },
-    ("released", "vit_b16"): {
-        "contexts": (387_072, "3.50e-04", "1.00e-04"),
-        "text tower": (38_131_200,),
-        "adapters": (12_582_912, *BASE),
-        "adapters (bias)": (36_864, *BIAS),
-        "necks": (1_280, *BASE),
-        "necks (bias)": (1_280, *BIAS),
-        "heads": (236_800, *BASE),
-        "camera prompts": (82_944,),
-        "pools": (1_280,),
-        "tower": (86_140_416,),
-    },
 }
-TRAINABLE = {"baseline": 13_168_896, "scaled": 57_181_440 + 1_548_288 + 2, "released": 12_859_136}
+TRAINABLE = {"baseline": 13_168_896, "scaled": 57_181_440 + 1_548_288 + 2}
 
 
 def params(training: str, geometry: str) -> int:

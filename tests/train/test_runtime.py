@@ -1,9 +1,7 @@
 """Options of `runtime` change speed and memory, not the loss or the gradient."""
 
-import multiprocessing
-import os
+import time
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -19,12 +17,11 @@ from reid.model.param_groups import trainable_groups
 from reid.model.vit import VIT_L14
 from reid.train import memory
 from reid.train.common import build_model
-from reid.train.distributed import World, join, leave
+from reid.train.distributed import World
 from reid.train.interrupt import Interrupt
 from reid.train.session import Engine, Session
 from reid.train.stage2 import batch_loss, prepare
 from tests.clips import TINY, random_weights
-from tests.train.conftest import free_port
 
 TRAINING = Training(
     clip=Clip(frames=2, height=32, width=32),
@@ -41,9 +38,9 @@ Numbers = tuple[dict[str, float], dict[str, Tensor]]
 """Loss terms; gradients and BN statistics."""
 
 
-def a_batch(rows: slice = slice(None)) -> Batch:
+def a_batch() -> Batch:
     rng = torch.Generator().manual_seed(3)
-    batch = Batch(
+    return Batch(
         frames=torch.randint(256, (8, 2, 3, 32, 32), generator=rng, dtype=torch.uint8),
         label=LABELS,
         camera=torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]),
@@ -52,29 +49,23 @@ def a_batch(rows: slice = slice(None)) -> Batch:
         index=torch.arange(8),
         seed=tuple(range(8)),
     )
-    return replace(batch, **{f.name: getattr(batch, f.name)[rows] for f in fields(batch)})
 
 
-def step(batch: Batch | None = None, world: World | None = None, **runtime: Any) -> Numbers:
+def step(**runtime: Any) -> Numbers:
     """One step of stage 2 with these runtime options, but for the optimizer's part."""
     options = Runtime(device="cpu", **runtime)
-    engine = Engine(torch.device("cpu"), Interrupt(), options, world or World())
-    model = a_model(options)
+    engine = Engine(torch.device("cpu"), Interrupt(), options)
+    model = build_model(TRAINING, random_weights(TINY), identities=3, cameras=3, seed=0)
+    trainable_groups(model, finetune=TRAINING.finetune, stage2=TRAINING.stage2)
+    prepare(model.train(), options)
     bank = torch.randn(3, TINY.embed, generator=torch.Generator().manual_seed(1))
-    loss = batch_loss(model, bank, batch or a_batch(), TRAINING, engine=engine)
+    loss = batch_loss(model, bank, a_batch(), TRAINING, engine=engine)
     loss.total.backward()
     if loss.after_backward:
         loss.after_backward()
     gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     buffers = {name: buffer.clone().float() for name, buffer in model.named_buffers()}
     return {name: term.item() for name, term in loss.terms.items()}, gradients | buffers
-
-
-def a_model(options: Runtime) -> VideoReID:
-    model = build_model(TRAINING, random_weights(TINY), identities=3, cameras=3, seed=0)
-    trainable_groups(model, finetune=TRAINING.finetune, stage2=TRAINING.stage2)
-    prepare(model.train(), options)
-    return model
 
 
 def assert_equal(got: Mapping[str, Any], wanted: Mapping[str, Any], tolerance: float) -> None:
@@ -152,35 +143,6 @@ def test_mixed_precision_is_near_and_really_mixed(whole: Numbers, precision: str
     assert terms != whole[0]
 
 
-def _rank(rank: int, port: int, out: Any) -> None:
-    torch.set_num_threads(1)
-    environment = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    world = join(environment, cuda=False)
-    results = []
-    for micro_batch in (0, 2):
-        terms, gradients = step(a_batch(world.share(8)), world, micro_batch=micro_batch)
-        results.append((terms, {name: g.numpy() for name, g in gradients.items()}))
-    leave(world)
-    out.put((rank, results))
-
-
-def test_two_processes_give_the_loss_and_gradient_of_one(whole: Numbers) -> None:
-    port = free_port()
-    context = multiprocessing.get_context("spawn")
-    out: Any = context.Queue()
-    processes = [context.Process(target=_rank, args=(rank, port, out)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    results = dict(out.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join()
-    for rank in (0, 1):
-        for terms, gradients in results[rank]:
-            assert_equal(terms, whole[0], 1e-6)
-            assert_equal({n: torch.from_numpy(g) for n, g in gradients.items()}, whole[1], 1e-6)
-
-
 def test_a_batch_must_divide_among_processes() -> None:
     with pytest.raises(UserError, match=r"batch_size \(8\) must be a multiple of the 3 processes"):
         World(rank=0, size=3).share(8)
@@ -195,9 +157,10 @@ def test_a_gpu_without_enough_memory_is_one_line_of_advice(tmp_path: Any) -> Non
     assert '"event": "failed"' in (tmp_path / "attempts.jsonl").read_text().splitlines()[-1]
 
 
-def test_interrupt_keeps_time_for_the_next_step() -> None:
+def test_interrupt_keeps_time_for_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    interrupt = Interrupt(time_limit=1000, clock=lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    interrupt = Interrupt(time_limit=1000)
     now = 900
     assert interrupt.due(needed=60) is None
     now = 915

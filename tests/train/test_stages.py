@@ -10,16 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from reid import config
-from reid.config import Clip, Config, Runtime, Stage1, Training
+from reid.config import Config, Runtime, Stage1
 from reid.data import index
 from reid.data.augment import augment, normalize
-from reid.data.sampler import Draw, pk_batches
+from reid.data.sampler import pk_batches
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.model.network import Features
 from reid.train.common import (
     build_model,
-    clips_of,
     derive_seed,
     identities_of,
     load_tensors,
@@ -29,7 +27,7 @@ from reid.train.common import (
 from reid.train.interrupt import Interrupt
 from reid.train.session import Engine
 from reid.train.stage1 import cache_images, context_stage, text_bank
-from reid.train.stage2 import batch_loss, hide_metadata, visual_stage
+from reid.train.stage2 import hide_metadata, visual_stage
 from tests.clips import TINY, random_weights
 from tests.train.test_losses import slow_contrastive
 from tests.trees import make_tree
@@ -154,17 +152,6 @@ def test_stage_1_caches_the_features_of_the_view(settings: Config, view: str) ->
     assert torch.equal(labels, batch.label)
 
 
-def test_training_draws_other_frames_each_time_and_extraction_the_same(settings: Config) -> None:
-    dataset = training_clips(settings, "all", 1, None)
-    clips = [dataset.load([Draw(0, seed)]).frames for seed in range(6)]
-    assert not all(torch.equal(clips[0], clip) for clip in clips)
-    assert torch.equal(clips[3], dataset.load([Draw(0, 3)]).frames)
-    still = clips_of(
-        dataset.tracklets, settings.dataset, settings.runtime, clip=Clip(**CLIP), train=False
-    )
-    assert torch.equal(still.load([Draw(0, 1)]).frames, still.load([Draw(0, 2)]).frames)
-
-
 def test_identities_held_out_are_not_trained_on(settings: Config) -> None:
     everyone = set(identities_of(read_split(Path("results/small/index/train.parquet"))))
     some, whole = (
@@ -172,49 +159,6 @@ def test_identities_held_out_are_not_trained_on(settings: Config) -> None:
     )
     assert (len(everyone), len(some), set(some) < everyone) == (4, 2, True)
     assert set(whole) == everyone
-
-
-class Recorder(nn.Module):
-    """Stands for the network: remembers what it is shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-        self.seen: list[tuple[Tensor, ...]] = []
-
-    def forward(self, *inputs: Tensor) -> Features:
-        self.seen.append(inputs)
-        rows = self.scale * inputs[0].mean(dim=(3, 4)).flatten(1)[:, :4]
-        return Features(last=rows, pooled=rows + 1, proj=rows - 1)
-
-    def classify(self, features: Features) -> tuple[Tensor, Tensor]:
-        return features.last, features.proj
-
-    def embedding_parameters(self) -> list[nn.Parameter]:
-        return [self.scale]
-
-
-def test_stage_2_shows_the_network_augmented_clips_and_what_metadata_is_left(
-    settings: Config,
-) -> None:
-    training = Training.model_validate(
-        {
-            "model": {"prompts": {"metadata_dropout": 0.5}},
-            "augment": {"flip": 1.0, "pad": 2},
-            "stage2": {"losses": {"triplet": 0.0}},
-        }
-    )
-    dataset = training_clips(settings, "all", 1, None)
-    batch = dataset.load([Draw(place, 40 + place) for place in range(0, 24, 3)])
-    model, bank = Recorder(), torch.randn(4, 4)
-    loss = batch_loss(model, bank, batch, training, engine=ENGINE)  # type: ignore[arg-type]
-    assert [name for name, term in loss.terms.items() if not term] == ["triplet"]
-    ((clips, cameras, metadata, heights),) = model.seen
-    assert torch.equal(clips, augment(batch.frames, options=training.augment, seeds=batch.seed))
-    assert torch.equal(cameras, batch.camera)
-    assert torch.equal(heights, batch.heights)
-    hidden = hide_metadata(batch.metadata, 0.5, batch.seed)
-    torch.testing.assert_close(metadata, hidden, equal_nan=True)
 
 
 def test_metadata_is_hidden_for_that_share_of_clips_whole_and_by_seed() -> None:
