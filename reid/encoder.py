@@ -8,24 +8,22 @@ ranking = encoder.rank(query, encoder.encode("my/gallery"))
 print(query.folders[0], "is most like", ranking.index[0])
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from reid.config import Clip, ReRanking, Training
 from reid.data.dataset import TrackletDataset
-from reid.data.detreidx import UnknownName, parse_name
-from reid.data.frames import folders_with_frames, list_frames
-from reid.data.loading import loader, naming_dead_processes
-from reid.data.sampler import sequential_batches
-from reid.data.tracklet import FrameNames, Scene, Tracklet
+from reid.data.detreidx import parse_name
+from reid.data.frames import IGNORED, folders_with_frames
+from reid.data.loading import naming_dead_processes
+from reid.data.scan import Look, Source, read_folder
+from reid.data.tracklet import Scene, Tracklet
 from reid.errors import UserError
-from reid.features.extract import embed, restore
+from reid.features.extract import embed_all, restore
 from reid.features.features import Floats
 from reid.files import read_json
 from reid.model.weights import load as load_weights
@@ -129,17 +127,18 @@ class TrackletEncoder:
         tracklets = [_tracklet(folder, camera) for folder in folders]
         clip, metadata = self._training.clip, self._metadata
         dataset = TrackletDataset(tracklets, Path(), clip=clip, train=False, metadata=metadata)
-        rows = []
-        batches = sequential_batches(len(dataset), batch_size=batch_size)
-        with torch.inference_mode():
-            for batch in loader(dataset, batches, workers=workers):
-                here = batch.to(self._device)
-                features, _ = embed(self._network, here, mirrored=False)
-                if flip_tta:
-                    mirrored, _ = embed(self._network, here, mirrored=True)
-                    features = (features + mirrored) / 2
-                rows.append(features.cpu())
-        return Encoded(tuple(folders), torch.cat(rows).numpy())
+        tensors = embed_all(
+            self._network,
+            dataset,
+            self._device,
+            flip=flip_tta,
+            batch_size=batch_size,
+            workers=workers,
+        )
+        features = tensors["features"].numpy()
+        if flip_tta:
+            features = (features + tensors["flipped"].numpy()) / np.float32(2)
+        return Encoded(tuple(folders), features)
 
     def rank(
         self,
@@ -176,33 +175,26 @@ def _folders_below(root: Path) -> list[Path]:
 
 
 def _tracklet(folder: Path, camera: int | None) -> Tracklet:
+    """All images of a folder. Raises UserError without images, or on names that say no camera."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: expected the images of a tracklet")
-    frames = list_frames(folder)
-    if not frames:
-        raise UserError(f"{folder} has no .jpg images")
-    scene = _scene_of(folder, frames) if camera is None else Scene(None, camera)
-    altitude, distance, angle = (math.nan if value is None else value for value in scene[3:])
-    place, names = (folder.name, str(folder)), FrameNames.of(frames)
-    view, camera, session = scene[:3]
-    return Tracklet(
-        0, *place, "query", view, camera, session, altitude, distance, angle, frames=names
-    )
+    people = set()
 
+    def scene_of(name: str) -> Scene:
+        identity, scene = parse_name(name)
+        people.add(identity)
+        return scene
 
-def _scene_of(folder: Path, names: Sequence[str]) -> Scene:
-    """What the DetReIDX names of a tracklet say. Raises UserError when they say nothing, or two."""
-    problem, scenes = "", set()
-    for name in names:
-        try:
-            scenes.add(parse_name(name))
-        except UnknownName as error:
-            problem = f"{name}: {error}"
-            break
-    if len(scenes) > 1:
-        problem = "its names tell of different cameras, conditions or people"
-    if problem:
+    scene = scene_of if camera is None else Scene(None, camera)
+    source = Source(str(folder), folder.name, 0, "query", scene)
+    look = Look(folder.parent, check_sizes=False)
+    tracklets, rejected, _ = read_folder(folder.name, [source], look, complete=False)
+    problems = [f"{path}: {reason}" for path, reason in rejected if reason != IGNORED]
+    if len(people) > 1:
+        problems.append(f"{folder.name}: its names tell of different people")
+    if problems and (camera is None or not tracklets):
         raise UserError(
-            f"{folder}: {problem}; say what took it with camera=0 (ground), 1 or 2 (aerial)"
+            f"{folder.parent / problems[0]}; without names of DetReIDX, say what took the images "
+            "with camera=0 (ground), 1 or 2 (aerial)"
         )
-    return scenes.pop()[1]
+    return tracklets[0]

@@ -19,7 +19,7 @@ from reid.paths import Results
 from reid.retrieval.rerank import k_reciprocal
 from tests import trained
 from tests.clips import TINY, state_dict
-from tests.trees import write_frame
+from tests.trees import write_frame, write_tracklet
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rank_tracklets.py"
 RUN = Results.of("tiny").run("small", 1)
@@ -96,7 +96,9 @@ def test_frames_are_those_of_the_index_in_its_order_and_other_names_need_a_camer
     assert whole.features.shape == (2, TINY.width + TINY.embed)
     assert np.array_equal(*whole.features)
     assert not np.array_equal(whole.features, aerial.features)
-    with pytest.raises(UserError, match=r"t: 1.jpg: unknown file name: .*; say what took it"):
+    with pytest.raises(
+        UserError, match=r"t/1.jpg: unknown file name: .*, say what took the images"
+    ):
         encoder.encode([tmp_path / "data" / "t"])
 
 
@@ -105,12 +107,13 @@ BAD = {
     "is not a folder": lambda encoder: encoder.encode("nowhere"),
     "nowhere is not a folder": lambda encoder: encoder.encode(["nowhere"]),
     "holds no folder with .jpg": lambda encoder: encoder.encode("empty"),
-    "has no .jpg": lambda encoder: encoder.encode(["empty"]),
+    "empty: empty tracklet": lambda encoder: encoder.encode(["empty"]),
     "nothing to encode": lambda encoder: encoder.encode([]),
     "0 to 2, got 3": lambda encoder: encoder.encode(CASE, camera=3),
     "0 to 2, got True": lambda encoder: encoder.encode(CASE, camera=True),
     "batch_size must be at least 1": lambda encoder: encoder.encode(CASE, batch_size=0),
-    "different cameras": lambda encoder: encoder.encode(["two"]),
+    "differs from the rest of its tracklet": lambda encoder: encoder.encode(["two"]),
+    "different people": lambda encoder: encoder.encode(["people"]),
     "unknown file name: 3 fields": lambda encoder: encoder.encode(["odd"]),
     "gallery is empty": lambda encoder: encoder.rank(ONE, Encoded((), np.ones((0, 8)))),
     "have size 8": lambda encoder: encoder.rank(ONE, Encoded(("b",), np.ones((1, 9)))),
@@ -135,6 +138,8 @@ def test_bad_input_is_one_clear_error(encoder, tmp_path, monkeypatch):
     Path("empty").mkdir()
     for path in (f"two/{aerial.format(1)}", f"two/{aerial.format(2)}", "odd/7_a_00001.jpg"):
         write_frame(Path(path), seed=0, height=30)
+    for identity in (1, 2):
+        write_tracklet(Path("people"), identity, camera=0)
     write_json(Path("unfinished/manifest.json"), {"seed": 1})
     other = {name: tensor + 1 for name, tensor in state_dict(TINY).items()}
     save_file(other, "other.safetensors")

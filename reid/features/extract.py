@@ -60,7 +60,7 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     dataset = clips_of(tracklets, config.dataset, config.runtime, clip=training.clip, train=False)
     precision = pick_precision(config.runtime.precision, device)
     with torch.inference_mode(), autocast(device, precision):
-        tensors = _embed_all(
+        tensors = embed_all(
             model,
             dataset,
             device,
@@ -85,7 +85,7 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
     )
 
 
-def _embed_all(
+def embed_all(
     model: VideoReID,
     dataset: TrackletDataset,
     device: torch.device,
@@ -93,28 +93,25 @@ def _embed_all(
     flip: bool,
     batch_size: int,
     workers: int,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> dict[str, torch.Tensor]:
     """The tensors of the features file, `flipped` with `flip`, of all tracklets in order."""
     parts: dict[str, list[torch.Tensor]] = {}
     batches = sequential_batches(len(dataset), batch_size=batch_size)
     for batch in loader(dataset, batches, workers=workers):
-        on_device = batch.to(device)
-        features, frame_weights = embed(model, on_device, mirrored=False)
-        rows = {
-            "features": features,
-            "heights": batch.heights.median(dim=1).values,
-            "frame_weights": frame_weights,
-        }
+        rows = {"heights": batch.heights.median(dim=1).values}
+        rows["features"], rows["frame_weights"] = _embed(model, batch.to(device), mirrored=False)
         if flip:
-            rows["flipped"], _ = embed(model, on_device, mirrored=True)
+            rows["flipped"], _ = _embed(model, batch.to(device), mirrored=True)
         for key, value in rows.items():
             parts.setdefault(key, []).append(value.cpu())
-        progress.advance(len(batch.index))
+        if progress is not None:
+            progress.advance(len(batch.index))
     return {key: torch.cat(values) for key, values in parts.items()}
 
 
-def embed(model: VideoReID, batch: Batch, *, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
+@torch.inference_mode()
+def _embed(model: VideoReID, batch: Batch, *, mirrored: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw features (B, D) of a batch, or of its mirror image, and frame weights (B, 2, T)."""
     frames = normalize(batch.frames.flip(-1) if mirrored else batch.frames)
     features, weights = model.embed_with_weights(
