@@ -108,6 +108,7 @@ BAD = {
     "nowhere is not a folder": lambda encoder: encoder.encode(["nowhere"]),
     "holds no folder with .jpg": lambda encoder: encoder.encode("empty"),
     "empty: empty tracklet": lambda encoder: encoder.encode(["empty"]),
+    "empty tracklet": lambda encoder: encoder.encode(["empty"], camera=0),
     "nothing to encode": lambda encoder: encoder.encode([]),
     "0 to 2, got 3": lambda encoder: encoder.encode(CASE, camera=3),
     "0 to 2, got True": lambda encoder: encoder.encode(CASE, camera=True),

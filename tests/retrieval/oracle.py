@@ -14,15 +14,18 @@ def ranking(row):
     return sorted(range(len(row)), key=lambda j: (row[j], j))
 
 
-def k_reciprocal_of_distances(
-    distances, queries, k1, k2, lambda_value, *, scaled=True, storage=np.float64
-):
-    """Zhong et al. 2017, Eq. 3-12, on (N, N) squared distances.
+def k_reciprocal(query, gallery, k1, k2, lambda_value, *, normalize=True, form="float32"):
+    """Re-ranked distances (Q, G) of features: Zhong et al. 2017, Eq. 3-12.
 
-    scaled: distances are divided by the largest of their row; without it N(i, k1) has one
-    neighbor fewer. storage: float16 rounds weights and Jaccard distances after each operation, as
-    the released code does.
+    form: `unnormalized` does not divide distances by the largest of their row, and N(i, k1) has one
+    neighbor fewer; `released` rounds weights and Jaccard distances to float16 after each operation.
     """
+    features, queries = np.concatenate([query, gallery]).astype(np.float64), len(query)
+    if normalize:
+        lengths = np.sqrt((features**2).sum(axis=1, keepdims=True))
+        features = features / np.where(lengths > 0, lengths, 1)
+    distances, scaled = squared_distances(features), form != "unnormalized"
+    storage = np.float16 if form == "released" else np.float64
     size = len(distances)
     precise = np.float64 if storage == np.float64 else np.float32
     scaled_distances = np.array(distances, precise)
@@ -59,23 +62,6 @@ def k_reciprocal_of_distances(
         jaccard = 1 - shared / (2 - shared)
         out[q] = jaccard * (1 - lambda_value) + scaled_distances[q, queries:] * lambda_value
     return out
-
-
-def k_reciprocal(query, gallery, k1, k2, lambda_value, *, normalize=True, form="float32"):
-    """Re-ranked distances (Q, G) of features."""
-    features = np.concatenate([query, gallery]).astype(np.float64)
-    if normalize:
-        lengths = np.sqrt((features**2).sum(axis=1, keepdims=True))
-        features = features / np.where(lengths > 0, lengths, 1)
-    return k_reciprocal_of_distances(
-        squared_distances(features),
-        len(query),
-        k1,
-        k2,
-        lambda_value,
-        scaled=form != "unnormalized",
-        storage=np.float16 if form == "released" else np.float64,
-    )
 
 
 def average_precision(order, good, *, trapezoid=False):
