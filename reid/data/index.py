@@ -8,18 +8,19 @@ index/summary.json                  counts and checks
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reid.claim import remove_temporaries
-from reid.config import Config, nearest
+from reid.config import Config, chosen
 from reid.data.detreidx import CAMERAS
 from reid.data.layouts import LAYOUTS
 from reid.data.lists import Rejected, read_damaged, read_rejected, write_changed, write_csv
-from reid.data.scan import Contents, Look, Source, read_folder
+from reid.data.scan import Contents, Read, Source, read_folder
 from reid.data.stored import (
     check_fresh,
     demand_folder,
@@ -107,9 +108,7 @@ def build(
     prints no progress. Raises UserError when the root or something that the layout demands is
     missing.
     """
-    if layout not in LAYOUTS:
-        raise UserError(f"dataset.layout: no layout {layout!r}{nearest(layout, list(LAYOUTS))}")
-    convention = LAYOUTS[layout]
+    convention = chosen(LAYOUTS, layout, "dataset.layout")
     for protocol in protocols:
         if protocol not in convention.protocols:
             raise UserError(
@@ -118,8 +117,14 @@ def build(
             )
     demand_folder(root, "dataset.root names the folder of the dataset")
     contents = convention.find(root, protocols, manifest)
-    look = Look(root, check_sizes, damaged or {})
-    by_split, rejected, times = _read_folders(contents, look, workers or 8, quiet=quiet)
+    read = partial(
+        read_folder,
+        root,
+        complete=contents.complete,
+        check_sizes=check_sizes,
+        damaged=damaged or {},
+    )
+    by_split, rejected, times = _read_folders(contents, read, workers or 8, quiet=quiet)
     splits = _assemble(by_split, protocols, convention.swapped)
     cameras = convention.cameras
     if cameras is None:
@@ -129,7 +134,11 @@ def build(
 
 
 def _read_folders(
-    contents: Contents, look: Look, workers: int, *, quiet: bool
+    contents: Contents,
+    read_one: Callable[[str, Sequence[Source]], Read],
+    workers: int,
+    *,
+    quiet: bool,
 ) -> tuple[dict[str, list[Tracklet]], list[Rejected], dict[str, int]]:
     """Tracklets by split, in the order of `contents`, rejected files, and times of folders."""
     folders: dict[tuple[str, str], list[Source]] = {}
@@ -140,9 +149,7 @@ def _read_folders(
     times: dict[str, int] = {}
     progress, started, files = Progress("index", len(folders), "folders"), time.monotonic(), 0
     with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(
-            lambda key: read_folder(key[1], folders[key], look, complete=contents.complete), folders
-        )
+        results = pool.map(lambda key: read_one(key[1], folders[key]), folders)
         for (split, folder), read in zip(folders, results, strict=True):
             by_split.setdefault(split, []).extend(read.tracklets)
             rejected += read.rejected

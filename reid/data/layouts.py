@@ -20,7 +20,7 @@ from reid.data.frames import IGNORED
 from reid.data.lists import Rejected
 from reid.data.manifest import LARGEST_CAMERA, find_manifest
 from reid.data.scan import Contents, Source, number_identities, reject, subfolders
-from reid.data.stored import count_cameras, demand_folder
+from reid.data.stored import count_cameras
 from reid.data.tracklet import Scene, Subset, View
 from reid.errors import UserError
 
@@ -63,13 +63,6 @@ def find_tree(
     sources: list[Source] = []
     rejected: list[Rejected] = []
     for part in parts:
-        demand_folder(
-            root / part.folder,
-            "expected the training identities: is dataset.root right?"
-            if part.subset == "train"
-            else f"expected for protocol {part.protocol}: add it or leave {part.protocol} out of "
-            "dataset.protocols",
-        )
         people: dict[int, str] = {}
         for name in subfolders(root, part.folder, rejected):
             path = f"{part.folder}/{name}"
@@ -130,8 +123,6 @@ def _agvpreid(_: str, __: int, name: str) -> Scene:
 
 def _find_folders(root: Path, _: Sequence[str], __: Path | None) -> Contents:
     parts = [Part("train", "train"), Part("query", "query"), Part("gallery", "gallery")]
-    for part in parts:
-        demand_folder(root / part.folder, "layout folders needs train/, query/ and gallery/")
     people = {name for part in parts for name in subfolders(root, part.folder, [])}
     return find_tree(root, parts, _camera_folder, number_identities(people).__getitem__)
 

@@ -1,5 +1,6 @@
 """CSV lists of files: what an index left out, and what `reid check` found damaged."""
 
+import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -38,16 +39,17 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object
 def read_csv(path: Path, columns: Sequence[str], expected: str) -> list[tuple[str, ...]]:
     """Rows of a table. Raises UserError when it is missing or has other columns than `expected`."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+        with path.open(encoding="utf-8", newline="") as opened:
+            header, *rows = map(tuple, csv.reader(opened))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): expected {expected}") from None
-    except ValueError:
-        table = pd.DataFrame()
-    if list(table.columns) != list(columns):
+    except (ValueError, csv.Error):  # empty, or no text
+        header, rows = (), []
+    if header != tuple(columns) or any(len(row) != len(columns) for row in rows):
         raise UserError(
             f"{path} is not {expected}: expected the columns {', '.join(columns)} and nothing else"
         )
-    return list(table.itertuples(index=False, name=None))
+    return rows
 
 
 def read_rejected(path: Path) -> list[Rejected]:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from reid.data.detreidx import UnknownName
 from reid.data.frames import FOLDER, IGNORED, NOT_UTF8, is_jpeg, list_folder
 from reid.data.lists import Rejected
+from reid.data.stored import demand_folder
 from reid.data.tracklet import FrameNames, Scene, Subset, Tracklet
 from reid.errors import UserError
 
@@ -48,17 +49,6 @@ class Contents:
     """Files that no source takes are rejected; else they are none of the index's business."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """How to look at a dataset."""
-
-    root: Path
-    check_sizes: bool = True
-    """Look at every file to find empty ones; False lists folders only."""
-    damaged: Mapping[str, str] = field(default_factory=dict)
-    """Reasons by path of files to leave out."""
-
-
 class Read(NamedTuple):
     """What `read_folder` makes of one folder."""
 
@@ -68,15 +58,25 @@ class Read(NamedTuple):
     """When the folder last changed: ns since the epoch, taken before it was listed."""
 
 
-def read_folder(folder: str, sources: Sequence[Source], look: Look, *, complete: bool) -> Read:
-    """Tracklets of the `sources` of one folder, and its rejected files. Raises UserError."""
-    if not (look.root / folder).is_dir():
-        raise UserError(f"{look.root / folder} is not a folder, but a list of the dataset names it")
-    listing = list_folder(f"{look.root}/{folder}", check_sizes=look.check_sizes)
-    sizes = {n: b for n, b in listing.frames.items() if f"{folder}/{n}" not in look.damaged}
-    problems = listing.problems | {
-        name: look.damaged[f"{folder}/{name}"] for name in listing.frames.keys() - sizes.keys()
-    }
+def read_folder(
+    root: Path,
+    folder: str,
+    sources: Sequence[Source],
+    *,
+    complete: bool,
+    check_sizes: bool,
+    damaged: Mapping[str, str],
+) -> Read:
+    """Tracklets of the `sources` of one folder, and its rejected files. Raises UserError.
+
+    `complete` as in Contents, `check_sizes` and `damaged` as of `reid.data.index.build`.
+    """
+    if not (root / folder).is_dir():
+        raise UserError(f"{root / folder} is not a folder, but a list of the dataset names it")
+    listing = list_folder(f"{root}/{folder}", check_sizes=check_sizes)
+    sizes = {n: b for n, b in listing.frames.items() if f"{folder}/{n}" not in damaged}
+    unusable = {n: damaged[f"{folder}/{n}"] for n in listing.frames.keys() - sizes.keys()}
+    problems = listing.problems | unusable
     tracklets, wanted = [], set[str]()
     for source in sources:
         listed = sizes if source.frames is None else source.frames
@@ -84,7 +84,7 @@ def read_folder(folder: str, sources: Sequence[Source], look: Look, *, complete:
         scene, names, others = _of_one_scene([n for n in listed if n in sizes], source.scene)
         problems |= others
         if scene is not None:
-            size = sum(sizes[name] or 0 for name in names) if look.check_sizes else None
+            size = sum(sizes[name] or 0 for name in names) if check_sizes else None
             tracklets.append(_tracklet(source, scene, names, size))
     problems = {
         **dict.fromkeys(wanted - sizes.keys(), "listed, but missing"),
@@ -95,9 +95,7 @@ def read_folder(folder: str, sources: Sequence[Source], look: Look, *, complete:
     if not complete:
         problems = {n: why for n, why in problems.items() if n in wanted or (whole and is_jpeg(n))}
     rejected = [
-        row
-        for name in sorted(problems)
-        for row in reject(look.root, f"{folder}/{name}", problems[name])
+        row for name in sorted(problems) for row in reject(root, f"{folder}/{name}", problems[name])
     ]
     if whole and not tracklets and all(why == IGNORED for why in problems.values()):
         rejected.append(Rejected(folder, "empty tracklet: no .jpg file in it"))
@@ -140,7 +138,12 @@ def _tracklet(source: Source, scene: Scene, names: Sequence[str], size: int | No
 
 
 def subfolders(root: Path, folder: str, rejected: list[Rejected]) -> list[str]:
-    """Names of the folders in `root/folder`; what else lies there goes to `rejected`."""
+    """Names of the folders in `root/folder`; what else lies there goes to `rejected`.
+
+    Raises UserError when the folder is missing.
+    """
+    hint = "add it, or correct dataset.root, dataset.layout or dataset.protocols"
+    demand_folder(root / folder, hint)
     listing = list_folder(root / folder, check_sizes=False)
     problems = dict.fromkeys(listing.frames, "") | listing.problems
     for name in sorted(name for name, why in problems.items() if why != FOLDER):

@@ -28,26 +28,15 @@ from reid.errors import UserError
 from reid.files import replacing
 from reid.paths import SPLITS, Results
 
-_COLUMNS: dict[str, pa.DataType] = {
-    "identity": pa.int64(),
-    "name": pa.string(),
-    "path": pa.string(),
-    "subset": pa.string(),
-    "view": pa.string(),
-    "camera": pa.int8(),
-    "session": pa.int8(),
-    "altitude": pa.float64(),
-    "distance": pa.float64(),
-    "angle": pa.float64(),
-    "prefix": pa.string(),
-    "frames": pa.list_(pa.string()),
-    "suffix": pa.string(),
-    "in_folder": pa.string(),
-    "size": pa.int64(),
-    "capture_point": pa.int8(),
-    "frame_count": pa.int32(),
+_COLUMNS: dict[pa.DataType, tuple[str, ...]] = {
+    pa.string(): ("path", "name", "subset", "view", "in_folder", "prefix", "suffix"),
+    pa.list_(pa.string()): ("frames",),
+    pa.int64(): ("identity", "size"),
+    pa.int32(): ("frame_count",),
+    pa.int8(): ("camera", "session", "capture_point"),
+    pa.float64(): ("altitude", "distance", "angle"),
 }
-SCHEMA = pa.schema(_COLUMNS)
+SCHEMA = pa.schema([(name, kind) for kind, names in _COLUMNS.items() for name in names])
 _FACTS = [*(field.name for field in fields(Tracklet)), "prefix", "suffix"]
 """What a tracklet is made of: the name of a frame is prefix, its entry of `frames`, suffix. Other
 columns are for people."""

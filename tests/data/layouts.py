@@ -1,5 +1,6 @@
 """Small generated trees of the conventions other than DetReIDX's."""
 
+import subprocess
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import scipy.io
 from tests.trees import write_frame
 
 FRAMES = 3
+
+
+def sh(folder: Path, command: str) -> None:
+    """Change a tree with the shell."""
+    subprocess.run(["sh", "-ec", command], cwd=folder, check=True)
 
 
 def _write(folder: Path, names: list[str], seed: int) -> None:

@@ -24,25 +24,20 @@ numbered = st.tuples(
 @pytest.mark.parametrize(
     "names",
     [
-        ["f1.jpg", "f2.JPG", "f3.jpg", "f4.JPG"],
-        ["f1.jpg", "f2.jpeg", "f3.jpg"],
-        ["0001.jpg", "0002.jpg", "3.jpg", "4.jpg"],
-        ["9999999999.jpg", "10000000000.jpg"],
-        ["frame (1).jpg", "frame (2).jpg", "frame (10).jpg"],
-        ["frame_1_crop.jpg", "frame_2_crop.jpg", "frame_10_crop.jpg"],
-        ["f1.jpg", "F2.jpg", "f3.jpg"],
-        ["f9999.jpg", "f10000.jpg"],
-        ["f1.jpg", "f10.jpg", "f100.jpg"],
-        ["f1_9.jpg", "f1_10.jpg", "f2_1.jpg"],
+        "f1.jpg f2.JPG f3.jpeg F4.jpg",
+        "0001.jpg 0002.jpg 3.jpg 4.jpg",
+        "9999999999.jpg 10000000000.jpg",
+        "frame(1).jpg frame(2).jpg frame(10).jpg",
+        "frame_1_crop.jpg frame_2_crop.jpg frame_10_crop.jpg",
+        "f1_9.jpg f1_10.jpg f2_1.jpg",
     ],
-    ids=" ".join,
 )
 def test_frames_are_in_the_order_of_time_whatever_their_spelling(
-    tmp_path: Path, names: list[str]
+    tmp_path: Path, names: str
 ) -> None:
-    for name in random.Random(1).sample(names, len(names)):
+    for name in random.Random(1).sample(names.split(), len(names.split())):
         (tmp_path / name).write_bytes(b"x")
-    assert list_frames(tmp_path) == names
+    assert list_frames(tmp_path) == names.split()
 
 
 def slow_key(name: str) -> list[tuple[int, int, str]]:

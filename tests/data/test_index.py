@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 
 import pytest
 import yaml
@@ -14,6 +13,7 @@ from reid.data import index, summary
 from reid.data.stored import write_split
 from reid.data.tracklet import FrameNames, Tracklet
 from reid.errors import UserError
+from tests.data.layouts import sh
 from tests.trees import EXPERIMENT, frame_name, make_tree, write_frame, write_tracklet
 
 TRACKLET = "train/0001/0001_0100"  # camera 1, capture point 2
@@ -161,59 +161,30 @@ def test_the_minority_of_a_tracklet_is_rejected_even_when_it_comes_first(tree):
 # -- what is refused -------------------------------------------------------------------------------
 
 
-def _junk_positive(tree):
-    """Same identity, same camera in the gallery of A2A: still no positive."""
-    shutil.rmtree(tree / "case3_aerial_to_aerial/gallery/0004")
-    write_tracklet(tree / "case3_aerial_to_aerial/gallery/0004/0004_0190", 4, camera=1)
-
-
-def _empty(path):
-    shutil.rmtree(path)
-    path.mkdir()
-
-
 @pytest.mark.parametrize(
-    ("change", "message", "allowed_by"),
+    ("command", "message", "allowed_by"),
     [
-        (shutil.rmtree, "dataset.root", {}),
-        (lambda tree: shutil.rmtree(tree / "train"), "train.*dataset.root", {}),
+        ("rm -r $PWD", "dataset.root", {}),
+        ("rm -r train", "train is not a folder: .*dataset.root", {}),
+        ("rm -r case2*", "query is not a folder: .*dataset.protocols", {"protocols": ("A2G",)}),
+        ("rm -r case3*/gallery", "gallery is not a folder:", {"protocols": ("A2G", "G2A")}),
+        ("rm -r train/*", "holds no tracklet for the train part", {}),
+        ("rm -r case1*/query/*", "no tracklet for the query part of A2G", {"protocols": ("A2A",)}),
+        ("cp -r train/0001 train/1", "train/1 are both identity 1", {}),
         (
-            lambda tree: shutil.rmtree(tree / "case2_ground_to_aerial"),
-            "query.*protocol G2A",
-            {"protocols": ("A2G",)},
-        ),
-        (
-            lambda tree: shutil.rmtree(tree / "case3_aerial_to_aerial/gallery"),
-            "gallery.*protocol A2A",
-            {"protocols": ("A2G", "G2A")},
-        ),
-        (lambda tree: _empty(tree / "train"), "holds no tracklet for the train part", {}),
-        (
-            lambda tree: _empty(tree / "case1_aerial_to_ground/query"),
-            "holds no tracklet for the query part of A2G",
-            {"protocols": ("A2A",)},
-        ),
-        (
-            lambda tree: write_tracklet(tree / "train/1/t", 1, camera=0),
-            "train/1 are both identity 1",
-            {},
-        ),
-        (
-            lambda tree: shutil.copytree(
-                tree / "train/0002", tree / "case1_aerial_to_ground/gallery/0002"
-            ),
+            "cp -r train/0002 case1*/gallery",
             "1 identities are both in training and .* 2:",
             {"allow_shared_identities": True},
         ),
-        (
-            _junk_positive,
+        (  # the same identity and camera in the gallery is junk, no positive
+            "rm -r case3*/gallery/0004; cp -r case3*/query/0004 case3*/gallery",
             "A2A: 1 of 2 queries .*query/0004/0004_0100",
             {"max_unmatched_query_share": 0.5},
         ),
     ],
 )
-def test_a_wrong_tree_is_one_clear_error(tree, change, message, allowed_by):
-    change(tree)
+def test_a_wrong_tree_is_one_clear_error(tree, command, message, allowed_by):
+    sh(tree, command)
     with pytest.raises(UserError, match=message):
         check(tree)
     if allowed_by:

@@ -30,10 +30,14 @@ def splits(tree):
 
 
 @pytest.fixture(scope="module")
-def small(tree, splits, tmp_path_factory):
+def every(splits):
+    return [tracklet for split in splits.values() for tracklet in split]
+
+
+@pytest.fixture(scope="module")
+def small(tree, every, tmp_path_factory):
     """A pack for clips of up to four frames."""
     folder = tmp_path_factory.mktemp("pack")
-    every = [tracklet for split in splits.values() for tracklet in split]
     pack.pack(every, tree, folder, keep=sampled(4, [FIRST, CENTRE]))
     return folder
 
@@ -66,8 +70,7 @@ def test_it_holds_what_clips_can_take_and_no_more(tree, splits, small):
         assert frames == [(tree / tracklet.path / name).read_bytes() for name in tracklet.frames]
 
 
-def test_another_selection_packs_anew(tree, splits, tmp_path):
-    every = [tracklet for split in splits.values() for tracklet in split]
+def test_another_selection_packs_anew(tree, every, tmp_path):
     folder = tmp_path / "pack"
     sizes = []
     for keep in ({"keep": sampled(3, [FIRST])}, {"keep": sampled(4, [FIRST])}, {}):
@@ -88,41 +91,33 @@ def test_fewer_than_a_clip_takes_is_one_clear_error(frames, message):
 
 
 def configure(folder, tree, **dataset):
-    base = {"dataset": {"name": "tiny", "root": str(tree), **dataset}}
-    base |= EXPERIMENT
-    base["runtime"] = {"pack": "packed", "workers": 0}
-    (folder / "config.yaml").write_text(yaml.safe_dump(base))
+    content = {"dataset": {"name": "tiny", "root": str(tree), **dataset}, **EXPERIMENT}
+    content["runtime"] = {"pack": "packed", "workers": 0}
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
 
 
-def test_through_the_command_line(tree, tmp_path, monkeypatch, capsys):
+def test_through_the_command_line_with_the_verdict_of_check(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    tree = make_tree(tmp_path / "data", frames=4)
     configure(tmp_path, tree)
-    configs = ("--config", "config.yaml")
-    assert main(["index", *configs]) == 0
-    assert main(["pack", "--frames-per-tracklet", "2", *configs]) == 1
+
+    def run(*verb):
+        return main([*verb, "--config", "config.yaml"])
+
+    assert run("index") == 0
+    assert run("pack", "--frames-per-tracklet", "2") == 1
     assert "give at least that" in capsys.readouterr().err
-    assert main(["pack", "--frames-per-tracklet", "3", *configs]) == 0
+    assert run("pack", "--frames-per-tracklet", "3") == 0
     tracklets = index.read_split(tmp_path / "results/tiny/index/A2A.parquet")
-    with pytest.raises(UserError, match="frame 1 of"):
-        Packed(tmp_path / "packed", tracklets).read(tracklets[0], 1)
-
-
-def test_pack_takes_the_verdict_of_check(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    own = make_tree(tmp_path / "data", frames=4)
-    bad = own / index.build(own).splits["train"][0].path
-    bad = sorted(bad.iterdir())[1]
+    with pytest.raises(UserError, match="frame 3 of"):
+        Packed(tmp_path / "packed", tracklets).read(tracklets[0], 3)
+    bad = sorted((tree / index.build(tree).splits["train"][0].path).iterdir())[1]
     bad.write_bytes(bad.read_bytes()[:40])
-    configure(tmp_path, own)
-    configs = ("--config", "config.yaml")
-    assert main(["index", *configs]) == 0
-    assert main(["check", *configs]) == 0
-    assert main(["pack", *configs]) == 1
+    assert run("check") == 0
+    assert run("pack") == 1
     error = capsys.readouterr().err
     assert "1 frames that results/tiny/check/damaged.csv names are in the index" in error
     assert bad.name in error
-    configure(tmp_path, own, damaged="results/tiny/check/damaged.csv", max_rejected_share=0.1)
-    assert main(["index", *configs]) == 0
-    assert main(["pack", *configs]) == 0
-    tracklets = index.read_split(tmp_path / "results/tiny/index/train.parquet")
-    assert len(tracklets[0].frames) == 3
+    configure(tmp_path, tree, damaged="results/tiny/check/damaged.csv", max_rejected_share=0.1)
+    assert run("index") == run("pack") == 0
+    assert len(index.read_split(tmp_path / "results/tiny/index/train.parquet")[0].frames) == 3
