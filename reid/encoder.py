@@ -20,7 +20,7 @@ from reid.data.dataset import TrackletDataset
 from reid.data.detreidx import parse_name
 from reid.data.frames import IGNORED, folders_with_frames
 from reid.data.loading import naming_dead_processes
-from reid.data.scan import Look, Source, read_folder
+from reid.data.scan import Source, read_folder
 from reid.data.tracklet import Scene, Tracklet
 from reid.errors import UserError
 from reid.features.extract import embed_all, restore
@@ -187,8 +187,9 @@ def _tracklet(folder: Path, camera: int | None) -> Tracklet:
 
     scene = scene_of if camera is None else Scene(None, camera)
     source = Source(str(folder), folder.name, 0, "query", scene)
-    look = Look(folder.parent, check_sizes=False)
-    tracklets, rejected, _ = read_folder(folder.name, [source], look, complete=False)
+    tracklets, rejected, _ = read_folder(
+        folder.parent, folder.name, [source], complete=False, check_sizes=False
+    )
     problems = [f"{path}: {reason}" for path, reason in rejected if reason != IGNORED]
     if len(people) > 1:
         problems.append(f"{folder.name}: its names tell of different people")

@@ -65,7 +65,7 @@ def read_folder(
     *,
     complete: bool,
     check_sizes: bool,
-    damaged: Mapping[str, str],
+    damaged: Mapping[str, str] = {},
 ) -> Read:
     """Tracklets of the `sources` of one folder, and its rejected files. Raises UserError.
 
