@@ -7,8 +7,8 @@ side, which is frozen in stage 2 and no part of `VideoReID`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
@@ -31,47 +31,12 @@ _TEXT_SIDE = ("prompt_learner.", "text_encoder.")
 _WITHOUT_EFFECT = ("temporal_attn.fc.bias", "temporal_attn_proj.fc.bias")
 """Added to the score of every frame of a tracklet: softmax over the frames cancels it."""
 _COUNTER = ".num_batches_tracked"
-"""Of a batch norm; read by nothing when its momentum is fixed."""
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """What became of every tensor."""
-
-    used: Mapping[str, str]
-    """Their name to ours."""
-    text: tuple[str, ...]
-    """Theirs, of the text side."""
-    without_effect: tuple[str, ...]
-    """Theirs, left out because no output depends on them."""
-    missing: tuple[str, ...]
-    """Ours that the checkpoint does not have; they were allowed and keep their values."""
-    left_over: tuple[str, ...]
-    """Theirs that our network does not have; they were allowed and are dropped."""
-    cameras: tuple[int, int] | None
-    """How many cameras' prompts were taken, the first ones, and how many there are."""
-
-    def __str__(self) -> str:
-        """One line a tensor, and a summary."""
-        lines = [f"used       {theirs} -> {ours}" for theirs, ours in self.used.items()]
-        lines += [f"text side  {name}" for name in self.text]
-        lines += [f"no effect  {name}" for name in self.without_effect]
-        lines += [f"missing    {name} (allowed)" for name in self.missing]
-        lines += [f"left over  {name} (allowed)" for name in self.left_over]
-        if self.cameras is not None and self.cameras[0] < self.cameras[1]:
-            taken, there = self.cameras
-            lines.append(f"of the prompts of {there} cameras, those of the first {taken} are used")
-        lines.append(
-            f"{len(self.used)} tensors used, {len(self.text)} of the text side, "
-            f"{len(self.without_effect)} without effect, {len(self.missing)} missing, "
-            f"{len(self.left_over)} left over"
-        )
-        return "\n".join(lines)
+"""Of a batch norm; not read when its momentum is fixed."""
 
 
 def load_reference_checkpoint(
     state_dict: Mapping[str, Tensor], model: nn.Module, *, allow: Collection[str] = ()
-) -> ImportReport:
+) -> dict[str, str]:
     """Load a checkpoint of the released code, in its names, into `model`, in place.
 
     `module.` prefixes are stripped. When it has prompts of more cameras than the model, those of
@@ -79,33 +44,41 @@ def load_reference_checkpoint(
     names or patterns (`classifier*`) of tensors, theirs or ours, that may be left over, missing
     or of another shape. Afterwards `embed` in eval mode is the released model's output.
 
-    Raises UserError, and leaves the model as it was, when another tensor is left over, missing,
-    misshapen or not finite.
+    Returns what became of every tensor, by their name or, where it is missing, ours: "used as"
+    our name, "text side", "no effect", "left over", "missing".
+    Raises UserError, and leaves the model as it was, when a tensor that is not allowed is left
+    over, missing, misshapen or not finite.
     """
     given = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     own: dict[str, Tensor] = model.state_dict()
-    text = tuple(name for name in given if name.startswith(_TEXT_SIDE))
-    without_effect = tuple(name for name in given if name in _WITHOUT_EFFECT)
-    cameras = _use_first_cameras(given, own)
+    fates, used, dropped, problems = {}, {}, set(), []
 
     def allowed(*names: str) -> bool:
         return any(fnmatchcase(name, pattern) for name in names for pattern in allow)
 
-    used, left_over, dropped, problems = {}, [], set(), []
-    for theirs in [name for name in given if name not in {*text, *without_effect}]:
+    for theirs, tensor in given.items():
         ours = _our_name(theirs)
-        problem = _problem(theirs, given[theirs], ours, own)
-        if problem is None:
-            used[theirs] = ours
-            continue
-        left_over.append(theirs)
-        if allowed(theirs, ours):
+        cut = (
+            _of_first_cameras(tensor, own[ours]) if theirs == "cv_embed" and ours in own else tensor
+        )
+        if theirs.startswith(_TEXT_SIDE):
+            fates[theirs] = "text side"
+        elif theirs in _WITHOUT_EFFECT:
+            fates[theirs] = "no effect"
+        elif (problem := _problem(theirs, cut, ours, own)) is None:
+            used[ours] = cut
+            fates[theirs] = f"used as {ours}"
+            if cut is not tensor:
+                fates[theirs] += f", the first {cut.shape[2]} cameras of {tensor.shape[2]}"
+        elif allowed(theirs, ours):
+            fates[theirs] = "left over"
             dropped.add(ours)
         else:
             problems.append(problem)
-    missing = sorted(own.keys() - used.values())
-    missing = [name for name in missing if not name.endswith(_COUNTER)]
-    problems += [f"missing {name}" for name in missing if name not in dropped and not allowed(name)]
+    for ours in sorted(own.keys() - used.keys()):
+        if not ours.endswith(_COUNTER):
+            fates[ours] = "missing"
+            problems += [] if ours in dropped or allowed(ours) else [f"missing {ours}"]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(
@@ -113,19 +86,22 @@ def load_reference_checkpoint(
             "training with its options (released.yaml has those of the released code), or allow "
             "tensors by name"
         )
-    model.load_state_dict({ours: given[theirs] for theirs, ours in used.items()}, strict=False)
-    return ImportReport(used, text, without_effect, tuple(missing), tuple(left_over), cameras)
+    model.load_state_dict(used, strict=False)
+    return fates
 
 
-def _use_first_cameras(
-    given: dict[str, Tensor], own: Mapping[str, Tensor]
-) -> tuple[int, int] | None:
-    """Cut the prompts in `given` to the model's cameras: how many are taken, of how many."""
-    theirs, ours = given.get("cv_embed"), own.get("prompts.camera")
-    if theirs is None or ours is None or theirs.dim() != 4 or ours.shape[2] > theirs.shape[2]:
-        return None
-    given["cv_embed"] = theirs[:, :, : ours.shape[2]]
-    return ours.shape[2], theirs.shape[2]
+def describe_import(fates: Mapping[str, str]) -> str:
+    """What became of every tensor, one a line, and how many were of each kind."""
+    kinds = Counter(fate.partition(" as ")[0] for fate in fates.values())
+    lines = [f"{name}: {fate}" for name, fate in fates.items()]
+    return "\n".join([*lines, ", ".join(f"{count} {kind}" for kind, count in kinds.items())])
+
+
+def _of_first_cameras(theirs: Tensor, ours: Tensor) -> Tensor:
+    """Prompts (K, P, cameras, d) of as many cameras as ours, where there are more."""
+    if theirs.dim() == 4 and theirs.shape[2] > ours.shape[2]:
+        return theirs[:, :, : ours.shape[2]]
+    return theirs
 
 
 def _our_name(theirs: str) -> str:

@@ -13,9 +13,9 @@ from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
 from reid.files import sha256_of_file
-from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
+from reid.model.released import describe_import, load_reference_checkpoint
 from reid.model.weights import Weights, load_backbone, read_tensors
 from reid.paths import Results
 from reid.train.common import build_model, identities_of, save_tensors
@@ -107,7 +107,7 @@ def _load(
         if not p.requires_grad
     }
     try:
-        print(network.load_reference_checkpoint(given, model, allow=allow))
+        print(describe_import(load_reference_checkpoint(given, model, allow=allow)))
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     loaded = model.state_dict()

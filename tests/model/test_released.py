@@ -11,7 +11,8 @@ from torch import Tensor
 from reid.config import Model
 from reid.errors import UserError
 from reid.model import network
-from reid.model.network import VideoReID, load_reference_checkpoint
+from reid.model.network import VideoReID
+from reid.model.released import describe_import, load_reference_checkpoint
 from tests.clips import TINY
 from tests.model.naive import Naive
 
@@ -81,40 +82,24 @@ def test_features_are_the_released_ones(attention: bool, prefix: str) -> None:
         torch.testing.assert_close(*both, rtol=0, atol=1e-5)
 
 
-def test_every_camera_has_its_own_prompts() -> None:
-    """The oracle would not notice prompts that nothing depends on."""
-    mine = ours(attention=False).eval()
-    load_reference_checkpoint(reference(attention=False).state_dict(), mine)
-    clips, _, metadata = inputs()
-    with torch.inference_mode():
-        rows = mine.embed(clips[:1].expand(3, -1, -1, -1, -1), torch.arange(3), metadata[:3])
-    assert min(largest(rows[0], rows[1]), largest(rows[1], rows[2])) > 1e-3
-
-
-def test_report_accounts_for_every_tensor() -> None:
-    checkpoint = reference(attention=True).state_dict()
-    mine = ours(attention=True)
-    report = load_reference_checkpoint(checkpoint, mine)
-    assert {*report.used, *report.text, *report.without_effect} == set(checkpoint)
-    assert set(report.used.values()) == set(mine.state_dict())
-    assert all(name.startswith(("prompt_learner.", "text_encoder.")) for name in report.text)
-    assert report.without_effect == ("temporal_attn.fc.bias", "temporal_attn_proj.fc.bias")
-    assert (report.missing, report.left_over) == ((), ())
-    assert report.cameras == (3, 38)
-    text = str(report)
-    assert "cv_embed -> prompts.camera" in text
-    assert "bottleneck_proj.running_var -> head_proj.norm.running_var" in text
-    assert "prompts of 38 cameras, those of the first 3" in text
-    assert len(text.splitlines()) == len(checkpoint) + 2
-
-
-def test_as_many_cameras_as_the_checkpoint_has() -> None:
-    mine = ours(attention=False, cameras=38)
-    checkpoint = reference(attention=False).state_dict()
-    assert load_reference_checkpoint(checkpoint, mine).cameras == (38, 38)
-    assert mine.prompts is not None
-    assert mine.prompts.camera is not None
-    assert torch.equal(mine.prompts.camera, checkpoint["cv_embed"])
+def test_every_tensor_is_accounted_for() -> None:
+    checkpoint, mine = reference(attention=True).state_dict(), ours(attention=True)
+    fates = load_reference_checkpoint(checkpoint, mine)
+    assert fates.keys() == checkpoint.keys()
+    used = {fate.removeprefix("used as ") for fate in fates.values() if fate.startswith("used")}
+    part = "prompts.camera, the first 3 cameras of 38"
+    assert used == {part if name == "prompts.camera" else name for name in mine.state_dict()}
+    for name, fate in fates.items():
+        assert (fate == "text side") == name.startswith(("prompt_learner.", "text_encoder."))
+        assert (fate == "no effect") == (
+            name in ("temporal_attn.fc.bias", "temporal_attn_proj.fc.bias")
+        )
+    assert fates["bottleneck_proj.running_var"] == "used as head_proj.norm.running_var"
+    all_cameras = load_reference_checkpoint(checkpoint, ours(attention=True, cameras=38))
+    assert all_cameras["cv_embed"] == "used as prompts.camera"
+    *lines, summary = describe_import(fates).splitlines()
+    assert lines == [f"{name}: {fate}" for name, fate in fates.items()]
+    assert f"{len(used)} used, 2 no effect" in summary
 
 
 ADAPTER = "transformer.resblocks.1.dat_cross.temporal_block.temporal_attn.in_proj_weight"
@@ -169,28 +154,21 @@ def test_another_checkpoint_or_training_is_named_by_its_first_problems() -> None
 
 
 def test_allowed_by_name_or_pattern() -> None:
+    """Metadata tables start at zero and so change nothing: but they too must be asked for."""
     checkpoint = reference(attention=True).state_dict()
     checkpoint |= {"classifier.weight": torch.zeros(9, 128), "arcface.weight": torch.zeros(1)}
-    del checkpoint["temporal_attn.fc.weight"]
-    mine = ours(attention=True)
-    kept = mine.head.classifier.weight.detach().clone()
-    assert mine.pool.score is not None
-    pool = mine.pool.score.weight.detach().clone()
-    names = ["classifier.weight", "arcface*", "pool.score.weight"]
-    report = load_reference_checkpoint(checkpoint, mine, allow=names)
-    assert report.left_over == ("classifier.weight", "arcface.weight")
-    assert report.missing == ("head.classifier.weight", "pool.score.weight")
-    assert torch.equal(mine.head.classifier.weight, kept)
-    assert torch.equal(mine.pool.score.weight, pool)
-    assert torch.equal(mine.head_proj.classifier.weight, checkpoint["classifier_proj.weight"])
-
-
-def test_metadata_tables_are_missing_unless_allowed() -> None:
-    """They start at zero and so change nothing: but they must be asked for."""
-    checkpoint = reference(attention=False).state_dict()
-    mine = ours(attention=False, metadata=True)
+    mine = ours(attention=True, metadata=True)
+    before = {name: tensor.clone() for name, tensor in mine.state_dict().items()}
+    missing = ["prompts.altitude", "prompts.angle", "prompts.distance"]
     with pytest.raises(UserError, match=r"missing prompts\.altitude"):
-        load_reference_checkpoint(checkpoint, mine)
-    names = ["prompts.altitude", "prompts.distance", "prompts.angle"]
-    report = load_reference_checkpoint(checkpoint, mine, allow=names)
-    assert list(report.missing) == sorted(names)
+        load_reference_checkpoint(checkpoint, mine, allow=["classifier.weight", "arcface*"])
+    allowed = ["classifier.weight", "arcface*", *missing]
+    fates = load_reference_checkpoint(checkpoint, mine, allow=allowed)
+    assert [name for name, fate in fates.items() if fate == "left over"] == [
+        "classifier.weight",
+        "arcface.weight",
+    ]
+    kept = ["head.classifier.weight", *missing]
+    assert [name for name, fate in fates.items() if fate == "missing"] == kept
+    assert all(torch.equal(mine.state_dict()[name], before[name]) for name in kept)
+    assert torch.equal(mine.head_proj.classifier.weight, checkpoint["classifier_proj.weight"])
