@@ -44,7 +44,7 @@ _PROJECTIONS = {
 
 
 def plain_tensors(loaded: object, source: object) -> dict[str, Tensor]:
-    """The weights in what a file holds: float32, without wrappers and prefixes.
+    """The weights in what a file holds: without wrappers and prefixes.
 
     Raises UserError when it holds no state dict, a value that is no plain tensor of real numbers,
     or a tensor twice.
@@ -69,8 +69,8 @@ def plain_tensors(loaded: object, source: object) -> dict[str, Tensor]:
             raise UserError(f"{source}: two tensors {name!r}, one of them under {stored!r}")
         tensors[name] = value
     if any(name.startswith(("vision_model.", "text_model.")) for name in tensors):
-        tensors = _from_hugging_face(tensors)
-    return {name: tensor.float() for name, tensor in tensors.items()}
+        return _from_hugging_face(tensors)
+    return tensors
 
 
 def _state_dict(loaded: object, source: object) -> Mapping[str, Any]:

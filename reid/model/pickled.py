@@ -5,7 +5,9 @@ containers; anything else it names becomes an inert `Foreign` object, so that wh
 with options, NumPy scalars or modules inside can be read too.
 """
 
+import mmap
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -35,16 +37,18 @@ class WrongFormat(ValueError):
 
 
 Storage = Callable[[str, torch.dtype, int], Tensor]
-"""The numbers of a storage, (numel,), by its key, type and numel."""
+"""The numbers of a storage, (count,), by its key, type and count."""
 
 
-def read(path: Path, device: str = "cpu") -> Any:
-    """The object in a file; tensors have no numbers on the `meta` device.
+def read(path: Path) -> Any:
+    """The object in a file; the numbers of its tensors stay in the file until they are read.
 
     Raises WrongFormat with what was found, and errors of pickle, zipfile and torch when the file
     is damaged.
     """
-    return _archived(path, device) if zipfile.is_zipfile(path) else _legacy(path, device)
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        return _archived(file, mapped) if zipfile.is_zipfile(file) else _legacy(file, mapped)
 
 
 class Foreign:
@@ -90,60 +94,60 @@ def module_tensors(module: Foreign, prefix: str = "") -> dict[str, Tensor]:
     return tensors
 
 
-def _archived(path: Path, device: str) -> Any:
-    with zipfile.ZipFile(path) as archive:
+def _archived(file: IO[bytes], mapped: mmap.mmap) -> Any:
+    with zipfile.ZipFile(file) as archive:
         roots = [n.removesuffix(_PICKLE) for n in archive.namelist() if n.endswith(_PICKLE)]
         if len(roots) != 1:
             raise WrongFormat("a zip file that torch.save did not write")
-        storages: dict[str, Tensor] = {}
 
-        def storage(key: str, dtype: torch.dtype, numel: int) -> Tensor:
-            if device == "meta":
-                return torch.empty(numel, dtype=dtype, device="meta")
-            if key not in storages:
-                content = bytearray(_content(archive, f"{roots[0]}/data/{key}"))
-                storages[key] = _numbers(content, dtype, numel)
-            return storages[key]
+        def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+            member = archive.getinfo(f"{roots[0]}/data/{key}")
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise WrongFormat(f"a zip file with {key} compressed, which torch never does")
+            if count * dtype.itemsize > member.file_size:
+                raise pickle.UnpicklingError(f"{key} is shorter than its tensors")
+            # The local header has 30 bytes, a name and an extra field.
+            lengths = struct.unpack_from("<HH", mapped, member.header_offset + 26)
+            return _numbers(mapped, member.header_offset + 30 + sum(lengths), dtype, count)
 
-        return _Unpickler(BytesIO(_content(archive, roots[0] + _PICKLE)), storage).load()
-
-
-def _content(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        raise WrongFormat(f"a zip file with {name} compressed, which torch never does")
-    return archive.read(name)
+        return _Unpickler(BytesIO(archive.read(roots[0] + _PICKLE)), storage).load()
 
 
-def _numbers(content: bytearray, dtype: torch.dtype, count: int) -> Tensor:
+def _legacy(file: IO[bytes], mapped: mmap.mmap) -> Any:
+    """Pickles one after another, then all storages: their counts in 8 bytes, their numbers."""
+    counts: dict[str, tuple[int, int]] = {}
+    places: dict[str, int] = {}
+
+    def measure(key: str, dtype: torch.dtype, count: int) -> Tensor:
+        counts[key] = count, count * dtype.itemsize
+        return torch.empty(count, dtype=dtype, device="meta")
+
+    def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+        return _numbers(mapped, places[key], dtype, count)
+
+    file.seek(0)
+    if _Unpickler(file, measure).load() != _MAGIC:
+        raise WrongFormat("a Python pickle that torch.save did not write")
+    for _ in ("protocol", "system"):
+        _Unpickler(file, measure).load()
+    start = file.tell()
+    _Unpickler(file, measure).load()
+    keys = _Unpickler(file, measure).load()
+    place = file.tell()
+    for key in keys:
+        count, size = counts[key]
+        if int.from_bytes(mapped[place : place + 8], "little") != count:
+            raise pickle.UnpicklingError(f"{key} has another length than its tensors")
+        places[key] = place + 8
+        place += 8 + size
+    file.seek(start)
+    return _Unpickler(file, storage).load()
+
+
+def _numbers(mapped: mmap.mmap, place: int, dtype: torch.dtype, count: int) -> Tensor:
     if not count:  # which torch.frombuffer refuses
         return torch.empty(0, dtype=dtype)
-    return torch.frombuffer(content, dtype=dtype, count=count)
-
-
-def _legacy(path: Path, device: str) -> Any:
-    """Pickles one after another, then all storages: their numel in 8 bytes, their numbers."""
-    storages: dict[str, Tensor] = {}
-
-    def storage(key: str, dtype: torch.dtype, numel: int) -> Tensor:
-        if numel * dtype.itemsize > path.stat().st_size:
-            raise pickle.UnpicklingError(f"{numel} numbers in a smaller file")
-        if key not in storages:
-            storages[key] = torch.empty(numel, dtype=dtype, device=device)
-        return storages[key]
-
-    with path.open("rb") as file:
-        if _Unpickler(file, storage).load() != _MAGIC:
-            raise WrongFormat("a Python pickle that torch.save did not write")
-        for _ in ("protocol", "system"):
-            _Unpickler(file, storage).load()
-        loaded = _Unpickler(file, storage).load()
-        for key in _Unpickler(file, storage).load():
-            numbers = storages[key]
-            if int.from_bytes(file.read(8), "little") != numbers.numel():
-                raise pickle.UnpicklingError(f"storage {key} has another length than its tensors")
-            content = bytearray(file.read(numbers.numel() * numbers.itemsize))
-            numbers.copy_(_numbers(content, numbers.dtype, numbers.numel()))
-    return loaded
+    return torch.frombuffer(mapped, dtype=dtype, count=count, offset=place)
 
 
 class _Unpickler(pickle._Unpickler):
@@ -165,10 +169,10 @@ class _Unpickler(pickle._Unpickler):
         """A storage; files of old kept the source of modules beside their class."""
         if pid[0] == "module":
             return pid[1]
-        _, dtype, key, _, numel, *view = pid
+        _, dtype, key, _, count, *view = pid
         if view not in ([], [None]) or not isinstance(dtype, torch.dtype):
             raise WrongFormat(f"a file with storage {key} of an unknown kind ({dtype})")
-        return self._storage(key, dtype, numel)
+        return self._storage(key, dtype, count)
 
 
 def _tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: object) -> Tensor:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from reid.config import OPEN_CLIP_PREFIX, Backbone, nearest
@@ -96,8 +97,9 @@ def load(spec: str, *, activation: str | None = None, sha256: str | None = None)
             f"weights {spec} have SHA-256 {digest}, but `sha256` of their backbone is {sha256}: "
             "get the file again or, if another one is meant, set `sha256` to its own or to null"
         )
-    tensors = _read(path)
-    geometry = geometry_of(tensors, spec)
+    given = _read(path)
+    geometry = geometry_of(given, spec)
+    tensors = _copied(given)
     infinite = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if infinite:
         raise UserError(f"{spec}: numbers that are not finite in {', '.join(infinite[:3])}")
@@ -106,11 +108,11 @@ def load(spec: str, *, activation: str | None = None, sha256: str | None = None)
 
 
 def read_geometry(spec: str, name: str = "") -> Geometry:
-    """The sizes of both towers, without reading numbers where the format allows; QuickGELU.
+    """The sizes of both towers, without reading numbers; QuickGELU.
 
     `name`: that of the backbone. Raises UserError as `load` does, but for what numbers tell.
     """
-    geometry = geometry_of(_read(_located(spec)[0], device="meta"), spec)
+    geometry = geometry_of(_read(_located(spec)[0]), spec)
     _require_named(name, geometry, spec)
     return geometry
 
@@ -120,7 +122,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises UserError when the file is missing or unreadable.
     """
-    return _read(_regular(path, "expected a file of weights"))
+    return _copied(_read(_regular(path, "expected a file of weights")))
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In memory, in float32: the file may change."""
+    return {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
 
 
 def _require_named(name: str, geometry: Geometry, source: str) -> None:
@@ -182,17 +189,17 @@ def _regular(path: Path, hint: str = _HINT) -> Path:
     return path
 
 
-def _read(path: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The plain tensors of a file; on the `meta` device shapes only, where the format allows."""
+def _read(path: Path) -> dict[str, Tensor]:
+    """The plain tensors of a file; their numbers stay in it until they are read."""
     with path.open("rb") as file:
         head = file.read(24)
     problem = "a damaged file, or larger than the memory"
     try:
         archived = zipfile.is_zipfile(path)
         if head[8:9] == b"{" and not archived:  # 8 bytes of size, then JSON
-            return plain_tensors(_safetensors(path, device), path)
+            return plain_tensors(load_file(path), path)
         if archived or head.startswith(b"\x80"):
-            return plain_tensors(pickled.read(path, device), path)
+            return plain_tensors(pickled.read(path), path)
         problem = next(found for start, found in _HEADS.items() if head.startswith(start))
     except pickled.WrongFormat as error:
         problem = str(error)
@@ -202,15 +209,6 @@ def _read(path: Path, device: str = "cpu") -> dict[str, Tensor]:
         f"{path} ({path.stat().st_size:,} bytes) is {problem}, expected CLIP weights: compare its "
         "SHA-256 with that of its source (README: data and weights)"
     )
-
-
-def _safetensors(path: Path, device: str) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as opened:
-        names = opened.keys()
-        if device == "meta":
-            shapes = {name: opened.get_slice(name).get_shape() for name in names}
-            return {name: torch.empty(shape, device=device) for name, shape in shapes.items()}
-        return {name: opened.get_tensor(name) for name in names}
 
 
 def geometry_of(tensors: Mapping[str, Tensor], source: str) -> Geometry:
