@@ -36,7 +36,6 @@ class VideoReID(nn.Module):
         self,
         options: Model,
         geometry: Geometry,
-        *,
         num_classes: int,
         num_cameras: int,
         image_size: tuple[int, int],
@@ -87,8 +86,7 @@ class VideoReID(nn.Module):
         self, clips: Tensor, cameras: Tensor, metadata: Tensor, heights: Tensor | None = None
     ) -> Tensor:
         """What retrieval uses: F and Z side by side, (B, d + e), before BN and not normalized."""
-        features = self.forward(clips, cameras, metadata, heights)
-        return torch.cat([features.pooled, features.proj], dim=1)
+        return self.embed_with_weights(clips, cameras, metadata, heights)[0]
 
     def embed_with_weights(
         self, clips: Tensor, cameras: Tensor, metadata: Tensor, heights: Tensor | None = None
@@ -148,13 +146,7 @@ def build(
     and for loading a trained checkpoint right after. New parts start from torch's generator.
     """
     geometry = weights if isinstance(weights, Geometry) else weights.geometry
-    model = VideoReID(
-        model_config,
-        geometry,
-        num_classes=num_classes,
-        num_cameras=num_cameras,
-        image_size=image_size,
-    )
+    model = VideoReID(model_config, geometry, num_classes, num_cameras, image_size)
     if isinstance(weights, Weights):
         tower = {
             name.removeprefix("visual."): tensor

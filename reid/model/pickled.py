@@ -7,7 +7,6 @@ with options, NumPy scalars or modules inside can be read too.
 
 import mmap
 import pickle
-import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -100,17 +99,24 @@ def _archived(file: IO[bytes], mapped: mmap.mmap) -> Any:
         if len(roots) != 1:
             raise WrongFormat("a zip file that torch.save did not write")
 
-        def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
-            member = archive.getinfo(f"{roots[0]}/data/{key}")
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise WrongFormat(f"a zip file with {key} compressed, which torch never does")
-            if count * dtype.itemsize > member.file_size:
-                raise pickle.UnpicklingError(f"{key} is shorter than its tensors")
-            # The local header has 30 bytes, a name and an extra field.
-            lengths = struct.unpack_from("<HH", mapped, member.header_offset + 26)
-            return _numbers(mapped, member.header_offset + 30 + sum(lengths), dtype, count)
+        def member(name: str) -> tuple[int, int]:
+            """Where its content lies in the file, and its bytes."""
+            entry = archive.getinfo(f"{roots[0]}{name}")
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise WrongFormat(f"a zip file with {name} compressed, which torch never does")
+            header = entry.header_offset  # 30 bytes, a name and an extra field
+            lengths = mapped[header + 26 : header + 28], mapped[header + 28 : header + 30]
+            skipped = sum(int.from_bytes(length, "little") for length in lengths)
+            return header + 30 + skipped, entry.file_size
 
-        return _Unpickler(BytesIO(archive.read(roots[0] + _PICKLE)), storage).load()
+        def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
+            place, size = member(f"/data/{key}")
+            if count * dtype.itemsize > size:
+                raise pickle.UnpicklingError(f"{key} is shorter than its tensors")
+            return _numbers(mapped, place, dtype, count)
+
+        place, size = member(_PICKLE)
+        return _Unpickler(BytesIO(mapped[place : place + size]), storage).load()
 
 
 def _legacy(file: IO[bytes], mapped: mmap.mmap) -> Any:

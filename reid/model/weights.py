@@ -216,71 +216,58 @@ def geometry_of(tensors: Mapping[str, Tensor], source: str) -> Geometry:
 
     Raises UserError naming a tensor that is missing, unknown, or at odds with the others.
     """
+    shapes = {n: tuple(tensor.shape) for n, tensor in tensors.items() if n not in _UNUSED}
 
-    def shape(name: str, dimensions: int) -> torch.Size:
-        if name not in tensors:
-            names = ", ".join(sorted(tensors)[:3])
+    def sizes(name: str, dimensions: int) -> tuple[int, ...]:
+        if name not in shapes:
+            names = ", ".join(sorted(shapes)[:3]) or "none"
             raise UserError(
-                f"{source}: no tensor {name!r}: expected CLIP ViT weights, found {names or 'none'}"
+                f"{source}: no tensor {name!r}: expected CLIP with a ViT, found {names}"
             )
-        if tensors[name].dim() != dimensions:
-            raise UserError(
-                f"{source}: {name} has shape {tuple(tensors[name].shape)}: "
-                f"expected {dimensions} dimensions as in CLIP"
-            )
-        return tensors[name].shape
+        if len(shapes[name]) != dimensions:
+            raise UserError(f"{source}: {name} is {shapes[name]}, expected {dimensions} dimensions")
+        return shapes[name]
 
-    width, _, patch, _ = shape("visual.conv1.weight", 4)
-    positions = shape("visual.positional_embedding", 2)[0] - 1
-    context, text_width = shape("positional_embedding", 2)
+    def depth(tower: str) -> int:
+        blocks = re.compile(rf"{tower}transformer\.resblocks\.(\d+)\.")
+        return len({match[1] for name in shapes if (match := blocks.match(name))})
+
+    width, _, patch, _ = sizes("visual.conv1.weight", 4)
+    positions = sizes("visual.positional_embedding", 2)[0] - 1
+    context, text_width = sizes("positional_embedding", 2)
     geometry = Geometry(
         width=width,
-        depth=_depth(tensors, "visual.", source),
+        depth=depth("visual."),
         patch=patch,
         grid=math.isqrt(max(0, positions)),
-        embed=shape("visual.proj", 2)[1],
+        embed=sizes("visual.proj", 2)[1],
         text_width=text_width,
-        text_depth=_depth(tensors, "", source),
+        text_depth=depth(""),
         context=context,
-        vocabulary=shape("token_embedding.weight", 2)[0],
+        vocabulary=sizes("token_embedding.weight", 2)[0],
     )
-    if min(width, patch, positions, geometry.embed, text_width) < 1:
-        raise UserError(f"{source}: a size of zero: {geometry}")
-    if geometry.grid**2 != positions:
-        raise UserError(f"{source}: {positions} visual positions are no square grid")
-    if width % 64 or text_width % 64:
-        raise UserError(
-            f"{source}: widths {width} (visual) and {text_width} (text) "
-            "must be multiples of 64, the width of a CLIP attention head"
-        )
-    if geometry.vocabulary <= max(TOKENS) or context < len(TOKENS):
-        raise UserError(
-            f"{source}: a vocabulary of {geometry.vocabulary} and a context of {context} tokens: "
-            "expected CLIP's 49408 and 77"
-        )
-    expected = _expected_shapes(geometry)
-    given = {name: tensor.shape for name, tensor in tensors.items() if name not in _UNUSED}
-    misshapen = {
-        f"{name} is {tuple(given[name])}, expected {tuple(expected[name])}"
-        for name in expected.keys() & given.keys()
-        if expected[name] != given[name]
-    }
-    for problem, names in (
-        ("lack", expected.keys() - given.keys()),
-        ("have unknown", given.keys() - expected.keys()),
-        ("have misshapen", misshapen),
+    for wrong, problem in (
+        (0 in dataclasses.astuple(geometry), "a size of zero"),
+        (geometry.grid**2 != positions, f"{positions} visual positions, which are no square"),
+        (width % 64 or text_width % 64, "a width that is no multiple of CLIP's heads of 64"),
+        (geometry.vocabulary <= max(TOKENS), "a vocabulary too small for CLIP's token ids"),
+        (context < len(TOKENS), f"a context below the {len(TOKENS)} tokens of our sentences"),
     ):
-        if names:
-            raise UserError(f"{source}: weights {problem} tensors: {', '.join(sorted(names)[:3])}")
+        if wrong:
+            raise UserError(f"{source}: {problem} ({geometry})")
+    expected = _expected_shapes(geometry)
+    problems = [
+        *(f"{name} is missing" for name in expected.keys() - shapes.keys()),
+        *(f"{name} is unknown" for name in shapes.keys() - expected.keys()),
+        *(
+            f"{name} is {shapes[name]}, expected {expected[name]}"
+            for name in expected.keys() & shapes.keys()
+            if shapes[name] != expected[name]
+        ),
+    ]
+    if problems:
+        raise UserError(f"{source}: not the tensors of CLIP: {'; '.join(sorted(problems)[:3])}")
     return geometry
-
-
-def _depth(tensors: Mapping[str, Tensor], tower: str, source: str) -> int:
-    pattern = re.compile(rf"{tower}transformer\.resblocks\.(\d+)\.")
-    blocks = {match[1] for name in tensors if (match := pattern.match(name))}
-    if not blocks:
-        raise UserError(f"{source}: no tensors {tower}transformer.resblocks.*: expected CLIP's")
-    return len(blocks)
 
 
 def _expected_shapes(geometry: Geometry) -> dict[str, tuple[int, ...]]:
@@ -288,9 +275,7 @@ def _expected_shapes(geometry: Geometry) -> dict[str, tuple[int, ...]]:
     side = geometry.grid * geometry.patch
     with torch.device("meta"):
         visual = VisualTower(geometry, height=side, width=side, stride=geometry.patch)
-        text = TextTower(geometry)
-    return {
-        **{f"visual.{name}": tensor.shape for name, tensor in visual.state_dict().items()},
-        **{name: tensor.shape for name, tensor in text.state_dict().items()},
-        "token_embedding.weight": (geometry.vocabulary, geometry.text_width),
-    }
+        named = {f"visual.{name}": tensor for name, tensor in visual.state_dict().items()}
+        named |= TextTower(geometry).state_dict()
+    vocabulary = {"token_embedding.weight": (geometry.vocabulary, geometry.text_width)}
+    return {name: tuple(tensor.shape) for name, tensor in named.items()} | vocabulary
