@@ -7,7 +7,6 @@ index/summary.json                  counts and checks
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -147,17 +146,15 @@ def _read_folders(
     by_split: dict[str, list[Tracklet]] = {}
     rejected: list[Rejected] = []
     times: dict[str, int] = {}
-    progress, started, files = Progress("index", len(folders), "folders"), time.monotonic(), 0
+    progress = Progress("index", len(folders), "folders")
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(lambda key: read_one(key[1], folders[key]), folders)
         for (split, folder), read in zip(folders, results, strict=True):
             by_split.setdefault(split, []).extend(read.tracklets)
             rejected += read.rejected
             times[folder] = min(read.modified, times.get(folder, read.modified))
-            files += sum(len(t.frames) for t in read.tracklets) + len(read.rejected)
             if not quiet:
-                rate = files / max(time.monotonic() - started, 1e-6)
-                progress.advance(note=f"{files:,} files, {rate:,.0f} files/s")
+                progress.advance()
     return by_split, rejected, times
 
 

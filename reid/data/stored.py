@@ -153,7 +153,10 @@ def count_cameras(path: Path) -> int:
 
 def read_split(path: Path) -> tuple[Tracklet, ...]:
     """Tracklets of one split's Parquet file. Raises UserError when missing or damaged."""
-    table = _read(path, _FACTS)
+    with _naming(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if not file.schema_arrow.equals(SCHEMA):
+            raise UserError(f"{path} has other columns than an index of this version: {_AGAIN}")
+        table = file.read(columns=_FACTS, use_threads=False)
     facts = read_facts(path)
     if _digest(table, facts.cameras) != facts.digest:
         raise UserError(f"{path} is damaged (its content has another digest): {_AGAIN}")
@@ -178,14 +181,6 @@ def read_all(options: Dataset) -> list[Tracklet]:
             check_fresh(options.root, path)
             tracklets |= {tracklet.path: tracklet for tracklet in read_split(path)}
     return list(tracklets.values())
-
-
-def _read(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of an index. Raises UserError as `read_split`."""
-    with _naming(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        if not file.schema_arrow.equals(SCHEMA):
-            raise UserError(f"{path} has other columns than an index of this version: {_AGAIN}")
-        return file.read(columns=list(columns), use_threads=False)
 
 
 @contextmanager
@@ -235,27 +230,19 @@ def check_fresh(root: Path, path: Path) -> None:
         demand_folder(root, f"{path} was made from it: correct dataset.root or bring it back")
     else:
         demand_folder(root, "put the dataset there or correct dataset.root, then run `reid index`")
-    times = _read_times(path)
-    rows = _read(path, ("path", "in_folder")).to_pylist()
-    touched: dict[str, list[Tracklet]] = {}
-    for place in dict.fromkeys(row["in_folder"] or row["path"] for row in rows):
-        try:
-            modified = (root / place).stat().st_mtime_ns
-        except OSError:
-            raise UserError(
-                f"{root / place} is gone, but {path} lists it: correct dataset.root or {_AGAIN}"
-            ) from None
-        if modified != times.get(place):
-            touched[place] = []
-    if not touched:
-        return
+    folders: dict[str, list[Tracklet]] = {}
     for tracklet in read_split(path):
-        if tracklet.folder in touched:
-            touched[tracklet.folder].append(tracklet)
-    left_out = _left_out(path.with_name("rejected.csv"))
+        folders.setdefault(tracklet.folder, []).append(tracklet)
+    times = _read_times(path)
+    touched = [place for place in folders if _modified(root / place) != times.get(place)]
+    left_out: dict[str, set[str]] = {}
+    listed = path.with_name("rejected.csv")
+    for name, reason in read_rejected(listed) if touched and listed.exists() else ():
+        if not reason.startswith((EMPTY, SPECIAL, UNREADABLE)):  # those may be repaired
+            left_out.setdefault(name.rpartition("/")[0], set()).add(name.rpartition("/")[2])
     with ThreadPoolExecutor(8) as pool:
         differences = pool.map(
-            lambda place: _difference(root / place, touched[place], left_out.get(place, set())),
+            lambda place: _difference(root / place, folders[place], left_out.get(place, set())),
             touched,
         )
         for place, difference in zip(touched, differences, strict=True):
@@ -265,37 +252,32 @@ def check_fresh(root: Path, path: Path) -> None:
                 )
 
 
+def _modified(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:  # `_difference` says which folder is gone
+        return -1
+
+
 def _difference(folder: Path, tracklets: Sequence[Tracklet], left_out: set[str]) -> str:
     """How the frames in a folder differ from those of its indexed tracklets; empty: not at all.
 
     Frames in `left_out`, and those that no list names, are none of the index's.
     """
+    if not folder.is_dir():
+        return "it is gone"
     sizes = list_folder(folder, check_sizes=tracklets[0].size is not None).frames
     indexed = {name for tracklet in tracklets for name in tracklet.frames}
-    listed = any(tracklet.in_folder for tracklet in tracklets)
-    more = 0 if listed else len(sizes.keys() - indexed - left_out)
+    more = 0 if tracklets[0].in_folder else len(sizes.keys() - indexed - left_out)
     fewer = len(indexed - sizes.keys())
-    words = [
-        f"{count} frame{'s' * (count > 1)} {word}"
-        for count, word in ((more, "more"), (fewer, "fewer"))
-        if count
-    ]
+    counts = ((more, "more"), (fewer, "fewer"))
+    words = [f"{count} frame{'s' * (count > 1)} {word}" for count, word in counts if count]
     if not fewer and any(
         tracklet.size not in (None, sum(sizes[name] or 0 for name in tracklet.frames))
         for tracklet in tracklets
     ):
         words.append("frames of other sizes")
     return ", ".join(words)
-
-
-def _left_out(path: Path) -> dict[str, set[str]]:
-    """By folder: names of readable files that the index left out, from its `rejected.csv`."""
-    names: dict[str, set[str]] = {}
-    for rejected in read_rejected(path) if path.exists() else ():
-        if not rejected.reason.startswith((EMPTY, SPECIAL, UNREADABLE)):
-            folder, _, name = rejected.path.rpartition("/")
-            names.setdefault(folder, set()).add(name)
-    return names
 
 
 def demand_folder(folder: Path, hint: str) -> None:

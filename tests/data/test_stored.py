@@ -172,7 +172,7 @@ CHANGES = [
     (f"mv {FRAME} x.jpg", "(1 frame more, 1 frame fewer)"),
     (f"echo x > new; mv new {FRAME}", "(frames of other sizes)"),  # as rsync replaces a file
     (f"cd ../0001_0100; echo x > new; mv new {EMPTY}", "(1 frame more)"),
-    ("rm -r $PWD", "is gone"),
+    ("rm -r $PWD", "(it is gone)"),
 ]
 
 
