@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import yaml
@@ -55,6 +56,19 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Bytes of a regular file.
+
+    Raises OSError also for a pipe, a device or more than `most` bytes, before it is opened: to
+    open a pipe would wait for its writer, to read a device may never end.
+    """
+    status = path.stat()
+    if not S_ISREG(status.st_mode) or status.st_size > most:
+        raise OSError(errno.EINVAL, f"not a regular file of at most {most >> 20} MiB", str(path))
+    with path.open("rb") as file:
+        return file.read(status.st_size)
 
 
 def write_text(path: Path, text: str) -> None:

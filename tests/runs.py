@@ -4,6 +4,7 @@ A run is forked from this process, where torch is already imported, so that kill
 times takes seconds. Nothing here has used torch's threads before the fork.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -125,6 +126,14 @@ def wait(pid: int) -> int:
     """Wait for a process; returns its exit code, or minus the signal that killed it."""
     _, status = os.waitpid(pid, 0)
     return os.waitstatus_to_exitcode(status)
+
+
+def in_a_fork(work: Callable[[], object]) -> int | None:
+    """Do `work` in a forked process; its exit code, or minus the signal that killed it."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:

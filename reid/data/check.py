@@ -4,20 +4,20 @@ check/damaged.csv    frames that cannot be used, and why: what dataset.damaged l
                      frames already left out are not decoded again and stay in the list
 check/notes.csv      frames and tracklets that can be used but stand out
 check/duplicates.csv frames of equal content, of two people or in training and test
-check/histograms.csv counts of crop heights and tracklet lengths by capture point, and as .png
+check/histograms.csv counts of crop heights and tracklet lengths by capture point
 check/parts/         results of an interrupted check: the next one resumes from them
 """
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from PIL import Image
 
 from reid.claim import remove_temporaries
@@ -33,9 +33,6 @@ from reid.paths import Results
 from reid.processes import worker_pool
 from reid.progress import Progress
 
-HEIGHTS = (0, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 65536)
-LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 1 << 20)
-GROUPS = ("ground", *(f"point {number}" for number in range(1, 19)), "elsewhere")
 TRACKLETS_A_PART = 32
 
 
@@ -54,38 +51,26 @@ def inspect(
     Pillow), bytes, digest (64 bits of BLAKE2), damage ("": none). `workers` processes write parts
     to `folder`, where an interrupted run continues.
     """
-    parts = [
-        tracklets[start : start + TRACKLETS_A_PART]
-        for start in range(0, len(tracklets), TRACKLETS_A_PART)
-    ]
+    starts = range(0, len(tracklets), TRACKLETS_A_PART)
+    parts = [tracklets[start : start + TRACKLETS_A_PART] for start in starts]
     paths = [
         folder / f"{sha256_of_json([frames, *map(identity_of, part)])}.parquet" for part in parts
     ]
-    missing = [(part, path) for part, path in zip(parts, paths, strict=True) if not path.exists()]
-    work = partial(_inspect_part, root=root, frames=frames)
+    missing = [part for part in zip(paths, parts, strict=True) if not part[0].exists()]
     progress = Progress("check", len(parts), "parts", done=len(parts) - len(missing))
-    for _ in _map(work, missing, workers):
-        if not quiet:
-            progress.advance()
-    rows = [pd.read_parquet(path) for path in paths]
-    for number, part in enumerate(rows):
-        part["tracklet"] = part["tracklet"] + number * TRACKLETS_A_PART
-    return pd.concat(rows, ignore_index=True)
+    work = partial(_inspect_part, root=root, frames=frames)
+    with worker_pool(workers) if workers else nullcontext() as pool:
+        for _ in pool.map(work, missing) if pool else map(work, missing):
+            if not quiet:
+                progress.advance()
+    tables = [pd.read_parquet(path) for path in paths]
+    for start, table in zip(starts, tables, strict=True):
+        table["tracklet"] += start
+    return pd.concat(tables, ignore_index=True)
 
 
-def _map(
-    work: "partial[None]", parts: Sequence[tuple[Sequence[Tracklet], Path]], workers: int
-) -> Iterator[None]:
-    if not workers:
-        yield from (work(*part) for part in parts)
-    elif parts:
-        with worker_pool(workers) as pool:
-            yield from pool.map(work, *zip(*parts, strict=True))
-
-
-def _inspect_part(
-    tracklets: Sequence[Tracklet], path: Path, *, root: Path, frames: int | None
-) -> None:
+def _inspect_part(part: tuple[Path, Sequence[Tracklet]], *, root: Path, frames: int | None) -> None:
+    path, tracklets = part
     files, rows = Files(root), []
     for number, tracklet in enumerate(tracklets):
         count = len(tracklet.frames)
@@ -173,38 +158,22 @@ def duplicates(seen: pd.DataFrame, tracklets: Sequence[Tracklet]) -> Rows:
 
 
 def histograms(seen: pd.DataFrame, tracklets: Sequence[Tracklet]) -> pd.DataFrame:
-    """Counts of crop heights (whole frames) and of tracklet lengths, by capture point."""
+    """Counts of crop heights (whole frames) and of tracklet lengths, by capture point.
+
+    `from` is a power of two; a row counts values from it to below its double.
+    """
     groups = np.array([_group(tracklet) for tracklet in tracklets])
     whole = seen[seen.damage == ""]
-    lengths = np.array([len(tracklet.frames) for tracklet in tracklets])
-    quantities = (
-        ("crop height", HEIGHTS, groups[whole.tracklet], whole.height.to_numpy()),
-        ("tracklet length", LENGTHS, groups, lengths),
+    quantities = {
+        "crop height": (groups[whole.tracklet], whole.height),
+        "tracklet length": (groups, [len(tracklet.frames) for tracklet in tracklets]),
+    }
+    values = pd.concat(
+        pd.DataFrame({"group": group, "quantity": quantity, "from": value})
+        for quantity, (group, value) in quantities.items()
     )
-    parts = []
-    for group in [group for group in GROUPS if group in groups]:
-        for quantity, edges, owners, values in quantities:
-            counts = np.histogram(values[owners == group], edges)[0]
-            columns = {"group": group, "quantity": quantity, "from": edges[:-1], "below": edges[1:]}
-            parts.append(pd.DataFrame({**columns, "count": counts}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _draw(counts: pd.DataFrame, path: Path) -> None:
-    """Histograms as a picture: shares of a group's total, the total behind its name."""
-    figure = Figure(figsize=(14, 2 + 0.3 * counts.group.nunique()), layout="constrained")
-    for axes, (quantity, part) in zip(
-        figure.subplots(1, 2), counts.groupby("quantity"), strict=True
-    ):
-        table = part.pivot(index="group", columns="from", values="count")
-        table = table.reindex([group for group in GROUPS if group in table.index])
-        totals = table.sum(axis=1)
-        axes.imshow(table.div(totals.clip(lower=1), axis=0), aspect="auto", cmap="Blues")
-        axes.set_title(f"{quantity} ({'px' if quantity == 'crop height' else 'frames'}, from)")
-        axes.set_xticks(range(table.shape[1]), table.columns)
-        axes.set_yticks(range(len(table)), [f"{g}: {n:,}" for g, n in totals.items()])
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    values["from"] = 2 ** np.log2(values["from"]).astype(int)
+    return values.value_counts(sort=False).sort_index().reset_index()
 
 
 def _paths(rows: pd.DataFrame, tracklets: Sequence[Tracklet], suffix: str = "") -> list[str]:
@@ -214,10 +183,9 @@ def _paths(rows: pd.DataFrame, tracklets: Sequence[Tracklet], suffix: str = "") 
 
 
 def _group(tracklet: Tracklet) -> str:
-    point = tracklet.capture_point
-    return (
-        ("ground" if tracklet.view == "ground" else "elsewhere") if point is None else GROUPS[point]
-    )
+    if tracklet.capture_point is not None:
+        return f"point {tracklet.capture_point:02}"
+    return "ground" if tracklet.view == "ground" else "elsewhere"
 
 
 def _is_part(name: str) -> bool:
@@ -246,10 +214,10 @@ def run(config: Config, *, frames: int | None, least_height: int) -> None:
     write_csv(folder / "notes.csv", ("path", "note"), remarks)
     write_csv(folder / "duplicates.csv", ("path", "same_as", "problem"), copies)
     counts = histograms(seen, tracklets)
-    write_csv(folder / "histograms.csv", [*counts.columns], counts.to_records(index=False).tolist())
-    _draw(counts, folder / "histograms.png")
-    for part in filter(lambda path: _is_part(path.name), list(parts.iterdir())):
-        part.unlink()
+    write_csv(folder / "histograms.csv", [*counts.columns], counts.to_numpy().tolist())
+    for part in list(parts.iterdir()):
+        if _is_part(part.name):
+            part.unlink()
     print(f"{len(seen)} frames seen, {len(damaged)} damaged: {listed}")
     if copies:
         print(f"{len(copies)} copies of other people's or test frames: {folder / 'duplicates.csv'}")

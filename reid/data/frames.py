@@ -9,12 +9,15 @@ from typing import Protocol
 
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
+from reid.files import read_regular
 
 IGNORED = "of the system, ignored"
 """Reason for files that systems put into folders: they are no part of the dataset."""
 FOLDER = "folder inside a tracklet folder"
 NOT_UTF8, EMPTY = "name is not UTF-8", "zero bytes"
 SPECIAL, UNREADABLE = "not a file, or a broken link", "cannot be read"
+
+LARGEST_FRAME = 1 << 26  # bytes
 
 _SYSTEM = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}
 _DIGITS = re.compile("([0-9]+)")
@@ -142,14 +145,14 @@ class Files:
         """Nothing: separate files gain nothing by it."""
 
     def read(self, tracklet: Tracklet, position: int) -> bytes:
-        """Read the file. Raises UserError when it is missing or unreadable."""
+        """Read the file. Raises UserError when it is missing, unreadable or not a regular one."""
         name = self.name(tracklet, position)
         try:
-            return Path(name).read_bytes()
+            return read_regular(Path(name), LARGEST_FRAME)
         except FileNotFoundError:
             raise UserError(f"{name} is missing: bring it back or run `reid index` again") from None
         except OSError as error:
-            raise UserError(f"{name} cannot be read: {error.strerror}") from None
+            raise UserError(f"{name} cannot be read ({error.strerror})") from None
 
     def name(self, tracklet: Tracklet, position: int) -> str:
         """Path of the file."""

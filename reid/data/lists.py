@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
-from reid.files import replacing
+from reid.files import read_regular, replacing
 
 DAMAGED_COLUMNS = ("path", "damage")
 """Others than those of `rejected.csv`, which must not be taken for it."""
@@ -39,8 +40,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object
 def read_csv(path: Path, columns: Sequence[str], expected: str) -> list[tuple[str, ...]]:
     """Rows of a table. Raises UserError when it is missing or has other columns than `expected`."""
     try:
-        with path.open(encoding="utf-8", newline="") as opened:
-            header, *rows = map(tuple, csv.reader(opened))
+        text = read_regular(path, 1 << 30).decode()
+        header, *rows = map(tuple, csv.reader(StringIO(text, newline="")))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): expected {expected}") from None
     except (ValueError, csv.Error):  # empty, or no text

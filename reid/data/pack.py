@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,7 @@ from reid.claim import claim, remove_temporaries
 from reid.config import Clip, Config
 from reid.data.frames import Files
 from reid.data.lists import demand_undamaged
-from reid.data.packed import SCHEMA, is_part, open_shards, read_rows, table_path, tar_path
+from reid.data.packed import SCHEMA, UNKNOWN, Row, is_part, open_shards, read_rows, shard_paths
 from reid.data.sampler import sample_frames
 from reid.data.stored import read_all
 from reid.data.tracklet import Tracklet, identity_of
@@ -33,10 +33,15 @@ from reid.progress import Progress
 
 LARGEST_SHARD = 1 << 30
 
-Selection: TypeAlias = Callable[[Tracklet], tuple[int, ...] | None]
-"""Positions of the frames to keep, ascending; None: all."""
-_Content: TypeAlias = tuple[Tracklet, tuple[int, ...] | None, list[bytes]]
+Selection: TypeAlias = Callable[[Tracklet], Sequence[int]]
+"""Positions of the frames to keep, ascending."""
+_Content: TypeAlias = tuple[Tracklet, Sequence[int], list[bytes]]
 """A tracklet, which of its frames are kept, and their bytes."""
+
+
+def whole(tracklet: Tracklet) -> Sequence[int]:
+    """Keep all frames."""
+    return range(len(tracklet.frames))
 
 
 def sampled(frames: int, clips: Collection[Clip]) -> Selection:
@@ -55,13 +60,13 @@ def sampled(frames: int, clips: Collection[Clip]) -> Selection:
             )
     ways = {(count, clip.test_sampling) for clip in clips for count in (clip.frames, frames)}
 
-    def keep(tracklet: Tracklet) -> tuple[int, ...] | None:
-        count = len(tracklet.frames)
+    def keep(tracklet: Tracklet) -> Sequence[int]:
         if tracklet.subset == "train":
-            return None
+            return whole(tracklet)
+        count = len(tracklet.frames)
         taken = [sample_frames(count, wanted, test=sampling) for wanted, sampling in sorted(ways)]
-        kept = np.unique(np.concatenate(taken))
-        return None if len(kept) == count else tuple(kept.tolist())
+        kept: list[int] = np.unique(np.concatenate(taken)).tolist()
+        return kept
 
     return keep
 
@@ -72,7 +77,7 @@ def pack(
     folder: Path,
     *,
     dataset: str = "",
-    keep: Selection = lambda _: None,
+    keep: Selection = whole,
     largest_shard: int = LARGEST_SHARD,
     workers: int = 8,
     quiet: bool = True,
@@ -96,21 +101,19 @@ def pack(
         remaining = _read_ahead(pool, Files(root), tracklets[done:], keep, 2 * workers)
         while done < len(tracklets):
             try:
-                count = _write_shard(remaining, folder, number, largest_shard)
+                count = _write_shard(remaining, *shard_paths(folder, number), largest_shard)
             except OSError as error:
                 raise UserError(
-                    f"{tar_path(folder, number)} cannot be written ({error.strerror}): make room "
-                    f"and run `reid pack` again, the {number} shards before it stay"
+                    f"{shard_paths(folder, number)[0]} cannot be written ({error.strerror}): make "
+                    f"room and run `reid pack` again, the {number} shards before it stay"
                 ) from None
             done, number = done + count, number + 1
             if not quiet:
                 progress.advance(count, f"{number} shards")
+    shards = [shard_paths(folder, shard) for shard in range(number)]
     facts = [
-        {
-            "tar_bytes": tar_path(folder, shard).stat().st_size,
-            "table_sha256": sha256_of_file(table_path(folder, shard)),
-        }
-        for shard in range(number)
+        {"tar_bytes": tar.stat().st_size, "table_sha256": sha256_of_file(table)}
+        for tar, table in shards
     ]
     write_json(folder / "pack.json", {"shards": facts})
 
@@ -118,12 +121,14 @@ def pack(
 def _whole_shards(tracklets: Sequence[Tracklet], folder: Path, keep: Selection) -> tuple[int, int]:
     """How many tracklets, in how many shards, an earlier run has packed as they are today."""
     done = number = 0
-    while table_path(folder, number).exists() and tar_path(folder, number).exists():
-        rows = read_rows(folder, number)
+    while all(path.is_file() for path in shard_paths(folder, number)):
+        try:
+            rows = read_rows(shard_paths(folder, number)[1])
+        except UserError:  # damaged or of another version: packed anew
+            break
         part = tracklets[done : done + len(rows)]
         if len(part) < len(rows) or not all(
-            row.matches(tracklet)
-            and keep(tracklet) == (None if row.kept is None else tuple(row.kept.tolist()))
+            row.matches(tracklet) and row.kept.tolist() == list(keep(tracklet))
             for row, tracklet in zip(rows, part, strict=True)
         ):
             break
@@ -142,9 +147,9 @@ def _read_ahead(
 
     def read(tracklet: Tracklet) -> _Content:
         kept = keep(tracklet)
-        positions = range(len(tracklet.frames)) if kept is None else kept
-        frames = [files.read(tracklet, position) for position in positions]
-        if kept is None and tracklet.size not in (None, sum(map(len, frames))):
+        frames = [files.read(tracklet, position) for position in kept]
+        is_whole = len(kept) == len(tracklet.frames)
+        if is_whole and tracklet.size not in (None, sum(map(len, frames))):
             raise UserError(
                 f"frames of {files.root / tracklet.path} have other sizes than when indexed: run "
                 "`reid index` again"
@@ -158,27 +163,26 @@ def _read_ahead(
         waiting.extend(pool.submit(read, tracklet) for tracklet in islice(todo, 1))
 
 
-def _write_shard(remaining: Iterable[_Content], folder: Path, number: int, largest: int) -> int:
+def _write_shard(remaining: Iterable[_Content], tar: Path, table: Path, largest: int) -> int:
     """Write the next shard; returns its number of tracklets."""
-    rows: list[dict[str, Any]] = []
-    with replacing(tar_path(folder, number)) as temporary, temporary.open("wb") as out:
+    rows = []
+    with replacing(tar) as temporary, temporary.open("wb") as out:
         for tracklet, kept, frames in remaining:
             path, indexed, names = identity_of(tracklet)
-            positions = range(len(frames)) if kept is None else kept
             offsets = []
-            for position, data in zip(positions, frames, strict=True):
+            for position, data in zip(kept, frames, strict=True):
                 out.write(_header(f"{tracklet.folder}/{tracklet.frames[position]}", len(data)))
                 offsets.append(out.tell())
                 out.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
-            rows.append(
-                {"path": path, "names": names, "indexed": indexed, "kept": kept}
-                | {"offset": offsets, "size": list(map(len, frames))}
-                | {"crc32": list(map(zlib.crc32, frames))}
-            )
+            sizes = list(map(len, frames))
+            if indexed is None:
+                indexed = sum(sizes) if len(kept) == len(tracklet.frames) else UNKNOWN
+            arrays = map(np.array, (kept, offsets, sizes, list(map(zlib.crc32, frames))))
+            rows.append(Row(path, names, indexed, *arrays)._asdict())
             if out.tell() >= largest:
                 break
         out.write(bytes(2 * tarfile.BLOCKSIZE))
-    with replacing(table_path(folder, number)) as temporary:
+    with replacing(table) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary, compression="zstd")
     return len(rows)
 
@@ -209,7 +213,7 @@ def run(config: Config, *, frames_per_tracklet: int | None = None) -> None:
     index.
     """
     options, folder = config.dataset, _folder(config)
-    keep: Selection = lambda _: None  # noqa: E731
+    keep: Selection = whole
     if frames_per_tracklet is not None:
         keep = sampled(frames_per_tracklet, [options.clip for options in config.trainings.values()])
     tracklets = read_all(options)

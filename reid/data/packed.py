@@ -1,49 +1,46 @@
-"""The format of a pack, and reading frames from it.
+"""The format of a pack, reading frames from it, and its copy on a disk of the node.
 
 pack/00000.tar       frames as they are, tracklet by tracklet: an uncompressed tar
-pack/00000.parquet   one row per tracklet: its path, and offset, size and CRC-32 of every frame
+pack/00000.parquet   one row per tracklet (`Row`): which frames, and where they are in the tar
 pack/pack.json       size of each tar, SHA-256 of each table: written last, the pack is complete
 """
 
-import math
+import fcntl
+import filecmp
+import json
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reid.claim import claim, remove_temporaries
+from reid.config import Runtime
 from reid.data.tracklet import Tracklet, identity_of
 from reid.errors import UserError
-from reid.files import read_json, sha256_of_file
+from reid.files import read_regular, replacing, sha256_of_file
+from reid.progress import Progress
 
-_COLUMNS: dict[str, pa.DataType] = {
-    "path": pa.string(),
-    "names": pa.string(),
-    "indexed": pa.int64(),
-    "kept": pa.list_(pa.int32()),
-    "offset": pa.list_(pa.int64()),
-    "size": pa.list_(pa.int32()),
-    "crc32": pa.list_(pa.uint32()),
-}
-SCHEMA = pa.schema(_COLUMNS)
+UNKNOWN = -1
 
 
 class Row(NamedTuple):
-    """One tracklet in a shard: a row of its table, F packed frames."""
+    """One tracklet in a shard, F packed frames."""
 
     path: str
     names: str
     """Hash of all frame names."""
-    indexed: float
-    """Bytes of all frames when indexed; NaN: not looked at."""
-    kept: np.ndarray | None
-    """int32 (F,): positions of the packed frames, ascending; None: all."""
+    indexed: int
+    """Bytes of all frames when indexed, or UNKNOWN."""
+    kept: np.ndarray
+    """int32 (F,): positions of the packed frames in the tracklet, ascending."""
     offset: np.ndarray
     """int64 (F,): where each frame begins in the tar."""
     size: np.ndarray
@@ -57,8 +54,7 @@ class Row(NamedTuple):
         The size tells frames that were replaced, where the index has it.
         """
         path, size, names = identity_of(tracklet)
-        packed = int(self.size.sum()) if self.kept is None else self.indexed
-        same_size = size is None or math.isnan(packed) or packed == size
+        same_size = size is None or self.indexed in (UNKNOWN, size)
         return same_size and self[:2] == (path, names)
 
     def read(self, tar: FileIO, place: int) -> bytes:
@@ -69,14 +65,21 @@ class Row(NamedTuple):
         return data
 
 
-def tar_path(folder: Path, number: int) -> Path:
-    """The frames of shard `number`."""
-    return folder / f"{number:05d}.tar"
+_COLUMNS: dict[str, pa.DataType] = {
+    "path": pa.string(),
+    "names": pa.string(),
+    "indexed": pa.int64(),
+    "kept": pa.list_(pa.int32()),
+    "offset": pa.list_(pa.int64()),
+    "size": pa.list_(pa.int32()),
+    "crc32": pa.list_(pa.uint32()),
+}
+SCHEMA = pa.schema(_COLUMNS)
 
 
-def table_path(folder: Path, number: int) -> Path:
-    """The table of shard `number`."""
-    return folder / f"{number:05d}.parquet"
+def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
+    """Tar and table of a shard."""
+    return folder / f"{number:05d}.tar", folder / f"{number:05d}.parquet"
 
 
 def is_part(name: str) -> bool:
@@ -84,55 +87,51 @@ def is_part(name: str) -> bool:
     return re.fullmatch(r"pack\.json|[0-9]{5}\.(tar|parquet)", name) is not None
 
 
-def read_manifest(folder: Path) -> list[dict[str, Any]]:
+def _changed(path: Path) -> UserError:
+    return UserError(
+        f"{path} is not what was packed: delete {path.with_suffix('.parquet')} and run `reid pack`"
+    )
+
+
+def read_manifest(folder: Path) -> list[tuple[int, str]]:
     """Size of the tar and hash of the table of each shard, from `pack.json`.
 
     Raises UserError when the pack is missing, not finished or of another version.
     """
     path = folder / "pack.json"
-    if not path.exists():
-        raise UserError(f"{folder} holds no finished pack: run `reid pack`, or unset runtime.pack")
-    manifest = read_json(path, made_by="reid pack")
-    shards = manifest.get("shards") if isinstance(manifest, dict) else None
-    keys = {"tar_bytes", "table_sha256"}
-    if not isinstance(shards, list) or not all(
-        isinstance(s, dict) and set(s) == keys for s in shards
-    ):
-        raise UserError(f"{path} is not of this version: remove the pack and run `reid pack`")
-    return shards
-
-
-def read_rows(folder: Path, number: int) -> list[Row]:
-    """Rows of a shard. Raises UserError when its table is missing or damaged."""
-    path = table_path(folder, number)
     try:
-        table = pq.read_table(path, schema=SCHEMA).to_pandas()
+        shards = json.loads(read_regular(path, 1 << 26))["shards"]
+        return [(int(shard["tar_bytes"]), str(shard["table_sha256"])) for shard in shards]
+    except OSError:
+        raise UserError(
+            f"{folder} holds no finished pack: run `reid pack`, or unset runtime.pack"
+        ) from None
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged or of another version: run `reid pack` again") from None
+
+
+def read_rows(table: Path) -> list[Row]:
+    """Rows of a shard. Raises UserError when its table is missing or damaged."""
+    try:
+        if not table.is_file():
+            raise FileNotFoundError("no such file")
+        rows = pq.read_table(table).cast(SCHEMA).to_pandas()
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is damaged ({reason}): delete it and run `reid pack`") from None
-    return [Row(*row) for row in table.itertuples(index=False, name=None)]
+        raise UserError(f"{table} is damaged ({reason}): delete it and run `reid pack`") from None
+    return [Row(*row) for row in rows.itertuples(index=False, name=None)]
 
 
 def open_shards(folder: Path) -> Iterator[tuple[FileIO, list[Row]]]:
     """Tar and rows of each shard. Raises UserError when the pack is unfinished or has changed."""
-    for number, facts in enumerate(read_manifest(folder)):
-        path, table = tar_path(folder, number), table_path(folder, number)
-        try:
-            tar = FileIO(path)
-        except OSError as error:
-            raise UserError(f"{path} cannot be opened ({error.strerror})") from None
-        if os.fstat(tar.fileno()).st_size != facts["tar_bytes"]:
-            raise _changed(path)
-        rows = read_rows(folder, number)
-        if sha256_of_file(table) != facts["table_sha256"]:
+    for number, (size, digest) in enumerate(read_manifest(folder)):
+        tar, table = shard_paths(folder, number)
+        if not tar.is_file() or tar.stat().st_size != size:
+            raise _changed(tar)
+        rows = read_rows(table)
+        if sha256_of_file(table) != digest:
             raise _changed(table)
-        yield tar, rows
-
-
-def _changed(path: Path) -> UserError:
-    return UserError(
-        f"{path} is not what was packed: delete {path.with_suffix('.parquet')} and run `reid pack`"
-    )
+        yield FileIO(tar), rows
 
 
 class Packed:
@@ -168,8 +167,6 @@ class Packed:
 
     def _place(self, row: Row, position: int) -> int:
         """Where the frame at `position` of the tracklet is among the packed ones."""
-        if row.kept is None:
-            return position
         place = int(np.searchsorted(row.kept, position))
         if place == len(row.kept) or row.kept[place] != position:
             raise UserError(
@@ -181,3 +178,63 @@ class Packed:
     def name(self, tracklet: Tracklet, position: int) -> str:
         """The frame's path before packing, and the pack."""
         return f"{tracklet.folder}/{tracklet.frames[position]} in {self._folder}"
+
+
+def pack_for(runtime: Runtime) -> Path | None:
+    """The pack that a job reads: `runtime.pack`, staged if `runtime.stage_to` says so, or None.
+
+    Raises UserError as `stage` does.
+    """
+    if runtime.pack is None or runtime.stage_to is None:
+        return runtime.pack
+    folder = os.path.expandvars(runtime.stage_to)
+    if "$" in folder:
+        raise UserError(f"runtime.stage_to: {folder!r} names a variable that is not set here")
+    return stage(runtime.pack, Path(folder), quiet=False)
+
+
+def stage(pack: Path, node: Path, *, quiet: bool = True) -> Path:
+    """Copy a pack into a folder below `node`; returns that folder.
+
+    Each user has a copy of their own. Jobs take turns: the first copies, the others copy only
+    files that are missing or differ from the pack, so an interrupted copy is finished. Raises
+    UserError when there is no room.
+    """
+    read_manifest(pack)
+    digest = sha256_of_file(pack / "pack.json")[:16]
+    folder = node / f"xfd-reid-pack-{os.getuid()}-{digest}"
+    if not node.exists():
+        node.mkdir(parents=True, exist_ok=True)
+        node.chmod(0o1777)  # other users stage there too, as in /tmp
+    with (node / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it when its holder dies
+        claim(folder, kind="copy of a pack", of=digest, ours=is_part)
+        remove_temporaries(folder, is_part)
+        outdated = {
+            path: folder / path.name
+            for path in sorted(pack.iterdir())
+            if is_part(path.name) and not _is_copy(folder / path.name, path)
+        }
+        size, free = sum(path.stat().st_size for path in outdated), shutil.disk_usage(folder).free
+        if size > free:
+            raise UserError(
+                f"{folder}: {size / 1e9:.1f} GB of {pack} to copy, {free / 1e9:.1f} GB free: "
+                "change or unset runtime.stage_to"
+            )
+        progress = Progress(f"copy of {pack}", max(1, size >> 20), "MiB")
+        for source, target in outdated.items():
+            try:
+                with replacing(target) as temporary:
+                    shutil.copy2(source, temporary)
+            except OSError as error:
+                raise UserError(
+                    f"{source} cannot be copied to {target}: {error.strerror}"
+                ) from None
+            if not quiet:
+                progress.advance(source.stat().st_size >> 20)
+    return folder
+
+
+def _is_copy(target: Path, source: Path) -> bool:
+    """Whether both have the same size and modification time, or else the same content."""
+    return target.is_file() and filecmp.cmp(target, source)

@@ -15,7 +15,7 @@ from torch import Tensor
 from reid.config import Clip, ColorJitter, Config, Dataset, Runtime, Training
 from reid.data.dataset import TrackletDataset
 from reid.data.holdout import part
-from reid.data.staging import pack_for
+from reid.data.packed import pack_for
 from reid.data.stored import check_fresh, read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError

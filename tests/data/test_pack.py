@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import random
@@ -6,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import traceback
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from reid.data.packed import Packed
 from reid.data.sampler import pk_batches
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
-from tests.runs import wait
+from tests.runs import in_a_fork
 from tests.trees import EXPERIMENT, frame_name, make_tree, write_frame
 
 SMALL = 10_000  # bytes: several shards of a few tracklets each
@@ -53,27 +51,18 @@ def content(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_every_frame_reads_back(tree, tracklets, packed):
-    reader = Packed(packed, tracklets)
+def test_every_frame_reads_back_from_few_large_files(tree, tracklets, packed):
+    reader, sizes = Packed(packed, tracklets), []
     for tracklet in tracklets:
         reader.expect(tracklet, range(len(tracklet.frames)))
         for position, name in enumerate(tracklet.frames):
             stored = (tree / tracklet.path / name).read_bytes()
             assert reader.read(tracklet, position) == stored
-
-
-def test_shards_are_few_large_files(tree, tracklets, packed):
-    shards = sorted(packed.glob("*.tar"))
+            sizes.append(512 + -(-len(stored) // 512) * 512)  # header, content
+    shards = [path.stat().st_size for path in sorted(packed.glob("*.tar"))]
     assert len(shards) > 3
-    sizes = [
-        (tree / tracklet.path / name).stat().st_size
-        for tracklet in tracklets
-        for name in tracklet.frames
-    ]
-    blocks = [512 + -(-size // 512) * 512 for size in sizes]  # header, content
-    assert sum(shard.stat().st_size for shard in shards) == sum(blocks) + 1024 * len(shards)
-    assert all(shard.stat().st_size >= SMALL for shard in shards[:-1])
-    pack.verify(packed)
+    assert sum(shards) == sum(sizes) + 1024 * len(shards)
+    assert all(size >= SMALL for size in shards[:-1])
 
 
 def test_a_frame_overwritten_in_place_is_packed_anew_after_indexing(tmp_path):
@@ -98,11 +87,10 @@ def test_packed_and_unpacked_batches_are_identical(tree, tracklets, packed):
     plain = TrackletDataset(train, tree, **options)
     fast = TrackletDataset(train, tree / "not there", pack=packed, **options)
     batches = pk_batches(plain.labels, batch_size=8, instances=4, seed=0, epoch=0)
-    for workers in (0, 2):
-        loaded = loader(plain, batches, workers=0), loader(fast, batches, workers=workers)
-        for one, two in zip(*loaded, strict=True):
-            assert torch.equal(one.frames, two.frames)
-            assert torch.equal(one.heights, two.heights)
+    loaded = loader(plain, batches, workers=0), loader(fast, batches, workers=2)
+    for one, two in zip(*loaded, strict=True):
+        assert torch.equal(one.frames, two.frames)
+        assert torch.equal(one.heights, two.heights)
 
 
 def test_threads_change_nothing_and_a_second_run_writes_no_shard(tree, tracklets, packed, tmp_path):
@@ -113,42 +101,52 @@ def test_threads_change_nothing_and_a_second_run_writes_no_shard(tree, tracklets
     assert {path.name: path.stat().st_mtime_ns for path in packed.glob("0*")} == before
 
 
-def test_a_changed_bit_is_found_when_read_and_when_verified(tracklets, packed):
-    shard = packed / "00001.tar"
-    data = bytearray(shard.read_bytes())
-    data[pd.read_parquet(packed / "00001.parquet")["offset"][1][2] + 9] ^= 1
-    shard.write_bytes(data)
-    with pytest.raises(UserError, match=r"00001\.tar is not what was packed"):
+def flip_a_bit(folder):
+    data = bytearray((folder / "00001.tar").read_bytes())
+    data[pd.read_parquet(folder / "00001.parquet")["offset"][1][2] + 9] ^= 1
+    (folder / "00001.tar").write_bytes(data)
+
+
+def cut(name):
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size - 8)
+
+
+def exchange(folder):
+    (folder / "00000.parquet").rename(folder / "x")
+    (folder / "00001.parquet").rename(folder / "00000.parquet")
+    (folder / "x").rename(folder / "00001.parquet")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_bit, r"00001\.tar is not what was packed"),
+        (cut("00001.tar"), r"00001\.tar is not what was packed"),
+        (lambda folder: (folder / "00001.tar").unlink(), r"00001\.tar is not what was packed"),
+        (cut("00001.parquet"), r"00001\.parquet is damaged"),
+        (lambda folder: (folder / "00001.parquet").unlink(), r"00001\.parquet is damaged"),
+        (exchange, r"00000\.parquet is not what was packed"),
+        (cut("pack.json"), r"pack\.json is damaged or of another version"),
+        (lambda folder: (folder / "pack.json").write_text("[]"), "of another version"),
+        (lambda folder: (folder / "pack.json").write_text('{"shards": [{"a": 1}]}'), "of another"),
+        (lambda folder: (folder / "pack.json").unlink(), "holds no finished pack"),
+    ],
+)
+def test_damage_is_found_when_read_and_when_verified(tracklets, packed, damage, message):
+    pack.verify(packed)
+    damage(packed)
+    with pytest.raises(UserError, match=message):
         pack.verify(packed)
-    reader = Packed(packed, tracklets)
-    frames = [(tracklet, i) for tracklet in tracklets for i in range(len(tracklet.frames))]
-    with pytest.raises(UserError, match=r"00001\.tar is not what was packed"):
-        [reader.read(*frame) for frame in frames]
+    with pytest.raises(UserError, match=message):
+        [Packed(packed, tracklets).read(t, i) for t in tracklets for i in range(len(t.frames))]
 
 
-def test_a_short_missing_or_exchanged_part_is_found(tracklets, packed):
-    for name, message in (("00001.tar", "is not what was packed"), ("00001.parquet", "damaged")):
-        path = packed / name
-        whole = path.read_bytes()
-        path.write_bytes(whole[:-8])
-        with pytest.raises(UserError, match=message):
-            Packed(packed, tracklets)
-        path.unlink()
-        with pytest.raises(UserError, match=rf"{name}.*(cannot be opened|damaged)"):
-            Packed(packed, tracklets)
-        path.write_bytes(whole)
-    (packed / "00000.parquet").rename(packed / "x")
-    (packed / "00001.parquet").rename(packed / "00000.parquet")
-    (packed / "x").rename(packed / "00001.parquet")
-    with pytest.raises(UserError, match=r"is not what was packed"):
-        Packed(packed, tracklets)
-
-
-def test_a_pack_of_the_format_before_is_refused(tracklets, packed):
-    facts = {"bytes": 1, "shard": "x", "frames": "y"}
-    (packed / "pack.json").write_text(json.dumps({"shards": [facts]}))
-    with pytest.raises(UserError, match="is not of this version"):
-        Packed(packed, tracklets)
+def test_a_table_of_another_version_is_packed_anew(tree, tracklets, packed):
+    whole = content(packed)
+    table = packed / "00001.parquet"
+    pd.read_parquet(table).rename(columns={"names": "modified"}).to_parquet(table)
+    pack.pack(tracklets, tree, packed, largest_shard=SMALL)
+    assert content(packed) == whole
 
 
 def test_ordinary_tools_open_it(tree, tracklets, packed):
@@ -202,19 +200,9 @@ def test_a_pack_of_an_older_index_is_refused_and_brought_up_to_date(tree, tmp_pa
         Packed(folder, new)
 
 
-def test_a_missing_frame_names_the_file(tree, tmp_path):
-    own = tmp_path / "tree"
-    shutil.copytree(tree, own)
-    listed = index.build(own).splits["train"]
-    (own / listed[3].path / listed[3].frames[2]).unlink()
-    with pytest.raises(UserError, match=rf"{listed[3].frames[2]} is missing"):
-        pack.pack(listed, own, tmp_path / "pack")
-
-
 def test_through_the_command_line(tree, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    base = {"dataset": {"name": "tiny", "root": str(tree)}}
-    base |= EXPERIMENT
+    base = {"dataset": {"name": "tiny", "root": str(tree)}, **EXPERIMENT}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
     (tmp_path / "pack.yaml").write_text(yaml.safe_dump({"runtime": {"pack": "packed"}}))
     configs = ["--config", "base.yaml", "--config", "pack.yaml"]
@@ -233,24 +221,6 @@ def test_through_the_command_line(tree, tmp_path, monkeypatch, capsys):
 # -- killed, and on a full disk --------------------------------------------------------------------
 
 
-def dies_of_it(work, chances):
-    """Whether a forked child that does `work` is killed by one of its `chances` to be."""
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            chances()
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    code = wait(pid)
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
-
-
 def killing(function, rng, share):
     """`function`, but `share` of its calls kill the process instead."""
 
@@ -262,28 +232,24 @@ def killing(function, rng, share):
     return deadly
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_pack_killed_at_random_goes_on_and_is_the_same(tree, tracklets, packed, tmp_path, seed):
-
-    def work():
-        pack.pack(tracklets, tree, tmp_path / "killed", largest_shard=SMALL, workers=2)
-
-    def chances(kills):
-        rng = random.Random(1000 * seed + kills)
+def test_a_pack_killed_at_random_goes_on_and_is_the_same(tree, tracklets, packed, tmp_path):
+    def work(kills):
+        rng = random.Random(kills)
         Files.read = killing(Files.read, rng, 0.01)
         Path.replace = killing(Path.replace, rng, 0.05)
+        pack.pack(tracklets, tree, tmp_path / "killed", largest_shard=SMALL, workers=2)
 
-    kills = 0
-    while dies_of_it(work, partial(chances, kills)):
-        kills += 1
-        assert kills < 1000
-    assert kills
+    for kills in range(1000):
+        if not (code := in_a_fork(partial(work, kills))):
+            break
+        assert code == -signal.SIGKILL
+    assert kills > 2
     assert content(tmp_path / "killed") == content(packed)
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 64 KiB."""
+    """A file system of 128 KiB."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
     folder = tmp_path / "small"
