@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from reid.config import Losses
@@ -24,17 +25,9 @@ LENGTH = 77
 """Of a tokenized sentence."""
 
 
-class QuickGelu(nn.Module):
-    """z * sigmoid(1.702 z)."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Any shape."""
-        return z * torch.sigmoid(1.702 * z)
-
-
 def two_layers(width: int, hidden: int, first: str, last: str) -> nn.Sequential:
     """Linear, QuickGELU, linear under the given names."""
-    layers = nn.Linear(width, hidden), QuickGelu(), nn.Linear(hidden, width)
+    layers = nn.Linear(width, hidden), QuickGELU(), nn.Linear(hidden, width)
     return nn.Sequential(OrderedDict(zip((first, "gelu", last), layers, strict=True)))
 
 
@@ -220,13 +213,13 @@ class Naive(nn.Module):
 
     def embed(self, clips: Tensor, cameras: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, d + e): what the released model returns in eval mode."""
-        found = self.features(clips, cameras)
-        return torch.cat([found.pooled, found.proj], dim=1)
+        features = self.features(clips, cameras)
+        return torch.cat([features.pooled, features.proj], dim=1)
 
     def text(self, labels: Tensor) -> Tensor:
         """(B,) -> (B, e)."""
-        found: Tensor = self.text_encoder(self.prompt_learner(labels))
-        return found
+        features: Tensor = self.text_encoder(self.prompt_learner(labels))
+        return features
 
     def freeze(self) -> None:
         """Leave what the official baseline trains in stage 2, prompts included."""
@@ -237,15 +230,15 @@ class Naive(nn.Module):
 
     def loss(self, clips: Tensor, cameras: Tensor, labels: Tensor, bank: Tensor) -> Tensor:
         """Eq. 1 of a batch; goes through the text tower for the labels again."""
-        found = self.features(clips, cameras)
+        features = self.features(clips, cameras)
         logits = (
-            self.classifier(self.bottleneck(found.pooled)),
-            self.classifier_proj(self.bottleneck_proj(found.proj)),
+            self.classifier(self.bottleneck(features.pooled)),
+            self.classifier_proj(self.bottleneck_proj(features.proj)),
         )
         rows = self.text(labels)
         # As good as bank[labels], and used as such.
         bank = bank.index_copy(0, labels, rows.to(bank.dtype))
-        return stage2_loss(found, logits, bank, labels, Losses()).total
+        return stage2_loss(features, logits, bank, labels, Losses()).total
 
 
 def clip_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Temporal pooling: the weights it gives out are those it pools with (Eq. 2-4)."""
 
-import pytest
 import torch
 
 from reid.config import Model, Pooling, Prompts
@@ -43,13 +42,6 @@ def test_the_weights_given_out_make_the_features() -> None:
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 2))
     torch.testing.assert_close(features, torch.cat(expected, dim=1))
     assert weights.std(dim=2).min() > 0
-
-
-@pytest.mark.parametrize("train", [True, False])
-def test_the_pools_train_or_keep_their_start(train: bool) -> None:
-    model = build(Pooling(kind="attention", quality=True, train=train))
-    parameters = [*model.pool.parameters(), *model.pool_proj.parameters()]
-    assert [parameter.requires_grad for parameter in parameters] == [train] * 4
 
 
 def test_mean_pooling_weighs_frames_alike_and_quality_prefers_high_crops() -> None:

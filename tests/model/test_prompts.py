@@ -61,8 +61,3 @@ def test_metadata_tables_start_at_zero_beside_a_camera_table() -> None:
     alone = ConditionalPrompts(Prompts(camera=False), cameras=3, width=64)
     assert alone.camera is None
     assert all(t.detach().std() == pytest.approx(0.02, rel=0.1) for t in alone.parameters())
-
-
-def test_frozen_prompts_have_no_gradient() -> None:
-    frozen = ConditionalPrompts(Prompts(train=False), cameras=3, width=4)
-    assert not any(table.requires_grad for table in frozen.parameters())
