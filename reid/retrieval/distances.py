@@ -47,9 +47,7 @@ def stack(query: NDArray[Any], gallery: NDArray[Any], *, normalize: bool) -> Flo
         )
     if query.shape[1] == 0:
         raise UserError("features have size 0: there is nothing to rank by")
-    features = np.empty((len(query) + len(gallery), query.shape[1]), np.float32)
-    features[: len(query)] = query
-    features[len(query) :] = gallery
+    features = np.concatenate([query, gallery], dtype=np.float32)
     norms = np.einsum("nd,nd->n", features, features, dtype=np.float64)  # cannot overflow
     if not np.isfinite(norms).all():
         raise UserError(f"features of row {int(np.isfinite(norms).argmin())} are not finite")
