@@ -21,9 +21,9 @@ def _no_boolean(value: Any) -> Any:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-NonNegative = Annotated[Number, Field(ge=0)]
-Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_boolean)]
+NonNegative = Annotated[float, Field(ge=0), BeforeValidator(_no_boolean)]
+Positive = Annotated[float, Field(gt=0), BeforeValidator(_no_boolean)]
 Whole = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Size = Annotated[int, Field(strict=True, ge=1, le=4096)]
@@ -51,6 +51,11 @@ def without_repeats(values: tuple[Value, ...]) -> tuple[Value, ...]:
         if times > 1:
             raise ValueError(f"{value} is listed {times} times, expected each value once")
     return values
+
+
+def option(default: Any, description: str, **bounds: Any) -> Any:
+    """An option with its default and what it means; bounds: as of `pydantic.Field`."""
+    return Field(default, description=description, **bounds)
 
 
 LocalPath = Annotated[Path, BeforeValidator(expanded)]

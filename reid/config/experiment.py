@@ -18,6 +18,7 @@ from reid.config.base import (
     Whole,
     expanded,
     nearest,
+    option,
     without_repeats,
 )
 from reid.config.training import Training
@@ -30,38 +31,26 @@ OPEN_CLIP_PREFIX = "open_clip:"
 class Dataset(Section):
     """Where the crops lie and how strictly they are read."""
 
-    name: Name = Field("detreidx", description="names the folder under results/")
+    name: Name = option("detreidx", "names the folder under results/")
     root: LocalPath = Field(description="folder of the dataset; with DetReIDX that of train/")
-    layout: Literal["detreidx", "mars", "g2a-vreid", "ag-vpreid", "manifest", "folders"] = Field(
-        "detreidx", description="convention of folders and file names (docs/DATA.md)"
+    layout: Literal["detreidx", "mars", "g2a-vreid", "ag-vpreid", "manifest", "folders"] = option(
+        "detreidx", "convention of folders and file names (docs/DATA.md)"
     )
-    manifest: LocalPath | None = Field(
-        None, description="CSV of layout `manifest`; unset: manifest.csv in the root"
-    )
+    manifest: LocalPath | None = option(None, "CSV of layout `manifest`; unset: manifest.csv there")
     protocols: Annotated[tuple[Protocol, ...], AfterValidator(without_repeats)] = Field(
         ("A2G", "G2A", "A2A"),
         min_length=1,
         description="query to gallery: Aerial, Ground; ALL whatever the view",
     )
-    metadata: bool = Field(
-        True, description="false hides altitude, distance and angle everywhere: train and test"
-    )
-    max_rejected_share: Share = Field(
-        0.0, description="share of files that may be unreadable or misnamed before `index` fails"
-    )
-    max_unmatched_query_share: Share = Field(
-        0.0, description="share of queries that may lack a positive before `index` fails"
-    )
+    metadata: bool = option(True, "false hides altitude, distance and angle in training and test")
+    max_rejected_share: Share = option(0.0, "share of files that may be unreadable or misnamed")
+    max_unmatched_query_share: Share = option(0.0, "share of queries that may lack a positive")
     check_sizes: bool = Field(
         True,
         description="`index` looks at every file to find empty ones; false: lists folders only",
     )
-    damaged: LocalPath | None = Field(
-        None, description="damaged.csv of `reid check`: frames that `index` leaves out, and counts"
-    )
-    allow_shared_identities: bool = Field(
-        False, description="the test set reuses identity numbers of training for other people"
-    )
+    damaged: LocalPath | None = option(None, "damaged.csv of `reid check`: frames to leave out")
+    allow_shared_identities: bool = option(False, "test people may have numbers of training people")
 
 
 class Backbone(Section):
@@ -75,8 +64,8 @@ class Backbone(Section):
         description="of the MLPs; unset: the tag's, for a file `quick_gelu` as in OpenAI's; most "
         "others (LAION, DataComp) need `gelu`, which a file cannot tell",
     )
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
-        None, description="of the weights file; set: another file is refused"
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = option(
+        None, "of the weights file; set: another file is refused"
     )
 
     @property
@@ -91,7 +80,7 @@ class ReRanking(Section):
     k1: Count = Field(description="neighbors that must be mutual")
     k2: Count = Field(description="neighbors averaged in query expansion; at most k1")
     lambda_value: Share = Field(description="weight of the original distance")
-    normalize: bool = Field(True, description="false re-ranks raw features, as released")
+    normalize: bool = option(True, "false re-ranks raw features, as released")
     form: Literal["float32", "released", "unnormalized"] = Field(
         "float32",
         description="arithmetic: `released` keeps float16 as the released code does; "
@@ -110,18 +99,16 @@ class Variant(Section):
 
     training: Name = Field(description="key of `trainings`")
     label: str = Field(description="name of the row in the table")
-    flip_tta: bool = Field(False, description="average features of clip and mirrored clip")
+    flip_tta: bool = option(False, "average features of clip and mirrored clip")
     rerank: ReRanking | None = None
     tuned: bool = Field(
         False,
         description="re-rank with what `reid tune` chose on the identities that the training "
         "holds out; `rerank: tuned` says the same",
     )
-    paper: Number | None = Field(None, description="the paper's figure for this row, in %")
-    note: str = Field("", description="printed under the table")
-    reference: bool = Field(
-        False, description="not a row of the ablation: printed below it for comparison"
-    )
+    paper: Number | None = option(None, "the paper's figure for this row, in %")
+    note: str = option("", "printed under the table")
+    reference: bool = option(False, "not a row of the ablation: printed below it for comparison")
 
     @model_validator(mode="before")
     @classmethod
@@ -143,81 +130,65 @@ class Variant(Section):
 class Tune(Section):
     """The grid that `reid tune` searches on the identities held out of training."""
 
-    k1: tuple[Count, ...] = Field(
-        (10, 14, 18, 20, 22, 24, 26, 28, 34, 40), min_length=1, description="values tried"
+    k1: tuple[Count, ...] = option(
+        (10, 14, 18, 20, 22, 24, 26, 28, 34, 40), "values tried", min_length=1
     )
-    k2: tuple[Count, ...] = Field((1, 3, 6, 9), min_length=1, description="values tried")
-    lambda_values: tuple[Share, ...] = Field(
-        (0.0, 0.1, 0.2, 0.28, 0.3, 0.5), min_length=1, description="values tried"
+    k2: tuple[Count, ...] = option((1, 3, 6, 9), "values tried", min_length=1)
+    lambda_values: tuple[Share, ...] = option(
+        (0.0, 0.1, 0.2, 0.28, 0.3, 0.5), "values tried", min_length=1
     )
 
 
 class Demo(Section):
     """Sizes of the embedded benchmark and of the tiny CLIPs that stand for B/16 and L/14."""
 
-    seed: int = Field(7, description="of everything that is rendered")
-    train_identities: Count = Field(24, description="people rendered for training")
-    test_identities: Count = Field(16, description="other people, for the protocols")
-    frames: Count = Field(8, description="frames of a tracklet")
-    ground_tracklets: Count = Field(4, description="of one identity, over both sessions")
-    capture_points: Annotated[Count, Field(le=18)] = Field(
-        6, description="aerial tracklets of one identity and session, each at its own point"
+    seed: int = option(7, "of everything that is rendered")
+    train_identities: Count = option(24, "people rendered for training")
+    test_identities: Count = option(16, "other people, for the protocols")
+    frames: Count = option(8, "frames of a tracklet")
+    ground_tracklets: Count = option(4, "of one identity, over both sessions")
+    capture_points: Annotated[Count, Field(le=18)] = option(
+        6, "aerial tracklets of one identity and session, each at its own point"
     )
-    changed_share: Share = Field(
-        0.5, description="share of people who change part of their clothes between sessions"
-    )
-    captions: Count = Field(4000, description="rendered crops with captions for the tiny CLIPs")
-    clip_epochs: Count = Field(4, description="epochs of pre-training of a tiny CLIP")
+    changed_share: Share = option(0.5, "share of people who change clothes between sessions")
+    captions: Count = option(4000, "rendered crops with captions for the tiny CLIPs")
+    clip_epochs: Count = option(4, "epochs of pre-training of a tiny CLIP")
 
 
 class Report(Section):
     """What the report shows: `reid report`, results/<dataset>/report.html."""
 
-    variant: Name | None = Field(
-        None, description="row shown in detail; without it the last of the ablation that was run"
+    variant: Name | None = option(None, "row shown in detail; unset: the last that was run")
+    faces: Literal["blur", "keep"] = option(
+        "blur", "blur the head in every picture of people; it does not anonymize them"
     )
-    faces: Literal["blur", "keep"] = Field(
-        "blur", description="blur the head in every picture of people; it does not anonymize them"
-    )
-    top: Count = Field(10, description="gallery tracklets of a ranked list")
-    queries: Whole = Field(
-        2, description="ranked lists of random queries, beside the best and worst of each protocol"
-    )
-    seed: Whole = Field(0, description="of what is drawn at random")
-    attention_tracklets: Count = Field(
-        150, description="tracklets that temporal weights are compared with height and sharpness on"
+    top: Count = option(10, "gallery tracklets of a ranked list")
+    queries: Whole = option(2, "random queries shown beside the best and worst of a protocol")
+    seed: Whole = option(0, "of what is drawn at random")
+    attention_tracklets: Count = option(
+        150, "tracklets whose weights are compared with height and sharpness"
     )
 
 
 class Runtime(Section):
     """What changes speed, not results: but for `precision`, no part of a fingerprint."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto takes a GPU if there is one"
-    )
-    workers: Whole = Field(2, description="data-loading processes; 0 loads in the trainer")
-    pack: LocalPath | None = Field(
-        None, description="folder that `reid pack` writes; set: frames are read from it, not root"
-    )
-    stage_to: str | None = Field(
-        None, description="copy the pack to this disk of the node first, for example `$TMPDIR`"
-    )
-    extract_batch: Size = Field(16, description="tracklets of an extraction batch (Table 3)")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes a GPU if there is one")
+    workers: Whole = option(2, "data-loading processes; 0 loads in the trainer")
+    pack: LocalPath | None = option(None, "folder of `reid pack`: frames are read from there")
+    stage_to: str | None = option(None, "disk of the node to copy the pack to, say `$TMPDIR`")
+    extract_batch: Size = option(16, "tracklets of an extraction batch (Table 3)")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="of forward passes; auto is bf16 on a GPU that has it, else fp32, as the "
         "manifest says; a change trains and extracts again",
     )
-    micro_batch: Whole = Field(
-        0, description="tracklets embedded at a time in stage 2, same gradient; 0: the whole batch"
-    )
-    activation_checkpointing: bool = Field(
-        False, description="recompute each block in the backward pass to save memory"
-    )
-    compile: bool = Field(False, description="torch.compile the blocks of the visual tower")
-    checkpoint_minutes: Positive = Field(10, description="between checkpoints within an epoch")
-    keep_checkpoints: Count = Field(2, description="checkpoints kept of each stage")
-    tensorboard: bool = Field(True, description="also write curves for TensorBoard")
+    micro_batch: Whole = option(0, "tracklets embedded at a time in stage 2; 0: the whole batch")
+    activation_checkpointing: bool = option(False, "recompute blocks in the backward pass")
+    compile: bool = option(False, "torch.compile the blocks of the visual tower")
+    checkpoint_minutes: Positive = option(10, "between checkpoints within an epoch")
+    keep_checkpoints: Count = option(2, "checkpoints kept of each stage")
+    tensorboard: bool = option(True, "also write curves for TensorBoard")
 
     @model_validator(mode="after")
     def _stages_a_pack(self) -> Self:
@@ -230,15 +201,15 @@ class Config(Section):
     """The whole configuration."""
 
     dataset: Dataset
-    seeds: Annotated[tuple[Whole, ...], AfterValidator(without_repeats)] = Field(
-        (1,), min_length=1, description="every training runs once per seed"
+    seeds: Annotated[tuple[Whole, ...], AfterValidator(without_repeats)] = option(
+        (1,), "every training runs once per seed", min_length=1
     )
     backbones: dict[Name, Backbone] = Field(min_length=1)
     trainings: dict[Name, Training] = Field(min_length=1)
     variants: dict[Name, Variant] = Field(min_length=1)
     tune: Tune = Tune()
     report: Report = Report()
-    demo: Demo | None = Field(None, description="present: the DAG renders its data and weights")
+    demo: Demo | None = option(None, "present: the DAG renders its data and weights")
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")

@@ -7,28 +7,33 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from reid.config.base import Count, Name, NonNegative, Number, Positive, Section, Share, Size, Whole
+from reid.config.base import (
+    Count,
+    Name,
+    NonNegative,
+    Number,
+    Positive,
+    Section,
+    Share,
+    Size,
+    Whole,
+    option,
+)
 
 
 class Prompts(Section):
     """Prompt-based cross-view conditioning, PBP (Sec. 3.1, Table 4)."""
 
-    length: Annotated[Whole, Field(le=4096)] = Field(
-        1, description="prompt tokens per block; 0 turns PBP off"
+    length: Annotated[Whole, Field(le=4096)] = option(1, "prompt tokens per block; 0 turns PBP off")
+    depth: Size = option(9, "number of blocks with prompts, from the first")
+    camera: bool = option(True, "one prompt bank per camera")
+    metadata: bool = option(True, "add altitude, distance and angle banks (interpretation)")
+    altitude_bins: Count = option(18, "uniform bins on [0, 120] m")
+    distance_bins: Count = option(18, "uniform bins on [0, 120] m")
+    metadata_dropout: Share = option(
+        0.1, "share of clips whose metadata training hides (interpretation)"
     )
-    depth: Size = Field(9, description="number of blocks with prompts, from the first")
-    camera: bool = Field(True, description="one prompt bank per camera")
-    metadata: bool = Field(
-        True, description="add altitude, distance and angle banks (interpretation)"
-    )
-    altitude_bins: Count = Field(18, description="uniform bins on [0, 120] m")
-    distance_bins: Count = Field(18, description="uniform bins on [0, 120] m")
-    metadata_dropout: Share = Field(
-        0.1, description="share of training clips whose metadata is hidden (interpretation)"
-    )
-    train: bool = Field(
-        True, description="false freezes the prompts at their start, as the released code does"
-    )
+    train: bool = option(True, "false freezes prompts at their start, as the released code does")
 
     @model_validator(mode="after")
     def _conditioned(self) -> Self:
@@ -40,25 +45,19 @@ class Prompts(Section):
 class Adapters(Section):
     """Spatial and temporal adapters in every block (Sec. 3.1; MODEL 4.2)."""
 
-    spatial: bool = Field(True, description="bottleneck parallel to the MLP")
-    temporal: bool = Field(True, description="attention over frames, parallel to attention")
-    width: Annotated[Size, Field(ge=64, multiple_of=64)] = Field(
-        256, description="bottleneck width; temporal heads are width / 64"
+    spatial: bool = option(True, "bottleneck parallel to the MLP")
+    temporal: bool = option(True, "attention over frames, parallel to attention")
+    width: Annotated[Size, Field(ge=64, multiple_of=64)] = option(
+        256, "bottleneck width; temporal heads are width / 64"
     )
 
 
 class Pooling(Section):
     """Frames to tracklet (Sec. 3.2.3, Eq. 2-4)."""
 
-    kind: Literal["mean", "attention"] = Field(
-        "mean", description="attention learns one weight a frame (Eq. 2-4)"
-    )
-    quality: bool = Field(
-        False, description="QATW: learned bias by log crop height (interpretation)"
-    )
-    train: bool = Field(
-        True, description="false freezes attention at its start, as the released code does"
-    )
+    kind: Literal["mean", "attention"] = option("mean", "attention: one weight a frame (Eq. 2-4)")
+    quality: bool = option(False, "QATW: learned bias by log crop height (interpretation)")
+    train: bool = option(True, "false freezes attention at its start, as the released code does")
 
     @model_validator(mode="after")
     def _quality_weights_attention(self) -> Self:
@@ -70,45 +69,37 @@ class Pooling(Section):
 class Neck(Section):
     """Between features and classifiers (BNNeck)."""
 
-    instance_norm: bool = Field(
-        False, description="standardize each feature vector before BN (interpretation)"
-    )
-    train_bias: bool = Field(False, description="train the BN bias, as the released code does")
+    instance_norm: bool = option(False, "standardize each feature before BN (interpretation)")
+    train_bias: bool = option(False, "train the BN bias, as the released code does")
 
 
 class FineTune(Section):
     """Selective fine-tuning of the visual tower in stage 2 (Sec. 3.2.2)."""
 
-    blocks: Whole = Field(0, description="last blocks that train, in stage 2 (interpretation)")
-    lr_multiplier: NonNegative = Field(0.1, description="their learning rate over the base rate")
+    blocks: Whole = option(0, "last blocks that train, in stage 2 (interpretation)")
+    lr_multiplier: NonNegative = option(0.1, "their learning rate over the base rate")
 
 
 class Losses(Section):
     """Weights of the stage-2 terms (Eq. 1, Table 2; MODEL 4.6)."""
 
-    identity: NonNegative = Field(0.25, description="cross-entropy of the two classifiers")
-    triplet: NonNegative = Field(1.0, description="batch-hard triplet on three features")
-    image_to_text: NonNegative = Field(1.0, description="contrastive, image to text")
-    text_to_image: NonNegative = Field(1.0, description="contrastive, text to image")
-    text_bank: NonNegative = Field(
-        1.0, description="cross-entropy over the text features of all identities"
-    )
-    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        0.1, description="of every cross-entropy"
-    )
-    margin: NonNegative = Field(0.3, description="of the triplet loss, cosine distance")
+    identity: NonNegative = option(0.25, "cross-entropy of the two classifiers")
+    triplet: NonNegative = option(1.0, "batch-hard triplet on three features")
+    image_to_text: NonNegative = option(1.0, "contrastive, image to text")
+    text_to_image: NonNegative = option(1.0, "contrastive, text to image")
+    text_bank: NonNegative = option(1.0, "cross-entropy over the text features of all identities")
+    label_smoothing: Number = option(0.1, "of every cross-entropy", ge=0, lt=1)
+    margin: NonNegative = option(0.3, "of the triplet loss, cosine distance")
 
 
 class ColorJitter(Section):
     """Strengths as in torchvision; all zero turns it off (Sec. 4.2)."""
 
-    brightness: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
-    contrast: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
-    saturation: NonNegative = Field(0.0, description="factor drawn from 1 ± this")
-    hue: Annotated[Number, Field(ge=0, le=0.5)] = Field(
-        0.0, description="shift drawn from ± this, in turns of the color wheel"
-    )
-    per: Literal["frame", "clip"] = Field("frame", description="the released code draws per frame")
+    brightness: NonNegative = option(0.0, "factor drawn from 1 ± this")
+    contrast: NonNegative = option(0.0, "factor drawn from 1 ± this")
+    saturation: NonNegative = option(0.0, "factor drawn from 1 ± this")
+    hue: Number = option(0.0, "shift drawn from ± this, in turns of the color wheel", ge=0, le=0.5)
+    per: Literal["frame", "clip"] = option("frame", "the released code draws per frame")
     place: Literal["after_resize", "on_crop"] = Field(
         "after_resize",
         description="as released; `on_crop`, before it, is faster and not quite the same operation",
@@ -123,10 +114,10 @@ class ColorJitter(Section):
 class Augment(Section):
     """Training augmentation (Sec. 3.2.5 and 4.2)."""
 
-    flip: Share = Field(0.5, description="probability of mirroring a clip")
-    erase: Share = Field(0.5, description="probability of erasing a rectangle of each frame")
-    pad: Annotated[Whole, Field(le=4096)] = Field(
-        0, description="pixels of padding before a random crop back (interpretation)"
+    flip: Share = option(0.5, "probability of mirroring a clip")
+    erase: Share = option(0.5, "probability of erasing a rectangle of each frame")
+    pad: Annotated[Whole, Field(le=4096)] = option(
+        0, "pixels of padding before a random crop back (interpretation)"
     )
     color_jitter: ColorJitter = ColorJitter()
 
@@ -134,27 +125,25 @@ class Augment(Section):
 class Clip(Section):
     """What the network sees of a tracklet."""
 
-    frames: Size = Field(16, description="frames sampled from a tracklet")
-    height: Size = Field(256, description="pixels")
-    width: Size = Field(128, description="pixels")
-    test_sampling: Literal["first", "center"] = Field(
-        "first", description="which frame of each of the equal chunks is taken at test"
+    frames: Size = option(16, "frames sampled from a tracklet")
+    height: Size = option(256, "pixels")
+    width: Size = option(128, "pixels")
+    test_sampling: Literal["first", "center"] = option(
+        "first", "which frame of each of the equal chunks is taken at test"
     )
 
 
 class Schedule(Section):
     """Learning rate per epoch (Table 2, Table 4)."""
 
-    kind: Literal["cosine", "multistep"] = Field("cosine", description="shape after the warm-up")
-    min_lr: NonNegative = Field(1e-6, description="end of the cosine")
-    steps: tuple[Whole, ...] = Field((60, 90), description="epochs at which multistep decays")
-    gamma: Positive = Field(0.1, description="decay factor of multistep")
-    warmup_epochs: Whole = Field(
-        0, description="epochs of linear warm-up; 0 starts at the base rate"
-    )
-    warmup_factor: Share = Field(0.1, description="learning rate at epoch 0 over the base rate")
-    stepped: Literal["before", "after"] = Field(
-        "after", description="before: the first epoch already runs at epoch 1 of the schedule"
+    kind: Literal["cosine", "multistep"] = option("cosine", "shape after the warm-up")
+    min_lr: NonNegative = option(1e-6, "end of the cosine")
+    steps: tuple[Whole, ...] = option((60, 90), "epochs at which multistep decays")
+    gamma: Positive = option(0.1, "decay factor of multistep")
+    warmup_epochs: Whole = option(0, "epochs of linear warm-up; 0 starts at the base rate")
+    warmup_factor: Share = option(0.1, "learning rate at epoch 0 over the base rate")
+    stepped: Literal["before", "after"] = option(
+        "after", "before: the first epoch already runs at epoch 1 of the schedule"
     )
 
     @model_validator(mode="after")
@@ -167,9 +156,9 @@ class Schedule(Section):
 class Stage(Section):
     """What both stages of training have."""
 
-    epochs: Whole = Field(120, description="0 leaves what it trains at its initial values")
-    batch_size: Annotated[Size, Field(ge=2)] = Field(16, description="tracklets")
-    instances: Size = Field(8, description="K of PK sampling: tracklets of one identity")
+    epochs: Whole = option(120, "0 leaves what it trains at its initial values")
+    batch_size: Annotated[Size, Field(ge=2)] = option(16, "tracklets")
+    instances: Size = option(8, "K of PK sampling: tracklets of one identity")
     lr: Positive = Field(description="base learning rate of Adam")
     weight_decay: NonNegative = Field(description="L2, added to the gradient")
     schedule: Schedule = Schedule()
@@ -193,21 +182,21 @@ class Stage(Section):
 class Stage1(Stage):
     """Identity text contexts against frozen image features (Table 2; MODEL 4.5)."""
 
-    lr: Positive = Field(3.5e-4, description="base learning rate of Adam")
-    weight_decay: NonNegative = Field(1e-4, description="L2, added to the gradient")
+    lr: Positive = option(3.5e-4, "base learning rate of Adam")
+    weight_decay: NonNegative = option(1e-4, "L2, added to the gradient")
     schedule: Schedule = Schedule(warmup_epochs=5, warmup_factor=1e-5 / 3.5e-4, stepped="before")
-    view: Literal["augmented", "clean"] = Field(
-        "augmented", description="the one view whose features are cached; augmented as released"
+    view: Literal["augmented", "clean"] = option(
+        "augmented", "the one view whose features are cached; augmented as released"
     )
 
 
 class Stage2(Stage):
     """Adapters, prompts, pools, heads (Table 2; MODEL 4.6)."""
 
-    lr: Positive = Field(1e-4, description="base learning rate of Adam")
-    weight_decay: NonNegative = Field(2.5e-4, description="L2, added to the gradient")
-    bias_lr_multiplier: NonNegative = Field(2.0, description="learning rate of biases over base")
-    bias_weight_decay: NonNegative = Field(1e-4, description="L2 of biases")
+    lr: Positive = option(1e-4, "base learning rate of Adam")
+    weight_decay: NonNegative = option(2.5e-4, "L2, added to the gradient")
+    bias_lr_multiplier: NonNegative = option(2.0, "learning rate of biases over base")
+    bias_weight_decay: NonNegative = option(1e-4, "L2 of biases")
     schedule: Schedule = Schedule(kind="multistep", warmup_epochs=10, stepped="before")
     losses: Losses = Losses()
 
@@ -215,11 +204,11 @@ class Stage2(Stage):
 class Model(Section):
     """What is built around the CLIP towers."""
 
-    stride: Annotated[Whole, Field(le=4096)] = Field(
-        0, description="stride of the patch convolution; 0 takes the patch size of the weights"
+    stride: Annotated[Whole, Field(le=4096)] = option(
+        0, "stride of the patch convolution; 0 takes the patch size of the weights"
     )
-    positions: Literal["bilinear", "bicubic"] = Field(
-        "bilinear", description="how position embeddings are resized"
+    positions: Literal["bilinear", "bicubic"] = option(
+        "bilinear", "how their embeddings are resized"
     )
     prompts: Prompts = Prompts()
     adapters: Adapters = Adapters()
@@ -230,16 +219,16 @@ class Model(Section):
 class Validation(Section):
     """Training identities held out, for `reid tune`: the test set is not looked at."""
 
-    share: Annotated[Number, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of the training identities that are held out; 0 trains on all"
+    share: Number = option(
+        0.0, "share of the training identities that are held out; 0 trains on all", ge=0, lt=1
     )
-    seed: Whole = Field(0, description="which ones")
+    seed: Whole = option(0, "which ones")
 
 
 class Training(Section):
     """Everything that changes weights."""
 
-    backbone: Name = Field("vit_b16", description="key of `backbones`")
+    backbone: Name = option("vit_b16", "key of `backbones`")
     clip: Clip = Clip()
     model: Model = Model()
     finetune: FineTune = FineTune()
