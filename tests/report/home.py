@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from safetensors.torch import save_file
 from reid import config
 from reid.cli import main
 from reid.config import Config
-from reid.paths import Results
 from tests.clips import TINY, state_dict
 from tests.trees import make_tree
 
@@ -51,7 +51,6 @@ SETTINGS: dict[str, Any] = {
     "runtime": {"workers": 0, "device": "cpu", "tensorboard": False},
 }
 PROTOCOLS = ("A2G", "G2A", "A2A")
-NOT_RUN = "later"
 
 
 def parsed(**changes: Any) -> Config:
@@ -60,29 +59,20 @@ def parsed(**changes: Any) -> Config:
     return config.parse(raw, source="test")
 
 
-def make_home(home: Path) -> Results:
+def make_home(home: Path) -> None:
     """Fill `home`, the working directory, by the real verbs."""
     make_tree(home / "data", train=4, test=3, tracklets=2, frames=4)
-    tensors = {name: tensor.clone() for name, tensor in state_dict(TINY).items()}
-    save_file(tensors, home / "tiny.safetensors")
-    (home / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
-
-    def run(*verb: str) -> None:
-        assert main([*verb, "--config", "config.yaml"]) == 0, verb
-
-    run("index")
-    for name in ("mean", "pooled"):
-        seeded = ("--training", name, "--seed", "1")
-        run("train", "stage1", *seeded)
-        run("train", "stage2", *seeded)
-        for protocol in (*PROTOCOLS, "validation")[: 4 if name == "pooled" else 3]:
-            run("extract", *seeded, "--protocol", protocol)
-    run("tune", "--variant", "tuned", "--seed", "1")
-    for name in ("mean", "pooled", "tuned"):
-        for protocol in PROTOCOLS:
-            run("retrieve", "--variant", name, "--seed", "1", "--protocol", protocol)
-    run("table")
-    return Results.of("little")
+    save_file(state_dict(TINY), home / "tiny.safetensors")
+    (home / "config.yaml").write_text(yaml.safe_dump(SETTINGS, sort_keys=False))
+    verbs = ["index"]
+    for name, splits in {"mean": PROTOCOLS, "pooled": (*PROTOCOLS, "validation")}.items():
+        verbs += [f"train {stage} --training {name} --seed 1" for stage in ("stage1", "stage2")]
+        verbs += [f"extract --training {name} --seed 1 --protocol {split}" for split in splits]
+    verbs.append("tune --variant tuned --seed 1")
+    for name, protocol in product(("mean", "pooled", "tuned"), PROTOCOLS):
+        verbs.append(f"retrieve --variant {name} --seed 1 --protocol {protocol}")
+    for verb in (*verbs, "table"):
+        assert main([*verb.split(), "--config", "config.yaml"]) == 0, verb
 
 
 @contextmanager
@@ -93,18 +83,15 @@ def without(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        hidden.rename(path)
+        hidden.replace(path)
 
 
 @contextmanager
 def replaced(path: Path, content: bytes) -> Iterator[None]:
     """Put other content in a file for the time being."""
-    kept = path.read_bytes()
-    path.write_bytes(content)
-    try:
+    with without(path):
+        path.write_bytes(content)
         yield
-    finally:
-        path.write_bytes(kept)
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:
@@ -119,12 +106,13 @@ class Page(HTMLParser):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.cells: dict[tuple[str, str, str], str] = {}
-        """(table, label of the row, column) -> text, without its second line."""
+        """(table, label of the row, column) -> text, the two lines of a cell joined by a space."""
         self.addresses: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self._table = self._row = self._tag = self._column = ""
-        self.feed(path.read_text(encoding="utf-8"))
+        self.html = path.read_text(encoding="utf-8")
+        self.feed(self.html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
@@ -132,7 +120,7 @@ class Page(HTMLParser):
         self.addresses += [value for name in ("src", "href") if (value := attributes.get(name))]
         if attributes.get("role") == "region":
             self._table = attributes["aria-label"] or ""
-        if tag in ("th", "td", "small"):
+        if tag in ("th", "td"):
             self._tag, self._column = tag, attributes.get("data-label") or ""
 
     def handle_endtag(self, tag: str) -> None:
@@ -143,5 +131,6 @@ class Page(HTMLParser):
         self.text += data
         if self._tag == "th":
             self._row = data
-        if self._tag == "td" and data:
-            self.cells[self._table, self._row, self._column] = data
+        if self._tag == "td":
+            place = self._table, self._row, self._column
+            self.cells[place] = f"{self.cells.get(place, '')} {data}".strip()

@@ -2,9 +2,10 @@
 
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from reid.cli import main
 
@@ -18,19 +19,24 @@ pytestmark = pytest.mark.skipif(
 )
 
 # Pictures in closed parts are loaded too, since they are in the page.
-LOADED = """() => [...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).length"""
-DRAWN = """() => [...document.querySelectorAll('figure svg')].filter(
-    s => s.getBoundingClientRect().width < 200 || s.getBoundingClientRect().height < 80).length"""
-CLIPPED = """() => [...document.querySelectorAll('.scroll')].filter(
-    s => s.scrollWidth > s.clientWidth).map(s => s.ariaLabel)"""
-WIDTHS = """() => [document.documentElement.scrollWidth, window.innerWidth]"""
-CUT = """() => [...document.querySelectorAll('figure svg')].flatMap(s => {
-    const frame = s.getBoundingClientRect();
-    return [...s.querySelectorAll('text')].filter(t => {
-        const box = t.getBoundingClientRect();
-        return box.left < frame.left - 2 || box.right > frame.right + 2;
-    }).map(t => t.textContent);
-})"""
+FAULTS = """() => {
+    const faults = [], boxes = element => element.getBoundingClientRect();
+    const demand = (fine, element) => fine || faults.push(element.outerHTML.slice(0, 200));
+    for (const image of document.images) demand(image.complete && image.naturalWidth > 0, image);
+    for (const svg of document.querySelectorAll('figure svg')) {
+        const frame = boxes(svg);
+        demand(frame.width >= 200 && frame.height >= 80, svg);
+        for (const text of svg.querySelectorAll('text'))
+            demand(boxes(text).left > frame.left - 2 && boxes(text).right < frame.right + 2, text);
+    }
+    for (const open of [false, true]) {
+        if (open) document.querySelectorAll('details').forEach(details => details.open = true);
+        for (const part of document.querySelectorAll('.scroll'))
+            demand(part.scrollWidth <= part.clientWidth, part);
+        demand(document.documentElement.scrollWidth <= window.innerWidth, document.body);
+    }
+    return faults;
+}"""
 BACKGROUND = "() => getComputedStyle(document.body).backgroundColor"
 
 
@@ -48,47 +54,24 @@ def address(results):
     return results.report().resolve().as_uri()
 
 
-@pytest.fixture(params=[(1280, "light"), (390, "light"), (390, "dark")], ids=str)
-def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
-    width, scheme = request.param
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
-    )
-    yield context
-    context.close()
-
-
-def opened(context: BrowserContext, address: str) -> tuple[Page, list[str]]:
-    """The page, and everything that it complained of."""
-    page, complaints = context.new_page(), []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda request: complaints.append(request.url[:80]))
-    page.goto(address, wait_until="load")
-    return page, complaints
-
-
-def test_it_is_shown_whole(context: BrowserContext, address: str) -> None:
-    page, complaints = opened(context, address)
-    assert complaints == []
-    assert page.evaluate("document.images.length") > 50
-    assert page.evaluate(LOADED) == 0
-    assert page.locator("figure svg").count() == 10
-    assert page.evaluate(DRAWN) == 0
-    assert page.evaluate(CUT) == []
-    assert page.evaluate(CLIPPED) == []
-    inside, window = page.evaluate(WIDTHS)
-    assert inside <= window
-    for details in page.locator("details").all():
-        details.evaluate("d => d.open = true")
-    assert page.evaluate(CLIPPED) == []
-    inside, window = page.evaluate(WIDTHS)
-    assert inside <= window
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])
+def test_it_is_shown_whole(browser: Browser, address: str, width: int, scheme: Any) -> None:
+    window: Any = {"width": width, "height": 900}
+    with browser.new_context(viewport=window, color_scheme=scheme, offline=True) as context:
+        page, complaints = context.new_page(), []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(request.url[:80]))
+        page.goto(address, wait_until="load")
+        assert page.evaluate("document.images.length") > 50
+        assert page.locator("figure svg").count() == 10
+        assert complaints + page.evaluate(FAULTS) == []
 
 
 def test_it_follows_the_theme_and_prints_light(browser: Browser, address: str) -> None:
     with browser.new_context(offline=True, color_scheme="dark") as context:
-        page, _ = opened(context, address)
+        page = context.new_page()
+        page.goto(address, wait_until="load")
         dark = page.evaluate(BACKGROUND)
         page.emulate_media(color_scheme="light")
         light = page.evaluate(BACKGROUND)

@@ -26,7 +26,6 @@ from reid.report.ranked import (
     RANDOM,
     choose,
     hide_heads,
-    picture,
     ranked_lists,
     strip,
 )
@@ -47,27 +46,25 @@ def chosen(precision, camera=1, heights=None, **options):
     return choose(asked, queries, heights, Report(**options))
 
 
-def test_the_best_with_fewest_pixels_and_the_worst_with_most():
+def test_queries_that_are_shown():
+    """Best with fewest pixels, worst with most; others at random; one of each capture point."""
     precision, heights = [0.5, 1.0, 1.0, None, 0.1, 0.1], np.array([30, 80, 20, 5, 40, 90.0])
     assert chosen(precision, heights=heights)[EXTREMES] == [("Best", 2), ("Worst", 5)]
 
-
-def test_random_queries_depend_on_the_seed_and_are_others():
     precision = [0.9] + [0.5] * 40 + [0.1] + [None] * 40
-    drawn = [chosen(precision, queries=4, seed=seed)[RANDOM] for seed in (1, 1, 2)]
-    assert drawn[0] == drawn[1] != drawn[2]
-    for group in drawn:
-        positions = [q for _, q in group]
-        assert len(set(positions)) == 4
-        assert set(positions) <= set(range(1, 41))
+    drawn = [chosen(precision, queries=4, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0][RANDOM] == drawn[1][RANDOM] != drawn[2][RANDOM]
+    for groups in drawn:
+        positions = {q for _, q in groups[RANDOM]}
+        assert len(positions) == 4
+        assert positions <= set(range(1, 41))
+        assert [reason for reason, _ in groups[POINTS]] == [
+            f"Capture point {n + 1}" for n in range(18)
+        ]
+        assert [q % 18 for _, q in groups[POINTS]] == list(range(18))
+        assert all(precision[q] for _, q in groups[POINTS])
     assert chosen([0.5, 0.4, None])[RANDOM] == []
-
-
-def test_one_query_of_each_capture_point_and_none_of_the_ground():
-    group = chosen([0.5] * 40 + [None])[POINTS]
-    assert [reason for reason, _ in group] == [f"Capture point {n}" for n in range(1, 19)]
-    assert [q % 18 + 1 for _, q in group] == list(range(1, 19))
-    assert chosen([0.5] * 9, camera=0)[POINTS] == []
+    assert chosen([0.5] * 9, camera=0)[POINTS] == []  # on the ground
 
 
 @pytest.mark.parametrize("protocol", ["A2G", "A2A"])
@@ -180,10 +177,3 @@ def test_a_strip_shows_the_frames_of_the_clip_and_no_head(tmp_path):
     (tmp_path / "data" / tracklets[0].path / tracklets[0].frames[0]).unlink()
     with pytest.raises(UserError, match=str(tracklets[0].frames[0])):
         strip(clips, 0, 1, "blur")
-
-
-def test_frames_of_a_picture_are_in_order():
-    frames = torch.tensor([0, 255]).byte()[:, None, None, None].expand(2, 3, 64, 32)
-    sheet = pixels(picture(frames, "keep"))
-    assert sheet[:, :, : CELL[1]].max() < 9
-    assert sheet[:, :, CELL[1] :].min() > 246
