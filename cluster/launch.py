@@ -75,10 +75,9 @@ def launch(
 def controller(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Launch Snakemake with the arguments after `--`."""
     request = _request("index", arguments)
-    options = {k: v for k, v in request.options.items() if k not in ("gpus", "gres")}
     snakemake = ["--profile", arguments.profile, *rest]
     work = Controller(Path.cwd(), snakemake, grace=_grace(arguments.notice))
-    job = launch(work, replace(request, cpus=2, options=options), arguments, name="xfd-reid")
+    job = launch(work, replace(request, cpus=2), arguments, name="xfd-reid")
     if arguments.executor == "slurm":
         print(f"to stop it and its jobs: scancel --signal=INT {job.job_id}")
 

@@ -150,6 +150,7 @@ def test_what_slurm_is_asked_for(
     asked = re.findall(r"^#SBATCH --(\S+)", script, re.MULTILINE)
     assert {*options.split(), "requeue"} <= set(asked)
     assert any("gpu" in option for option in asked) == ("gpu" in options)
+    assert "None" not in script
     cpus = next(option for option in asked if option.startswith("cpus-per-task"))
     assert f"--{cpus}" in next(line for line in script.splitlines() if line.startswith("srun"))
     (pickle,) = Path(".snakemake/launch/42").glob("*_submitted.pkl")

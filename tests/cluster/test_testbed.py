@@ -25,11 +25,3 @@ def test_it_refuses_beside_another_slurm(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "slurm.conf").symlink_to(HOME / "slurm.conf")
     assert slurm.is_ours(HOME)
     assert not slurm.is_ours(Path("/run/another"))
-
-
-def test_it_says_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "PROGRAMS", ("slurmctld-of-nobody",))
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert "apt-get install slurm-wlm munge" in str(slurm.impossible())
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    assert "needs root" in str(slurm.impossible())

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import yaml
 
+from cluster import query
 from reid import config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,8 @@ STAGE2 = f"{RUN}/stage2.safetensors"
 LOG = "results/demo/logs/train/baseline/seed1/stage2.log"
 STEPS = 32
 """Of stage 2 of `baseline` with tiny.yaml."""
+slurm = query.ask
+"""What a command of Slurm prints."""
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 400) -> None:
@@ -34,13 +37,6 @@ def until(condition: Callable[[], object], what: str, seconds: float = 400) -> N
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
         time.sleep(0.5)
-
-
-def slurm(*command: str) -> str:
-    """What a command of Slurm prints."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
 
 
 def preempt(victim: str) -> None:
