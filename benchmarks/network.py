@@ -12,6 +12,7 @@ the limit is that of the best of several large matrix products. `--frames 16` is
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,21 +71,18 @@ class Pair:
         """An extraction batch of each; prints how far their features are apart."""
         self.reid.eval(), self.naive.eval()
 
-        def within(mode: Callable[[], Any], embed: Callable[..., Tensor], *batch: Tensor) -> Call:
-            def call() -> Tensor:
-                with mode(), autocast:
-                    return embed(*batch)
-
-            return call
+        def embed(model: Any, batch: tuple[Tensor, ...], mode: Callable[[], Any]) -> Tensor:
+            with mode(), autocast:
+                return model.embed(*batch)  # type: ignore[no-any-return]
 
         calls = {
-            "reid": within(torch.inference_mode, self.reid.embed, *self.batch),
-            "naive": within(torch.inference_mode, self.naive.embed, *self.released_batch),
-            "naive, graph": within(torch.enable_grad, self.naive.embed, *self.released_batch),
+            "reid": partial(embed, self.reid, self.batch, torch.inference_mode),
+            "naive": partial(embed, self.naive, self.released_batch, torch.inference_mode),
+            "naive, graph": partial(embed, self.naive, self.released_batch, torch.enable_grad),
         }
         difference = (calls["reid"]() - calls["naive"]()).abs().max()
         print(f"\nfeatures differ by {difference:.1e}")
-        return calls
+        return dict(calls)
 
     def steps(self, autocast: torch.autocast) -> dict[str, Call]:
         """A training step of each; prints the loss of the first one."""
@@ -101,26 +99,22 @@ class Pair:
             logits = self.reid.classify(features)
             return stage2_loss(features, logits, self.bank, self.labels, Losses()).total
 
-        def step(loss_of: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Call:
-            def call() -> float:
-                with autocast:
-                    loss = loss_of()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                return loss.item()
+        def step(loss_of: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> float:
+            with autocast:
+                loss = loss_of()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
 
-            return call
-
+        naive_loss = partial(self.naive.loss, *self.released_batch, self.labels, self.bank)
+        plain = torch.optim.Adam(single, lr=1e-4, weight_decay=2.5e-4)
         calls = {
-            "reid": step(reid_loss, torch.optim.Adam(groups, fused=True)),
-            "naive": step(
-                lambda: self.naive.loss(*self.released_batch, self.labels, self.bank),
-                torch.optim.Adam(single, lr=1e-4, weight_decay=2.5e-4),
-            ),
+            "reid": partial(step, reid_loss, torch.optim.Adam(groups, fused=True)),
+            "naive": partial(step, naive_loss, plain),
         }
         print("\nfirst losses", *(f"{call():.6f}" for call in calls.values()))
-        return calls
+        return dict(calls)
 
 
 def operations(geometry: Geometry, size: tuple[int, int], frames: int, *, training: bool) -> float:

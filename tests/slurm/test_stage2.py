@@ -58,7 +58,7 @@ def test_must_show_3_fault_14_preempted_and_requeued(
 def test_fault_14_preempted_without_requeue_does_not_hang(
     site: Site, expected: dict[str, str], pair: str
 ) -> None:
-    """The executor alone would wait for ever; cluster/watch.py gives the job up after a minute."""
+    """The plugin alone would wait forever; cluster/executor.py gives the job up after a minute."""
     site.to_partition("scavenge", pair)
     controller = site.on_slurm()
     mine = controller.submitted()
