@@ -25,6 +25,7 @@ import reid.features.extract
 import reid.train.stage1
 import reid.train.stage2  # noqa: F401 - imported before the fork, for speed
 from reid.cli import main
+from reid.files import read_json_lines
 from tests.clips import TINY, state_dict
 from tests.trees import make_tree
 
@@ -104,7 +105,12 @@ class Lab:
 
     def log(self) -> str:
         """Everything that runs here have printed."""
-        return (self.folder / "log").read_text()
+        path = self.folder / "log"
+        return path.read_text() if path.exists() else ""
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Journal records of all steps of stage 2 so far."""
+        return [line for line in read_json_lines(self.run / "stage2.jsonl") if "loss" in line]
 
 
 def make_lab(folder: Path) -> Lab:

@@ -46,23 +46,22 @@ def trainable_groups(model: VideoReID, *, finetune: FineTune, stage2: Stage2) ->
             f"finetune.blocks is {finetune.blocks} but the backbone has only {depth} blocks"
         )
     parts = _parts(model, unfrozen=finetune.blocks)
+    del parts["tower"]
     # Before anything is frozen: prompts, pools and BN biases say themselves if they train
     # (`prompts.train`, `pooling.train`, `neck.train_bias`).
-    learned = {
-        part: {name: p for name, p in parameters.items() if p.requires_grad or part == "blocks"}
-        for part, parameters in parts.items()
-        if part != "tower"
-    }
+    learned = {name for name, p in model.named_parameters() if p.requires_grad} | {*parts["blocks"]}
     model.requires_grad_(False)
     groups = []
-    for part, parameters in learned.items():
-        for parameter in parameters.values():
+    for part, parameters in parts.items():
+        label, rate, of_bias = part, stage2.lr, stage2.bias_lr_multiplier
+        if part == "blocks":
+            label, of_bias = f"blocks {depth - finetune.blocks}-{depth - 1}", 1.0
+            rate *= finetune.lr_multiplier
+        chosen = {name: p for name, p in parameters.items() if name in learned}
+        for parameter in chosen.values():
             parameter.requires_grad_(True)
-        biases = {name: p for name, p in parameters.items() if "bias" in name}
-        weights = {name: p for name, p in parameters.items() if name not in biases}
-        rate = stage2.lr * (finetune.lr_multiplier if part == "blocks" else 1.0)
-        of_bias = 1.0 if part == "blocks" else stage2.bias_lr_multiplier
-        label = f"blocks {depth - finetune.blocks}-{depth - 1}" if part == "blocks" else part
+        biases = {name: p for name, p in chosen.items() if "bias" in name}
+        weights = {name: p for name, p in chosen.items() if "bias" not in name}
         groups += [
             Group(label, weights, rate, stage2.weight_decay),
             Group(f"{label} (bias)", biases, rate * of_bias, stage2.bias_weight_decay),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from reid.train.checkpoint import Checkpoints
 from tests.runs import STAGE1, STAGE2, TRAINING, Lab, make_lab, remains
@@ -51,27 +50,16 @@ def checkpoints_of(lab: Lab, stage: str = "stage2") -> Path:
     return lab.run / "checkpoints" / stage
 
 
-def at_call(
-    owner: Any,
-    name: str,
-    number: int,
-    action: Callable[..., Any],
-    *,
-    where: Callable[..., bool] = lambda *_, **__: True,
-) -> Fault:
-    """Make a fault: call `number` of a function is `action(function, *arguments)` instead.
-
-    `where`: which calls count, by their arguments.
-    """
+def at_call(owner: Any, name: str, number: int, action: Callable[..., Any]) -> Fault:
+    """Make a fault: call `number` of a function is `action(function, *arguments)` instead."""
 
     def install() -> None:
         original, calls = getattr(owner, name), 0
 
         def replacement(*arguments: Any, **options: Any) -> Any:
             nonlocal calls
-            calls += where(*arguments, **options)
+            calls += 1
             if calls == number:
-                calls += 1
                 return action(original, *arguments, **options)
             return original(*arguments, **options)
 
@@ -80,29 +68,15 @@ def at_call(
     return install
 
 
-def kill_at(owner: Any, name: str, number: int, **options: Any) -> Fault:
+def kill_at(owner: Any, name: str, number: int) -> Fault:
     """Make a fault: the process kills itself at that call of a function."""
-    return at_call(
-        owner, name, number, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL), **options
-    )
+    return at_call(owner, name, number, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 
 
 @pytest.fixture
 def two_epochs(lab: Lab) -> Lab:
-    """The lab after a stage 2 that was killed in its third epoch: two checkpoints are there."""
-    kill = kill_at(torch.optim.Adam, "step", 2 * STEPS + 2)
-
-    def fault() -> None:
-        save = Checkpoints.save  # on a busy machine the writing thread may be two steps late
-
-        def save_now(self: Checkpoints, *arguments: Any, **options: Any) -> None:
-            save(self, *arguments, **options)
-            self.wait()
-
-        Checkpoints.save = save_now  # type: ignore[method-assign]
-        kill()
-
-    assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
+    """The lab after a stage 2 that was killed before its third checkpoint was written."""
+    assert lab.finish(*STAGE2, before=kill_at(Checkpoints, "_write", 3)) == -signal.SIGKILL
     assert len(list(checkpoints_of(lab).iterdir())) == 2
     return lab
 

@@ -65,15 +65,18 @@ def save(checkpoint: dict[str, Tensor]) -> None:
     torch.save({f"module.{name}": tensor for name, tensor in checkpoint.items()}, "theirs.pth")
 
 
-def features(model: Naive) -> Tensor:
-    """Theirs, of every tracklet of A2G, from the frames our dataset picks."""
+def assert_extracted(model: Naive) -> None:
+    """`reid extract` gives the features of theirs, of every tracklet of A2G."""
+    assert main(["extract", *COMMAND[2:], "--seed", "7", "--protocol", "A2G"]) == 0
+    extracted = load_file("results/small/features/released/seed7/A2G.safetensors")["features"]
     tracklets = read_split(Path("results/small/index/A2G.parquet"))
     clip = Clip(frames=2, height=SIZE[0], width=SIZE[1])
     dataset = TrackletDataset(tracklets, Path("data"), clip=clip, train=False)
     clips = normalize(torch.cat([dataset[i].frames for i in range(len(dataset))]))
     cameras = torch.tensor([tracklet.camera for tracklet in tracklets])
     with torch.inference_mode():
-        return model.embed(clips.transpose(1, 2), cameras)
+        theirs = model.embed(clips.transpose(1, 2), cameras)
+    torch.testing.assert_close(extracted, theirs, rtol=0, atol=1e-4)
 
 
 def test_imported_features_are_theirs(theirs: Naive, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,9 +90,7 @@ def test_imported_features_are_theirs(theirs: Naive, capsys: pytest.CaptureFixtu
     assert not any(name.startswith("visual.conv1") for name in load_file(TARGET))
     manifest = json.loads((TARGET.parent / "manifest.json").read_text())
     assert manifest["stage"] == "import-checkpoint"
-    assert main(["extract", *COMMAND[2:], "--seed", "7", "--protocol", "A2G"]) == 0
-    found = load_file("results/small/features/released/seed7/A2G.safetensors")["features"]
-    torch.testing.assert_close(found, features(theirs), rtol=0, atol=1e-4)
+    assert_extracted(theirs)
     assert main(COMMAND) == 1
     assert "exists: move it away" in capsys.readouterr().err
 
@@ -102,9 +103,7 @@ def test_a_tower_of_its_own_is_stored(theirs: Naive, capsys: pytest.CaptureFixtu
     assert "1 of 44 frozen tensors of the tower are not those of tiny.safetensors" in (
         capsys.readouterr().out
     )
-    assert main(["extract", *COMMAND[2:], "--seed", "7", "--protocol", "A2G"]) == 0
-    found = load_file("results/small/features/released/seed7/A2G.safetensors")["features"]
-    torch.testing.assert_close(found, features(theirs), rtol=0, atol=1e-4)
+    assert_extracted(theirs)
 
 
 class Malicious:

@@ -1,7 +1,6 @@
 """FAULTS 2, 9, 10, 12: signals, time limits, killed loading processes, numbers out of range."""
 
 import errno
-import json
 import os
 import signal
 import time
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 import reid.train.stage2
+from reid.files import read_json_lines
 from reid.train.checkpoint import Checkpoints
 from tests.runs import STAGE2, Lab, remains, slow_steps, wait, wait_for
 from tests.train.conftest import STEPS, at_call, checkpoints_of
@@ -20,12 +20,8 @@ from tests.train.conftest import STEPS, at_call, checkpoints_of
 
 def stop(lab: Lab, pid: int, number: signal.Signals = signal.SIGTERM) -> None:
     """Signal the trainer and its loading processes in the middle of an epoch, as Slurm does."""
-    wait_for(lambda: (lab.run / "stage2.jsonl").exists() and b'"loss"' in _journal(lab))
+    wait_for(lambda: bool(lab.steps()))
     os.killpg(pid, number)
-
-
-def _journal(lab: Lab) -> bytes:
-    return (lab.run / "stage2.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -44,17 +40,14 @@ def test_fault_02_a_signal_to_the_group_saves_that_very_step(
     assert time.monotonic() - asked < 10
     assert not (lab.run / "stage2.safetensors").exists()
     assert f"received {number.name}. Run the same command again to resume" in lab.log()
-    last = json.loads(_journal(lab).splitlines()[-1])
-    step = (last["epoch"] - 1) * STEPS + last["step"]
+    step = len(lab.steps())
     names = [path.stem for path in checkpoints_of(lab).glob("*.pt")]
     assert max(names) == f"{step // STEPS:05}-{step % STEPS:07}", "no step is lost"
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert "resuming before epoch" in lab.log()
     assert remains(lab.run) == expected
-    events = [json.loads(line) for line in (lab.run / "attempts.jsonl").read_text().splitlines()]
-    assert [e["event"] for e in events if e["stage"] == "stage2"][-4:] == [
-        "start", "stopped", "start", "done",
-    ]  # fmt: skip
+    events = [record["event"] for record in read_json_lines(lab.run / "attempts.jsonl")]
+    assert events[-4:] == ["start", "stopped", "start", "done"]
 
 
 def test_a_second_ctrl_c_stops_at_once(lab: Lab) -> None:
@@ -103,9 +96,7 @@ def test_a_full_disk_while_stopping_still_exits_75(lab: Lab) -> None:
 @pytest.mark.parametrize("delay", [0, 0.05, 0.2])
 def test_fault_10_killed_loading_process_ends_the_run(lab: Lab, delay: float) -> None:
     pid = lab.start(*STAGE2, before=slow_steps)
-    wait_for(
-        lambda: (lab.run / "stage2.jsonl").exists() and len(psutil.Process(pid).children()) >= 2
-    )
+    wait_for(lambda: bool(lab.steps()) and len(psutil.Process(pid).children()) >= 2)
     # At once, and later: torch reports the death in the midst of whatever the trainer is doing.
     time.sleep(delay)
     psutil.Process(pid).children()[0].kill()
