@@ -3,16 +3,19 @@
 Numbers of parameters are in tests/train/test_params.py, features in test_parity.py.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from reid.config import FineTune, Model, Pooling, Prompts, Stage2
+from reid.config import FineTune, Model, Pooling, Prompts, Stage2, load
 from reid.model import network, text
 from reid.model.param_groups import trainable_groups
 from reid.model.vit import VIT_B16, VIT_L14, Geometry
 from reid.train.losses import stage2_loss
 from tests.clips import TINY, random_weights
 
+ROOT = Path(__file__).parents[2]
 POOLING = Pooling(kind="attention", quality=True)
 
 
@@ -32,6 +35,16 @@ def test_features_of_the_true_sizes(geometry: Geometry, grid: tuple[int, int], w
     assert (model.visual.rows, model.visual.columns) == grid
     assert tokens == [(2 * 4, 1 + grid[0] * grid[1], geometry.width)]
     assert features.shape == (2, width)
+
+
+def test_the_released_code_trains_12_86_million() -> None:
+    """Adapters, heads, necks with their bias; prompts and pools are frozen (MODEL headline 2)."""
+    files = [ROOT / "config" / name for name in ("config.yaml", "released.yaml")]
+    released = load(files).trainings["released"]
+    with torch.device("meta"):
+        model = network.build(released.model, num_classes=185, num_cameras=3, weights=VIT_B16)
+    groups = trainable_groups(model, finetune=released.finetune, stage2=released.stage2)
+    assert sum(group.size for group in groups) == 12_859_136
 
 
 @pytest.mark.parametrize("frames", [1, 3])
