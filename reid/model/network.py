@@ -76,7 +76,12 @@ class VideoReID(nn.Module):
         metadata: altitude m, distance m, angle degrees; NaN is unknown. heights (B, T): pixel
         heights of the original crops, needed only when `pooling.quality` is on.
         """
-        return self._pooled(*self._encode(clips, cameras, metadata, heights))
+        frames, quality = self._encode(clips, cameras, metadata, heights)
+        return Features(
+            last=self.pool(frames.last, quality),
+            pooled=self.pool(frames.final, quality),
+            proj=self.pool_proj(frames.projected, quality),
+        )
 
     def classify(self, features: Features) -> tuple[Tensor, Tensor]:
         """Identity logits of both heads, (B, C) each; for the training losses."""
@@ -93,12 +98,9 @@ class VideoReID(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """As `embed`, and the frame weights alpha_t that pooled F and Z, (B, 2, T)."""
         frames, quality = self._encode(clips, cameras, metadata, heights)
-        features = self._pooled(frames, quality)
-        weights = [
-            self.pool.weights(frames.final, quality),
-            self.pool_proj.weights(frames.projected, quality),
-        ]
-        return torch.cat([features.pooled, features.proj], dim=1), torch.stack(weights, dim=1)
+        pools = (self.pool, frames.final), (self.pool_proj, frames.projected)
+        features = torch.cat([pool(rows, quality) for pool, rows in pools], dim=1)
+        return features, torch.stack([pool.weights(rows, quality) for pool, rows in pools], dim=1)
 
     def embedding_parameters(self) -> list[nn.Parameter]:
         """Parameters that tracklet features depend on: all but those of the heads."""
@@ -123,13 +125,6 @@ class VideoReID(nn.Module):
             frames.last.view(split), frames.final.view(split), frames.projected.view(split)
         )
         return by_tracklet, None if heights is None else frame_quality(heights)
-
-    def _pooled(self, frames: FrameFeatures, quality: Tensor | None) -> Features:
-        return Features(
-            last=self.pool(frames.last, quality),
-            pooled=self.pool(frames.final, quality),
-            proj=self.pool_proj(frames.projected, quality),
-        )
 
 
 def build(
