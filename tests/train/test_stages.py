@@ -1,6 +1,5 @@
 """What each stage feeds its loss: which batches, frames, views, metadata, and both directions."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from reid.train.session import Engine
 from reid.train.stage1 import cache_images, context_stage, text_bank
 from reid.train.stage2 import hide_metadata, visual_stage
 from tests.clips import TINY, random_weights
+from tests.golden.experiment import working_in
 from tests.train.test_losses import slow_contrastive
 from tests.trees import make_tree
 
@@ -39,9 +39,6 @@ LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 2, 2])
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
-    before = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("stages"))
-    make_tree(Path("data"), train=4, test=1, tracklets=2, frames=9)
     batches = {"batch_size": 4, "instances": 2}
     training = {
         "backbone": "tiny", "clip": CLIP, "stage1": batches, "stage2": batches,
@@ -54,10 +51,11 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
         "variants": {"row": {"training": "one", "label": "row"}},
         "runtime": {"workers": 0, "device": "cpu"},
     }
-    parsed = config.parse(content, source="test")
-    index.run(parsed)
-    yield parsed
-    os.chdir(before)
+    with working_in(tmp_path_factory.mktemp("stages")):
+        make_tree(Path("data"), train=4, test=1, tracklets=2, frames=9)
+        parsed = config.parse(content, source="test")
+        index.run(parsed)
+        yield parsed
 
 
 class Contexts(nn.Module):

@@ -8,7 +8,6 @@ in the fingerprint of its stage, or the workflow would keep a stale file.
 
 import copy
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
@@ -29,6 +27,7 @@ from reid.train import stage1, stage2
 from reid.train.interrupt import Interrupt
 from reid.train.session import Session
 from tests.clips import TINY, state_dict
+from tests.golden.experiment import working_in
 from tests.trees import make_tree
 
 SMALL = {"epochs": 2, "batch_size": 4, "instances": 2}
@@ -222,19 +221,15 @@ def configure(training: Mapping[str, Any]) -> Config:
 @pytest.fixture(scope="module", autouse=True)
 def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A working directory with a tiny dataset, two sets of weights, and a stage 1 of BASE."""
-    before, threads = Path.cwd(), torch.get_num_threads()
-    os.chdir(tmp_path_factory.mktemp("switches"))
-    torch.set_num_threads(1)
-    make_tree(Path("data"), train=4, test=2, frames=4, protocols=("A2G",))
-    tensors = state_dict(TINY)
-    save_file(tensors, "tiny.safetensors")
-    save_file({name: 1.1 * tensor for name, tensor in tensors.items()}, "other.safetensors")
-    index.run(configure(BASE))
-    run(BASE, "stage1")
-    shutil.copy(Results.of("small").stage("one", 1, 1), "stage1.safetensors")
-    yield
-    torch.set_num_threads(threads)
-    os.chdir(before)
+    with working_in(tmp_path_factory.mktemp("switches")):
+        make_tree(Path("data"), train=4, test=2, frames=4, protocols=("A2G",))
+        tensors = state_dict(TINY)
+        save_file(tensors, "tiny.safetensors")
+        save_file({name: 1.1 * tensor for name, tensor in tensors.items()}, "other.safetensors")
+        index.run(configure(BASE))
+        run(BASE, "stage1")
+        shutil.copy(Results.of("small").stage("one", 1, 1), "stage1.safetensors")
+        yield
 
 
 def run(training: Mapping[str, Any], seen: str, *, whole: bool = False) -> Any:
