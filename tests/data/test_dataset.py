@@ -2,15 +2,16 @@ import multiprocessing
 import os
 import signal
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from reid.config import Augment, Clip, ColorJitter
+from reid.config import Clip, ColorJitter
 from reid.data import index
-from reid.data.augment import augment, draw_jitter, jitter, normalize
+from reid.data.augment import draw_jitter, jitter
 from reid.data.dataset import TrackletDataset, decode, dense_labels, resize
 from reid.data.loading import loader
 from reid.data.sampler import Draw, pk_batches, sequential_batches
@@ -111,45 +112,21 @@ def test_loading_leaves_the_global_random_state_alone(tree):
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def not_an_image(path):
-    path.write_bytes(b"nothing of the kind")
-
-
-def png(path):
-    Image.new("RGB", (4, 8)).save(path, format="PNG")
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, r"_00003\.jpg is not a whole JPEG"),
-        (not_an_image, r"_00003\.jpg is not a whole JPEG"),
-        (png, r"_00003\.jpg is not a whole JPEG"),
-        (lambda path: path.unlink(), r"_00003\.jpg is missing"),
+        (lambda path: os.truncate(path, path.stat().st_size - 40), "is not a whole JPEG"),
+        (Path.unlink, "is missing"),
     ],
 )
 def test_damaged_frames_are_one_line_naming_the_file(own_tree, workers, damage, message):
     data = dataset(own_tree, train=False)
     tracklet = data.tracklets[4]
     damage(own_tree / tracklet.path / tracklet.frames[3])
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=rf"_00003\.jpg {message}") as caught:
         list(loader(data, sequential_batches(6, batch_size=2), workers=workers))
     assert "\n" not in str(caught.value)
-    assert "object at" not in str(caught.value)
-
-
-def test_gray_frames_become_rgb(own_tree):
-    data = dataset(own_tree, train=False)
-    path = own_tree / data.tracklets[0].path / data.tracklets[0].frames[0]
-    Image.open(path).convert("L").save(path)
-    red, green, blue = data[0].frames[0, 0]
-    assert torch.equal(red, green)
-    assert torch.equal(red, blue)
 
 
 class _Dying(TrackletDataset):
@@ -191,17 +168,12 @@ def test_stopping_early_leaves_no_process_behind(tree):
 
 # -- color jitter before the resize ---------------------------------------------------------------
 
-PAPER = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.05}
 STRONG = {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.3}
-
-
-def on_crop(strengths=STRONG, per="frame"):
-    return ColorJitter(**strengths, per=per, place="on_crop")
 
 
 @pytest.mark.parametrize("per", ["frame", "clip"])
 def test_each_crop_is_decoded_jittered_and_resized(tree, per):
-    options = on_crop(per=per)
+    options = ColorJitter(**STRONG, per=per, place="on_crop")
     data = dataset(tree, color_jitter=options, clip=Clip(frames=12, height=32, width=16))
     frames = data[Draw(1, 100)].frames[0]
     drawn = draw_jitter(options, 12, 100)
@@ -216,16 +188,3 @@ def test_each_crop_is_decoded_jittered_and_resized(tree, per):
 def test_jitter_after_the_resize_is_not_the_datasets(tree):
     plain, other = dataset(tree), dataset(tree, color_jitter=ColorJitter(**STRONG))
     assert torch.equal(plain[0].frames, other[0].frames)
-
-
-def test_with_the_papers_strengths_both_places_nearly_agree(tree):
-    """Not the same operation: clipping and the mean of contrast do not commute with the resize."""
-    after = Augment(flip=0, erase=0, color_jitter=ColorJitter(**PAPER))
-    plain, changed = dataset(tree), dataset(tree, color_jitter=on_crop(PAPER))
-    differences, changes = [], []
-    for number in range(len(plain)):
-        draw = Draw(number, number)
-        expected = augment(plain[draw].frames, options=after, seeds=[number])
-        differences.append((normalize(changed[draw].frames) - expected).abs().mean())
-        changes.append((normalize(plain[draw].frames) - expected).abs().mean())
-    assert 0 < np.mean(differences) < 0.1 * np.mean(changes)
