@@ -153,11 +153,6 @@ class TrackletEncoder:
         Row q of `index` holds positions in `gallery.folders`, nearest first.
         Raises UserError on an empty side, features of different sizes or not finite.
         """
-        for name, side in (("query", query), ("gallery", gallery)):
-            if not isinstance(side, Encoded):
-                raise UserError(f"{name} must be what encode() returns; arrays: k_reciprocal")
-        if rerank is not None and not isinstance(rerank, ReRanking):
-            raise UserError("rerank must be a ReRanking(k1=..., k2=..., lambda_value=...)")
         if top is not None and not (isinstance(top, int | np.integer) and top >= 1):
             raise UserError(f"top must be at least 1 and whole, got {top}")
         distances = distances_of(query.features, gallery.features, rerank)
