@@ -3,9 +3,9 @@
 import math
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pytest
@@ -24,29 +24,44 @@ from tests.trees import make_tree, write_frame
 PAGE = Path(__file__).parents[2] / "docs" / "DATA.md"
 
 
-@dataclass(frozen=True)
-class Case:
-    make: object
-    protocols: tuple[str, ...]
+class Case(NamedTuple):
+    make: Callable[[Path], Path]
     cameras: int
     train: int  # tracklets
     sides: dict[str, tuple[int, int]]  # queries and gallery tracklets by protocol
+    queries: set[tuple[str | None, int]]  # their view and camera, in the last protocol
+    gallery: set[tuple[str | None, int]]
 
 
+GROUND = [("ground", camera) for camera in range(3)]
+AERIAL = [("aerial", camera) for camera in range(6)]
 CASES = {
     "detreidx": Case(
-        make_tree, ("A2G", "G2A", "A2A"), 3, 6, {"A2G": (4, 2), "G2A": (2, 4), "A2A": (2, 2)}
+        *(make_tree, 3, 6, {"A2G": (4, 2), "G2A": (2, 4), "A2A": (2, 2)}),
+        *({AERIAL[1]}, {AERIAL[2]}),
     ),
-    "mars": Case(layouts.make_mars, ("G2G", "ALL"), 6, 12, {"G2G": (6, 12), "ALL": (6, 12)}),
-    "g2a-vreid": Case(layouts.make_g2a, ("G2A", "A2G"), 2, 4, {"G2A": (2, 2), "A2G": (2, 2)}),
-    "ag-vpreid": Case(layouts.make_agvpreid, ("A2G", "G2A"), 6, 6, {"A2G": (2, 4), "G2A": (2, 4)}),
-    "folders": Case(layouts.make_folders, ("ALL",), 4, 4, {"ALL": (2, 2)}),
-    "manifest": Case(layouts.make_manifest, ("G2A", "ALL"), 2, 4, {"G2A": (2, 2), "ALL": (2, 2)}),
+    "mars": Case(
+        *(layouts.make_mars, 6, 12, {"G2G": (6, 12), "ALL": (6, 12)}),
+        *({*GROUND}, {*GROUND}),
+    ),
+    "g2a-vreid": Case(
+        *(layouts.make_g2a, 2, 4, {"G2A": (2, 2), "A2G": (2, 2)}),
+        *({AERIAL[1]}, {GROUND[0]}),
+    ),
+    "ag-vpreid": Case(
+        *(layouts.make_agvpreid, 6, 6, {"A2G": (2, 4), "G2A": (2, 4)}),
+        *({GROUND[0]}, {AERIAL[4], AERIAL[5]}),
+    ),
+    "folders": Case(layouts.make_folders, 4, 4, {"ALL": (2, 2)}, {(None, 0)}, {(None, 3)}),
+    "manifest": Case(
+        *(layouts.make_manifest, 2, 4, {"ALL": (2, 2), "A2G": (0, 0), "G2A": (2, 2)}),
+        *({GROUND[0]}, {AERIAL[1]}),
+    ),
 }
 
 
 def build(name, root, **options):
-    protocols = options.pop("protocols", CASES[name].protocols)
+    protocols = options.pop("protocols", [*CASES[name].sides])
     return index.build(root, layout=name, protocols=protocols, **options)
 
 
@@ -75,8 +90,20 @@ def test_every_tracklet_is_found_and_nothing_else(indexed):
         for tracklet in tracklets:
             sizes = [(root / tracklet.folder / frame).stat().st_size for frame in tracklet.frames]
             assert (len(sizes), tracklet.size) == (3, sum(sizes))
-    options = Dataset(root=root, layout=name, protocols=case.protocols)
-    summary.check_limits(built.splits, (), options, report=root / "rejected.csv")
+    seen = {
+        subset: {(t.view, t.camera) for t in built.splits[protocol] if t.subset == subset}
+        for subset in ("query", "gallery")
+    }
+    assert seen == {"query": case.queries, "gallery": case.gallery}
+    every = [tracklet for split in built.splits.values() for tracklet in split]
+    if name != "detreidx":  # what a layout does not tell is unknown
+        assert all(t.session is None and math.isnan(t.distance) for t in every)
+        assert all(t.capture_point is None for t in every)
+    if name == "manifest":
+        assert {t.altitude for t in every if t.camera} == {12.5}
+    else:
+        options = Dataset(root=root, layout=name, protocols=[*case.sides])
+        summary.check_limits(built.splits, (), options, report=root / "rejected.csv")
 
 
 def test_cameras_and_tracklets_read_back(indexed, tmp_path):
@@ -113,22 +140,14 @@ def test_a_changed_folder_is_noticed_and_a_copied_one_is_not(indexed, tmp_path):
     (folder / ".DS_Store").write_bytes(b"x")
     index.check_fresh(tmp_path / "data", tmp_path / "train.parquet")
     (folder / "new.jpg").write_bytes(b"x")
-    if not tracklet.in_folder:  # else a list tells which files are frames
+    if tracklet.in_folder:  # a list tells which files are frames
+        index.check_fresh(tmp_path / "data", tmp_path / "train.parquet")
+    else:
         with pytest.raises(UserError, match="1 frame more"):
             index.check_fresh(tmp_path / "data", tmp_path / "train.parquet")
     (folder / tracklet.frames[0]).unlink()
     with pytest.raises(UserError, match="1 frame fewer"):
         index.check_fresh(tmp_path / "data", tmp_path / "train.parquet")
-
-
-def test_what_a_layout_does_not_tell_is_unknown(indexed):
-    name, _, built = indexed
-    every = [tracklet for split in built.splits.values() for tracklet in split]
-    if name != "detreidx":
-        assert all(t.session is None and math.isnan(t.distance) for t in every)
-        assert all(t.capture_point is None for t in every)
-    if name == "manifest":
-        assert {(t.view, t.altitude) for t in every if t.camera} == {("aerial", 12.5)}
 
 
 def test_a_protocol_that_the_layout_lacks_is_one_clear_error(tmp_path):
@@ -137,25 +156,6 @@ def test_a_protocol_that_the_layout_lacks_is_one_clear_error(tmp_path):
         build("mars", root, protocols=("A2G",))
     with pytest.raises(UserError, match=r"dataset.layout: no 'mar' \(did you mean mars\?\)"):
         index.build(root, layout="mar")
-
-
-@pytest.mark.parametrize(
-    ("name", "protocol", "seen"),
-    [
-        ("g2a-vreid", "G2A", {("query", "ground", 0), ("gallery", "aerial", 1)}),
-        ("g2a-vreid", "A2G", {("query", "aerial", 1), ("gallery", "ground", 0)}),
-        (
-            "ag-vpreid",
-            "A2G",
-            {("query", "aerial", 4), ("gallery", "ground", 0), ("gallery", "ground", 2)},
-        ),
-        ("mars", "G2G", {(s, "ground", n) for s in ("query", "gallery") for n in range(3)}),
-        ("folders", "ALL", {("query", None, 0), ("gallery", None, 3)}),
-    ],
-)
-def test_views_and_cameras(tmp_path, name, protocol, seen):
-    built = build(name, CASES[name].make(tmp_path / "data"))
-    assert {(t.subset, t.view, t.camera) for t in built.splits[protocol]} == seen
 
 
 # -- what is left out and what is refused ----------------------------------------------------------
@@ -181,8 +181,9 @@ def test_a_file_that_does_not_fit_is_rejected(tmp_path, name, path, content, rea
     built = build(name, root)
     assert [row.path for row in built.rejected] == ([path] if reason else [])
     assert all(row.reason.endswith(reason) for row in built.rejected)
-    frames = [frame for t in built.splits[CASES[name].protocols[0]] for frame in t.frames]
-    assert len(frames) == 3 * sum(CASES[name].sides[CASES[name].protocols[0]]) - (MARS in path)
+    protocol, sides = next(iter(CASES[name].sides.items()))
+    frames = [frame for tracklet in built.splits[protocol] for frame in tracklet.frames]
+    assert len(frames) == 3 * sum(sides) - (MARS in path)
 
 
 TRACKS, NAMES = "info/tracks_train_info.mat", "info/train_name.txt"

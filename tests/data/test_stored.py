@@ -99,10 +99,13 @@ def test_other_data_has_another_digest(tmp_path):
     assert len(digests) == 2 * len(changes)
 
 
-def test_the_digest_is_the_same_in_any_chunks(train):
-    tracklets = read_split(train)
-    pq.write_table(pq.read_table(train), train, row_group_size=1)
+def test_the_digest_is_the_same_in_any_chunks_and_compared(train):
+    table, tracklets = pq.read_table(train), read_split(train)
+    pq.write_table(table, train, row_group_size=1)
     assert str(read_split(train)) == str(tracklets)
+    pq.write_table(table.slice(1), train)
+    with pytest.raises(UserError, match=r"is damaged \(its content has another digest\)"):
+        read_split(train)
 
 
 def test_equal_data_and_stamp_leave_the_file_as_it_is(tmp_path):
