@@ -34,6 +34,9 @@ REFUSED = {
     "dataset: {layout: detreid}": "dataset.layout: no 'detreid' (did you mean detreidx?)",
     "variants: {scaled: {rerank: tunde}}":
         "variants.scaled: rerank is 'tunde': expected `tuned`, or k1, k2 and lambda_value",
+    "variants: {mine: {training: scaled, label: x, rerank: tuned}}":
+        "variants.mine is tuned, but trainings.scaled holds no identities out: set its validation",
+    "variants: {scaled: {tuned: true}}": "a variant is tuned or has its own rerank: leave out one",
     STAGE2 % "epochs: null":
         "trainings.scaled.stage2.epochs: expected a valid integer, found nothing",
     "dataset: {root: $NOT_SET_ANYWHERE/x}":

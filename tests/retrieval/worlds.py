@@ -91,18 +91,13 @@ def write_features(path: Path, features, flipped=None):
     save_file(tensors, path)
 
 
-def write_split(results, train):
-    """Replace the training index."""
-    Index({"train": tuple(train)}, ()).write(results.index("train").parent)
-
-
-def make(options, *, noises=None):
+def make(options):
     """Index and features of every training, seed and protocol, under the working directory."""
     results = Results.of(options.dataset.name)
     splits = {protocol: protocol_tracklets(protocol) for protocol in options.dataset.protocols}
     Index({"train": train_tracklets(), **splits}, ()).write(results.index("train").parent)
     for training in options.trainings:
-        noise = (noises or {"plain": 3.0, "good": 1.0})[training]
+        noise = {"plain": 3.0, "good": 1.0}[training]
         for seed in options.seeds:
             for protocol, tracklets in splits.items():
                 rows = features_of(tracklets, seed=seed, noise=noise)
