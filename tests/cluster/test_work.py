@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ rule slow:
 """
 STAND_IN = """
 import signal, sys, time
+from functools import partial
 from pathlib import Path
 with Path("calls").open("a") as calls:
     print(*sys.argv[1:], file=calls)
@@ -59,16 +61,19 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
             (tmp_path / "fakes" / module / "__main__.py").write_text(text)
 
     yield make
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def when_started(action: Callable[[], object]) -> None:
+def when_started(command: work.Work, action: Callable[[], object]) -> None:
     """Do something in a signal handler, as submitit does, once the command is at work."""
 
     def handler(*_: object) -> None:
-        until(Path("started").exists, "the command")
-        action()
+        if command._process is not None and Path("started").exists():
+            action()
+        else:  # not yet, and perhaps in the midst of starting it
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
 
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.05)
@@ -113,10 +118,12 @@ def test_a_stage_gets_sigterm_and_only_submitit_the_notice(
     again = []
 
     def near_the_time_limit() -> None:
-        psutil.Process().children()[-1].send_signal(signal.SIGUSR2)
+        for process in psutil.Process().children():
+            if process.cmdline()[1:3] == ["-m", "reid"]:
+                process.send_signal(signal.SIGUSR2)
         again.append(stage.checkpoint().function)
 
-    when_started(near_the_time_limit)
+    when_started(stage, near_the_time_limit)
     assert exit_of(stage)[0] is Stopped
     assert (again[0].root, again[0].arguments, again[0].grace) == (tmp_path, ["train"], 30)
 
@@ -140,9 +147,8 @@ def test_a_controller_that_is_killed_unlocks_its_folder_and_nobody_elses(
     if locked:
         LOCKS.mkdir(parents=True)
         (LOCKS / "0.output.lock").touch()
-    when_started(
-        (lambda: signal.raise_signal(signal.SIGTERM)) if preempted else controller.checkpoint
-    )
+    preempt = partial(signal.raise_signal, signal.SIGTERM)
+    when_started(controller, preempt if preempted else controller.checkpoint)
     assert "Snakemake ended with code -9, see above" in exit_of(controller)[1]
     calls = ["--cores 1", "--cores 1 --unlock"]
     assert Path("calls").read_text().splitlines() == (calls[:1] if locked else calls)
