@@ -53,18 +53,13 @@ def list_folder(folder: Path | str, *, check_sizes: bool) -> Listing:
     return Listing(listing.modified, ordered, listing.problems)
 
 
-def list_frames(folder: Path | str) -> list[str]:
-    """File names of a tracklet's frames in natural order. Raises UserError."""
-    return list(list_folder(folder, check_sizes=False).frames)
-
-
 def _sort_in(entry: "os.DirEntry[str]", listing: Listing, check_sizes: bool) -> None:
     """Put one entry of a folder among the frames or the problems of `listing`."""
     name, size = entry.name, None
     try:
-        if is_ignored(name):
+        if name.startswith(".") or name in _SYSTEM:
             reason = IGNORED
-        elif not is_text(name):
+        elif not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
             reason = NOT_UTF8
         elif not is_jpeg(name):
             reason = FOLDER if entry.is_dir() else "not a .jpg file"
@@ -110,16 +105,6 @@ def folders_with_frames(root: Path, _above: tuple[str, ...] = ()) -> Iterator[Pa
 def is_jpeg(name: str) -> bool:
     """Whether a file name is that of a JPEG."""
     return name.lower().endswith((".jpg", ".jpeg"))
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder is hidden or one that systems put anywhere."""
-    return name.startswith(".") or name in _SYSTEM
-
-
-def is_text(name: str) -> bool:
-    """Whether a name can be written as UTF-8."""
-    return name.isprintable() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 class Frames(Protocol):

@@ -23,16 +23,14 @@ def is_placed(tracklet: Tracklet, split: str) -> bool:
     return views is None or tracklet.view == views[tracklet.subset == "gallery"]
 
 
-def unusable(rejected: Iterable[Rejected]) -> list[Rejected]:
-    """Those that belong to the dataset: without what the system put there."""
-    return [row for row in rejected if row.reason != IGNORED]
+def _unusable(splits: Splits, rejected: Iterable[Rejected]) -> tuple[list[Rejected], float]:
+    """Rejected files (and empty folders) of the dataset, and their share of all its files.
 
-
-def rejected_share(splits: Splits, rejected: Sequence[Rejected]) -> float:
-    """Rejected files (and empty folders) over all files of the dataset; 0 without any."""
+    What the system put there does not count.
+    """
+    bad = [row for row in rejected if row.reason != IGNORED]
     frames = sum(len(tracklet.frames) for tracklets in splits.values() for tracklet in tracklets)
-    count = len(unusable(rejected))
-    return count / max(1, frames + count)
+    return bad, len(bad) / max(1, frames + len(bad))
 
 
 def _table(splits: Splits) -> pd.DataFrame:
@@ -79,7 +77,7 @@ def summarize(
     reasons = Counter(row.reason for row in rejected)
     return {
         "splits": summary,
-        "rejected": {"files": len(rejected), "share": rejected_share(splits, rejected)}
+        "rejected": {"files": len(rejected), "share": _unusable(splits, rejected)[1]}
         | {"reasons": dict(reasons.most_common())},
         "identities_in_train_and_test": _shared(table),
     }
@@ -112,9 +110,8 @@ def check_limits(
     Raises UserError for too many rejected files, a split without tracklets, identities both in
     training and test, or too many queries without a positive.
     """
-    share, table = rejected_share(splits, rejected), _table(splits)
+    table, (bad, share) = _table(splits), _unusable(splits, rejected)
     if share > options.max_rejected_share:
-        bad = unusable(rejected)
         raise UserError(
             f"{len(bad)} files ({share:.3%}) of {options.root} are unusable, the first is "
             f"{bad[0].path}: {bad[0].reason}; all are in {report}: repair them or raise "

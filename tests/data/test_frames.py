@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reid.data.frames import folders_with_frames, list_folder, list_frames, natural_order
+from reid.data.frames import folders_with_frames, list_folder, natural_order
 from reid.data.tracklet import FrameNames
 from reid.errors import UserError
 
@@ -37,7 +37,7 @@ def test_frames_are_in_the_order_of_time_whatever_their_spelling(
 ) -> None:
     for name in random.Random(1).sample(names.split(), len(names.split())):
         (tmp_path / name).write_bytes(b"x")
-    assert list_frames(tmp_path) == names.split()
+    assert list(list_folder(tmp_path, check_sizes=True).frames) == names.split()
 
 
 def slow_key(name: str) -> list[tuple[int, int, str]]:
@@ -113,7 +113,7 @@ def test_what_is_no_frame_has_its_reason(tmp_path: Path) -> None:
     assert list(unseen.frames) == ["1.jpeg", "2.JPG", "empty.jpg", "link.jpg"]
     assert unseen.modified == tmp_path.stat().st_mtime_ns
     with pytest.raises(UserError, match=r"a\.png: cannot be listed \(Not a directory\)"):
-        list_frames(tmp_path / "a.png")
+        list_folder(tmp_path / "a.png", check_sizes=False)
 
 
 def test_folders_with_frames_follow_links_and_leave_out_those_of_the_system(tmp_path: Path) -> None:
