@@ -36,6 +36,12 @@ SETTINGS: dict[str, Any] = {
         "later": {"extends": "mean", "stage2": {"epochs": 7}},
     },
     "variants": {
+        "plain": {
+            "training": "mean",
+            "label": "Plain",
+            "reference": True,
+            "rerank": {"k1": 3, "k2": 2, "lambda_value": 0.3},
+        },
         "mean": {"training": "mean", "label": "Mean <pooling>", "paper": 28.11},
         "pooled": {
             "training": "pooled",
@@ -69,7 +75,7 @@ def make_home(home: Path) -> None:
         verbs += [f"train {stage} --training {name} --seed 1" for stage in ("stage1", "stage2")]
         verbs += [f"extract --training {name} --seed 1 --protocol {split}" for split in splits]
     verbs.append("tune --variant tuned --seed 1")
-    for name, protocol in product(("mean", "pooled", "tuned"), PROTOCOLS):
+    for name, protocol in product(("plain", "mean", "pooled", "tuned"), PROTOCOLS):
         verbs.append(f"retrieve --variant {name} --seed 1 --protocol {protocol}")
     for verb in (*verbs, "table"):
         assert main([*verb.split(), "--config", "config.yaml"]) == 0, verb

@@ -70,9 +70,15 @@ def test_averages_and_gain(here, capsys):
         lines = [line for line in csv.DictReader(opened) if line["variant"] == "rerank"]
     entries = [entry for each in reports for entry in each["breakdown"]]
     assert len(lines) == len(entries) > 20
-    written = [float(line["mAP"]) if line["mAP"] else None for line in lines]
-    assert written == [entry["mAP"] for entry in entries]
-    assert [line["attribute"] for line in lines] == [entry["attribute"] for entry in entries]
+    for line, entry in zip(lines, entries, strict=True):
+        assert [line[key] for key in ("attribute", "side")] == [entry["attribute"], entry["side"]]
+        for value in ("mAP", "rank1"):
+            low, high = entry[f"{value}_interval"] or (None, None)
+            numbers = {value: entry[value], f"{value}_low": low, f"{value}_high": high}
+            assert {k: float(line[k]) if line[k] else None for k in numbers} == numbers
+    chance = [f"{100 * r['chance_mAP']:.2f}" for r in reports]
+    (line,) = (line for line in printed.splitlines() if line.startswith("Random ranking"))
+    assert line.split()[3:6] == chance
     expected = [f"{100 * macro:.2f}", f"{100 * micro:.2f}", "29.40"]
     markdown, tex = (results.table(suffix).read_text() for suffix in ("md", "tex"))
     (line,) = (line for line in markdown.splitlines() if line.startswith("| + Re-ranking"))
