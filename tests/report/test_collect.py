@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from reid.config import Adapters, Clip, Model, Pooling, Prompts
 from reid.model.vit import VIT_B16
 from reid.report.collect import (
+    AblationRow,
     ablation_rows,
     attempted_seconds,
     detailed,
@@ -70,6 +71,13 @@ def test_the_row_in_detail_and_one_row_a_training(results):
     assert detailed(rows, "later") is None
     assert [row.name for row in one_a_training(rows, most=4)] == ["mean", "tuned"]
     assert [row.name for row in one_a_training(rows, most=1)] == ["mean"]
+
+
+def test_the_first_seed_stands_for_the_row():
+    measured = {(seed, p): f"{seed} {p}" for seed, p in [(2, "A2G"), (3, "A2G"), (3, "A2A")]}
+    variant = parsed().variants["mean"]
+    row = AblationRow("mean", variant, measured, {}, (1, 2, 3), ("A2G", "A2A"))
+    assert row.first() == {"A2G": "2 A2G", "A2A": "3 A2A"}
 
 
 def test_time_and_speed_come_from_the_benchmarks(results):

@@ -15,6 +15,7 @@ from reid.report.figures import (
     cmc_plot,
     legend_above,
     training_plots,
+    tuning_plot,
 )
 from reid.report.page import TEMPLATES
 from tests.report.home import csv_rows, parsed
@@ -65,8 +66,42 @@ def test_a_training_has_one_color_in_every_figure(results, tmp_path):
     assert len(plots) == 4
     for plot in plots:
         assert set(re.findall(r"var\(--series-(\d)\)", plot.svg)) == {"1"}, plot.name
-    (paper,) = (r for r in csv_rows(tmp_path / "ablation.csv") if r["protocol"] == "paper")
-    assert paper["mAP"] == "28.11"
+
+
+def test_the_ablation_is_drawn_as_in_the_table(results, tmp_path):
+    rows = ablation_rows(parsed())
+    list(ablation_plot(rows, Look(tmp_path, ["later", "mean", "pooled"]), paper=True))
+    drawn = {(r["variant"], r["protocol"]): r for r in csv_rows(tmp_path / "ablation.csv")}
+    for row in csv_rows(results.table("csv")):
+        if row["paper"] and row["variant"] != "later":
+            assert drawn[row["variant"], "paper"]["mAP"] == row["paper"]
+        for (variant, place), line in drawn.items():
+            if variant == row["variant"] and place not in ("macro", "paper"):
+                for name, column in {"mAP": "mean_ap", "low": "low", "high": "high"}.items():
+                    assert float(line[name]) == pytest.approx(
+                        float(row[f"{place}_{column}"]), abs=1e-4
+                    )
+
+
+def test_re_ranking_is_drawn_through_the_chosen_triple(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.plot", lambda _, x, y, **__: drawn.append([*zip(x, y, strict=True)])
+    )
+    surface = [
+        {"k1": k1, "k2": k2, "lambda_value": value, "mAP": (100 * k1 + 10 * k2 + value) / 100}
+        for k1 in (2, 3) for k2 in (1, 2) for value in (4, 5)
+    ]  # fmt: skip
+    tuning = {
+        "surface": surface, "chosen": {"k1": 3, "k2": 1, "lambda_value": 5}, "mAP": 1, "seed": 1,
+        "mAP_without_rerank": 0, "flatness": {"range": 1, "share_within_half_a_point": 1},
+        "identities": 2, "variant": "tuned",
+    }  # fmt: skip
+    plot = tuning_plot(tuning, "+ Tuned", "mean", Look(tmp_path, ["mean"]))
+    assert "+ Tuned" in plot.title
+    assert [[(x, round(y)) for x, y in line] for line in drawn] == [
+        [(2, 215), (3, 315)], [(1, 315), (2, 325)], [(4, 314), (5, 315)]
+    ]  # fmt: skip
 
 
 def test_any_label_is_in_the_legend(tmp_path):

@@ -13,8 +13,9 @@ import pytest
 from reid.cli import main
 from reid.files import read_json
 from reid.report import page as reporting
-from reid.report.page import scene
-from reid.report.table import MEANS
+from reid.report.collect import AblationRow, Measurement
+from reid.report.page import protocol_table, scene
+from reid.report.table import MEANS, check_lines
 from tests.report.home import PROTOCOLS, Page, csv_rows, parsed, replaced, without
 from tests.retrieval.worlds import tracklet
 
@@ -82,6 +83,25 @@ def test_the_numbers_are_those_of_the_table(results, page):
         }
         for column, share in shares.items():
             assert page.cells[protocol, "+ Attention", column] == f"{100 * share:.2f}"
+
+
+def scored(name, **scores):
+    """A row with these scores on one protocol."""
+    measurement = Measurement(name, name, "mean", 1, "A2G", {"scores": {"queries": 1, **scores}})
+    variant = parsed().variants[name]
+    return AblationRow(name, variant, {(1, "A2G"): measurement}, {}, (1,), ("A2G",))
+
+
+def test_each_score_has_its_column_and_its_part_in_the_check():
+    ranks = {"rank1": 0.02, "rank5": 0.03, "rank10": 0.04}
+    scores = {"mean_ap": 0.01, **ranks, "without_rerank": 0.05, "trapezoid": 0.06, "chance": 0.07}
+    line = protocol_table([scored("mean", **scores)], "A2G").iloc[0]
+    assert line["mAP"] == "1.00"
+    names = ["Rank-1", "Rank-5", "Rank-10", "Cosine only", "Trapezoid", "Chance"]
+    assert line[names].tolist() == [f"{number}.00" for number in range(2, 8)]
+    rows = [scored("plain", without_rerank=0.2), scored("mean", without_rerank=0.5, chance=0.3)]
+    (check,) = check_lines(parsed(), rows)
+    assert "yes (mean 1/1 and 1/1;" in check
 
 
 def test_every_figure_is_there_as_svg_pdf_and_csv(page, figures):
