@@ -105,7 +105,8 @@ def test_damaged_and_odd_frames_are_named(tree, tracklets, inspect):
 
 def test_low_tracklets_and_replaced_frames_get_a_note(tree, tracklets, inspect):
     for position in range(4):
-        write_frame(frame(tree, tracklets[0], position), seed=position, height=10)
+        height = 40 if position == 3 else 10
+        write_frame(frame(tree, tracklets[0], position), seed=position, height=height)
         write_frame(frame(tree, tracklets[1], position), seed=position, height=30)
     notes = check.notes(inspect(tracklets[:2]), tracklets[:2], least_height=16)
     replaced = "frames have other sizes than when indexed: index again"
@@ -116,8 +117,10 @@ def test_low_tracklets_and_replaced_frames_get_a_note(tree, tracklets, inspect):
     ]
 
 
-def test_a_sample_looks_at_that_many_frames_of_each_tracklet(tracklets, inspect):
+def test_a_sample_looks_at_that_many_frames_of_each_tracklet(tree, tracklets, inspect, tmp_path):
     seen = inspect(tracklets, frames=2)
+    whole = check.inspect(tracklets, tree, tmp_path / "parts")  # the sample's parts are still there
+    assert len(whole) == 4 * len(tracklets)
     assert seen.groupby("tracklet").position.apply(list).tolist() == [[0, 2]] * len(tracklets)
     assert len(inspect(tracklets, frames=9)) == 4 * len(tracklets)
 

@@ -79,6 +79,9 @@ def test_a_frame_overwritten_in_place_is_packed_anew_after_indexing(tmp_path):
         Packed(tmp_path / "pack", now)
     pack.pack(now, tree, tmp_path / "pack")
     assert Packed(tmp_path / "pack", now).read(now[0], 0).endswith(b"more")
+    frame.rename(frame.with_name(frame_name(1, 90, camera=0)))
+    with pytest.raises(UserError, match=rf"does not hold {train[0].path} as indexed"):
+        Packed(tmp_path / "pack", index.build(tree).splits["train"])
 
 
 def test_packed_and_unpacked_batches_are_identical(tree, tracklets, packed):
