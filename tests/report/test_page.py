@@ -108,6 +108,7 @@ def test_every_figure_is_there_as_svg_pdf_and_csv(page, figures):
     names = {path.name for path in figures.iterdir()}
     assert names == {f"{name}.{end}" for name in FIGURES for end in ("svg", "pdf", "csv")}
     assert sum(tag == "svg" for tag, _ in page.tags) == len(FIGURES)
+    assert "Re-ranking, tuned: + Tuned" in page.text
     for path in figures.glob("*.svg"):
         width = re.search(r'width="([\d.]+)pt"', path.read_text())
         assert float(width[1]) / 72 == pytest.approx(3.3)  # inches: a column
