@@ -223,10 +223,10 @@ def install() -> None:
     ExecutorPluginRegistry().get_plugin("slurm").executor = Executor
 
 
-def was_killed(ledger: Path, stage: str) -> bool:
-    """Whether the last attempt at a stage ended unrecorded: out of memory, or a lost node.
+def was_killed(ledger: Path) -> bool:
+    """Whether the last attempt at a training stage ended unrecorded: out of memory, or a lost node.
 
     A trainer that is asked to stop, or fails, records so in the `ledger`, attempts.jsonl.
     """
-    events = [line["event"] for line in read_json_lines(ledger) if line["stage"] == stage]
+    events = [line.get("event") for line in read_json_lines(ledger)]
     return bool(events) and events[-1] == "start"

@@ -14,6 +14,7 @@ from reid.config import Config
 from reid.data.holdout import VALIDATION
 from reid.errors import Unresumable, UserError, of_system
 from reid.paths import Results
+from reid.sources import demand_one_checkout
 
 
 def _check_names(settings: Config, arguments: argparse.Namespace) -> None:
@@ -61,13 +62,21 @@ def build_parser() -> argparse.ArgumentParser:
         )
         child.set_defaults(run=command.run, command=command.name)
         child.add_argument(
+            "--configfile",
+            nargs="+",
+            action="extend",
+            type=Path,
+            default=[],
+            metavar="FILE",
+            help=f"differences on top of {config.STANDARD}, in this order, as for snakemake",
+        )
+        child.add_argument(
             "--config",
             dest="configs",
             action="append",
             type=Path,
-            required=True,
             metavar="FILE",
-            help="YAML configuration; repeat it to add differences on top",
+            help="a whole configuration in its place; repeat it to add differences on top",
         )
         for names, settings in command.options:
             child.add_argument(*names, **settings)
@@ -104,10 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is imported: threads that wait by spinning starve other jobs of the node.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = build_parser().parse_args(argv)
+    arguments.configs = [*(arguments.configs or [config.STANDARD]), *arguments.configfile]
     near = "results/"
     try:
+        demand_one_checkout(Path.cwd())
         settings = config.load(arguments.configs)
-        near = str(Results.of(settings.dataset.name).root)
+        near = str(Results.of(settings).root)
         _check_names(settings, arguments)
         arguments.run(settings, arguments)
         sys.stdout.flush()

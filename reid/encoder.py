@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from reid import provenance
 from reid.config import Clip, ReRanking, Training
 from reid.data.dataset import TrackletDataset
 from reid.data.detreidx import parse_name
@@ -25,7 +26,6 @@ from reid.data.tracklet import Scene, Tracklet
 from reid.errors import UserError
 from reid.features.extract import embed_all, restore
 from reid.features.features import Floats
-from reid.files import read_json
 from reid.model.weights import load as load_weights
 from reid.retrieval.retrieve import distances_of
 from reid.train.common import pick_device
@@ -74,20 +74,23 @@ class TrackletEncoder:
         folder = Path(run)
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder of a run, results/DATASET/train/TRAINING/seedN")
-        manifest = read_json(folder / "manifest.json")
+        manifest = provenance.read(folder / "stage2.manifest.json")
         try:
-            options = manifest["options"]["stage2"]
+            if manifest is None:
+                raise KeyError("no stage2.manifest.json")
+            options = manifest.stamp["options"]
             self._metadata = bool(options["metadata"])
             self._training = Training(
                 clip=Clip(**options["clip"], test_sampling=test_sampling),
                 **{name: options[name] for name in ("model", "finetune", "stage2")},
             )
-            seed, backbone = int(manifest["seed"]), str(weights or options["weights"])
+            seed, tag = int(options["seed"]), options["backbone"].get("weights")
+            backbone = str(weights or tag or manifest.made["inputs"]["weights"])
         except (KeyError, TypeError, ValueError) as error:
-            reason = f"is of no finished run ({str(error).splitlines()[0]})"
-            raise UserError(f"{folder / 'manifest.json'} {reason}") from None
+            reason = f"holds no finished run of this version ({str(error).splitlines()[0]})"
+            raise UserError(f"{folder} {reason}") from None
         self._device = pick_device(device)
-        clip = load_weights(backbone, activation=options.get("activation"))
+        clip = load_weights(backbone, activation=options["backbone"].get("activation"))
         network = restore(folder / "stage2.safetensors", self._training, clip, seed=seed)
         self._network = network.to(self._device).eval()
 

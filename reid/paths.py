@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from reid.config import Config
+
 SPLITS = ("train", "A2G", "G2A", "A2A", "G2G", "ALL")
 """Names of the index files: training, and one per protocol with its query and gallery."""
 
@@ -14,29 +16,37 @@ class Results:
     root: Path
 
     @classmethod
-    def of(cls, dataset: str) -> "Results":
-        """Results of the dataset with this name, relative to the working directory."""
-        return cls(Path("results") / dataset)
+    def of(cls, config: Config) -> "Results":
+        """Results of the dataset of a configuration."""
+        return cls(config.results / config.dataset.name)
 
     def config(self, digest: str) -> Path:
         """The whole configuration of a run of the workflow, named by its content."""
         return self.root / "config" / f"{digest}.yaml"
+
+    def stamps(self) -> Path:
+        """Folder of what each job depends on, as Snakemake watches it."""
+        return self.root / "stamps"
+
+    def stamp(self, step: str, *place: str) -> Path:
+        """What a job depends on: its step and wildcards."""
+        return self.stamps().joinpath(step, *place[:-1], f"{place[-1] if place else step}.json")
 
     def index(self, split: str) -> Path:
         """Index of a split: training, or a protocol."""
         return self.root / "index" / f"{split}.parquet"
 
     def run(self, training: str, seed: int) -> Path:
-        """Folder of one training: weights, and whatever the trainer keeps to resume."""
+        """Folder of one training: its weights, their manifests, and its work folders."""
         return self.root / "train" / training / f"seed{seed}"
+
+    def work(self, training: str, seed: int, stage: str, stamp: str) -> Path:
+        """Folder of what a trainer keeps to resume a stage: another stamp has another one."""
+        return self.run(training, seed) / f"{stage}-{stamp}"
 
     def stage(self, training: str, seed: int, stage: int) -> Path:
         """Final weights of a training stage."""
         return self.run(training, seed) / f"stage{stage}.safetensors"
-
-    def manifest(self, training: str, seed: int) -> Path:
-        """What made the final weights of a run: code, options, machine, job, times."""
-        return self.run(training, seed) / "manifest.json"
 
     def features(self, training: str, seed: int, split: str) -> Path:
         """Features of every query and gallery tracklet of a protocol."""

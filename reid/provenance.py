@@ -1,84 +1,128 @@
-"""Provenance of an artifact, so that a number in the table can be traced to its run."""
+"""Manifests: what made the outputs of a job, beside them as JSON, so that a number has a history.
 
+`<first output>.manifest.json` holds
+
+    stamp     options, code and digests of the inputs, by content (reid.chain)
+    outputs   SHA-256 and size of each output, by name
+    made      when, where and by what: command, commit, versions, host, Slurm job, device, threads
+"""
+
+import hashlib
 import os
 import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from reid.files import sha256_of_file, write_json
+from reid.errors import UserError
+from reid.files import read_json, sha256_of_file, write_json
 
 SOURCE = Path(__file__).resolve().parents[1]
-PACKAGES = ("xfd-reid", "torch", "torchvision", "numpy", "pillow", "safetensors", "snakemake")
+PACKAGES = ("xfd-reid", "torch", "torchvision", "open_clip_torch", "numpy", "numba", "scipy",
+            "pyarrow", "pillow", "safetensors", "snakemake")  # fmt: skip
 SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "CLUSTER_NAME", "JOB_NODELIST")
+LONGEST_DIFF = 1 << 16
+"""Characters of a diff that are kept; of a longer one only its digest."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest as it was read."""
+
+    stamp: Mapping[str, Any]
+    outputs: Mapping[str, Mapping[str, Any]]
+    made: Mapping[str, Any]
+
+    def fits(self, path: Path) -> bool:
+        """Whether an output can be what this describes, by its size; also one that is gone."""
+        known = self.outputs.get(path.name)
+        return known is not None and (not path.exists() or path.stat().st_size == known["bytes"])
+
+    def verify(self, path: Path) -> None:
+        """Raise UserError unless an output is byte for byte what this describes."""
+        known = self.outputs.get(path.name)
+        if known is None or sha256_of_file(path) != known["sha256"]:
+            raise UserError(
+                f"{path} is not the file that its manifest describes (damaged or replaced): "
+                "bring that file back, or delete it and make it again"
+            )
+
+
+def read(path: Path) -> Manifest | None:
+    """Read a manifest; None where there is none, or none that this version can read."""
+    if not path.exists():
+        return None
+    try:
+        content = read_json(path)
+        outputs, stamp, made = content["outputs"], content["stamp"], content["made"]
+        if not all(isinstance(part, dict) for part in (stamp, made, *outputs.values())):
+            return None
+        assert all({"sha256", "bytes"} <= known.keys() for known in outputs.values())
+        return Manifest(stamp, outputs, made)
+    except (UserError, KeyError, TypeError, AttributeError, AssertionError):
+        return None
 
 
 def write(
-    path: Path,
-    *,
-    stage: str,
-    seed: int,
-    fingerprint: str,
-    options: Mapping[str, Any],
-    device: str,
-    precision: str | None,
-    started: datetime,
-    inputs: Mapping[str, Path],
-    outputs: Mapping[str, Path],
+    path: Path, *, stamp: Mapping[str, Any], outputs: Sequence[Path], made: Mapping[str, Any]
 ) -> None:
-    """Write the manifest of a finished run as JSON, atomically.
-
-    `options` is what the run was configured with (JSON-able), `started` an aware time, `device`
-    a torch device (`cpu`, `cuda:0`), `precision` that of the forward passes, None without any.
-    Inputs and outputs are files that exist; they are listed with their SHA-256. What this
-    machine does not have (git, a GPU, a Slurm job) is null.
-    """
+    """Write the manifest of outputs that are there, atomically. `made`: see `facts`."""
     finished = datetime.now(UTC)
-    write_json(
-        path,
-        {
-            "stage": stage,
-            "seed": seed,
-            "fingerprint": fingerprint,
-            "options": options,
-            "command": sys.argv,
-            "started": started.isoformat(timespec="seconds"),
-            "finished": finished.isoformat(timespec="seconds"),
-            "wall_seconds": round((finished - started).total_seconds(), 3),
-            "git": git_state(SOURCE),
-            "slurm": slurm_job(os.environ),
-            "host": socket.gethostname(),
-            "device": device,
-            "gpu": _gpu_name(device),
-            "precision": precision,
-            "python": platform.python_version(),
-            "packages": {name: version(name) for name in PACKAGES},
-            "inputs": _hashed(inputs),
-            "outputs": _hashed(outputs),
-        },
-    )
+    seconds = (finished - datetime.fromisoformat(made["started"])).total_seconds()
+    times = {"finished": finished.isoformat(timespec="seconds"), "wall_seconds": round(seconds, 3)}
+    described = {
+        output.name: {"sha256": sha256_of_file(output), "bytes": output.stat().st_size}
+        for output in outputs
+    }
+    write_json(path, {"stamp": stamp, "outputs": described, "made": {**made, **times}})
+
+
+def facts(device: str = "cpu", precision: str | None = None) -> dict[str, Any]:
+    """What runs this process, to be taken at the start of a job, JSON-able.
+
+    device: a torch device (`cpu`, `cuda:0`); precision: of forward passes, None without any. What
+    this machine does not have (git, a GPU, a Slurm job) is null.
+    """
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "git": git_state(SOURCE),
+        "slurm": slurm_job(os.environ),
+        "host": socket.gethostname(),
+        "device": device,
+        "precision": precision,
+        **_machine(device),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
 
 
 def git_state(source: Path) -> dict[str, Any] | None:
-    """Commit of the checkout at `source` and whether it has changes; None if it is not one."""
+    """Commit of the checkout at `source` and what is changed in it; None if it is not one."""
     top = _git(source, "rev-parse", "--show-toplevel")
-    sha = _git(source, "rev-parse", "HEAD")
-    if top is None or sha is None or Path(top).resolve() != source.resolve():
+    commit = _git(source, "rev-parse", "HEAD")
+    if top is None or commit is None or Path(top).resolve() != source.resolve():
         return None
-    changes = _git(source, "status", "--porcelain", "--untracked-files=no")
-    return {"sha": sha, "dirty": bool(changes)}
+    names = (_git(source, "status", "--porcelain") or "").splitlines()
+    state: dict[str, Any] = {"sha": commit, "dirty": [name[3:] for name in names]}
+    if names:
+        diff = _git(source, "diff", "HEAD") or ""
+        state["diff_sha256"] = hashlib.sha256(diff.encode()).hexdigest()
+        state["diff"] = diff if len(diff) <= LONGEST_DIFF else None
+    return state
 
 
 def slurm_job(environment: Mapping[str, str]) -> dict[str, str] | None:
     """The Slurm job of this process by its variables (`JOB_ID`, ...); None outside of one."""
     names = {key.lower(): f"SLURM_{key}" for key in SLURM}
-    found = {key: environment[name] for key, name in names.items() if name in environment}
-    return found or None
+    job = {key: environment[name] for key, name in names.items() if name in environment}
+    return job or None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -88,19 +132,35 @@ def _git(folder: Path, *arguments: str) -> str | None:
         )
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.rstrip("\n")
 
 
-def _gpu_name(device: str) -> str | None:
-    if not device.startswith("cuda"):
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
+
+
+def _machine(device: str) -> dict[str, Any]:
+    """Threads, and of a GPU its name and the versions under it."""
+    if "torch" not in sys.modules:  # steps without a network do not wait for its import
+        return {"threads": len(os.sched_getaffinity(0)), "gpu": None}
     import torch
 
-    return torch.cuda.get_device_name(device)
+    machine: dict[str, Any] = {"threads": torch.get_num_threads(), "gpu": None}
+    if device.startswith("cuda"):
+        machine["gpu"] = torch.cuda.get_device_name(device)
+        machine["cuda"] = torch.version.cuda
+        machine["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        machine["driver"] = _driver()
+    return machine
 
 
-def _hashed(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
-    return {
-        name: {"path": path.as_posix(), "sha256": sha256_of_file(path)}
-        for name, path in files.items()
-    }
+def _driver() -> str | None:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.split("\n")[0].strip() or None

@@ -1,33 +1,27 @@
-"""Which jobs of an experiment are done, running, stopped or waiting, read from its files alone.
+"""Which jobs of an experiment are done, outdated, running or waiting, from its files alone.
 
 Nothing is locked or started, so `reid status` is safe at any time, also while the workflow runs,
-on any machine that sees the results. `snakemake -n` shows which finished jobs must run again
-because options, code or data changed; only a tuning with other options is shown here, because
-`reid retrieve` refuses it.
+on any machine that sees the results.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from reid.claim import MARK
+from reid.chain import NOT_RUN, Chain, Stamp, difference
 from reid.config import STANDARD, Config
-from reid.data.holdout import VALIDATION
-from reid.files import read_end, read_json_lines
-from reid.fingerprint import stage1_owners
-from reid.paths import Results
+from reid.files import read_end, read_json, read_json_lines
 from reid.progress import duration
-from reid.retrieval.choice import outdated
+from reid.steps import Job
 from reid.train.lease import owner_of
 
 State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]
 """`unfinished`: started and without a result; only its log can tell whether it still runs.
-`outdated`: its result belongs to a tuning that was made with other options."""
+`outdated`: its result was made with other options, code or data than now."""
 
 _COLORS: dict[State, int] = {
     "done": 32,
@@ -41,29 +35,11 @@ _COLORS: dict[State, int] = {
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job of the workflow: its step, its wildcards, its last output and its log."""
-
-    step: str
-    wildcards: tuple[str, ...]
-    output: Path
-    log: Path
-    run: Path | None = None
-    """Folder of a training, where a stage writes its attempts and metrics."""
-    tuning: tuple[str, int] | None = None
-    """Variant and seed of the tuning that the job writes or uses."""
-
-    @property
-    def name(self) -> str:
-        """Step and wildcards, as `reid status` prints them."""
-        return " ".join([self.step, *self.wildcards])
-
-
-@dataclass(frozen=True)
 class Status:
     """The state of a job and, in words, what is known of it."""
 
     job: Job
+    log: Path
     state: State
     detail: str = ""
 
@@ -71,68 +47,66 @@ class Status:
 def run(config: Config, files: Sequence[Path]) -> None:
     """Print the status of the experiment of `config`, which was read from `files`."""
     colors = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    for line in report(statuses(config), resume_command(files), colors=colors):
+    chain = Chain(config)
+    for line in report(statuses(chain), resume_command(files), colors=colors):
         print(line)
+    if earlier := earlier_runs(chain):
+        print("\nKept of trainings with other options (`reid clean` removes them):")
+        for folder, words in earlier:
+            print(f"  {folder}: {words}")
 
 
-def jobs(config: Config) -> Iterator[Job]:
-    """Every job of the workflow, in the order of the data."""
-    results, seeds = Results.of(config.dataset.name), config.seeds
-    protocols: tuple[str, ...] = config.dataset.protocols
-    if config.demo:
-        rendered = config.dataset.root / MARK
-        yield Job("demo-data", (), rendered, results.log("demo_data"))
-        for backbone in config.backbones.values():
-            file = Path(backbone.weights)
-            yield Job("demo-weights", (file.stem,), file, results.log("demo_weights", file.stem))
-    yield Job("index", (), results.index(protocols[-1]), results.log("index"))
-    owners = dict.fromkeys(stage1_owners(config).values())
-    for number, names in ((1, list(owners)), (2, list(config.trainings))):
-        for name, seed in product(names, seeds):
-            place = (name, f"seed{seed}")
-            log = results.log("train", *place, f"stage{number}")
-            output = results.stage(name, seed, number)
-            yield Job(f"train stage{number}", place, output, log, run=results.run(name, seed))
-    tuned = [name for name, variant in config.variants.items() if variant.tuned]
-    used = {variant.training for variant in config.variants.values()}
-    held_out = {config.variants[name].training for name in tuned}
-    for name, seed in product([name for name in config.trainings if name in used], seeds):
-        for split in (*protocols, *[VALIDATION] * (name in held_out)):
-            feature_place = (name, f"seed{seed}", split)
-            log = results.log("features", *feature_place)
-            yield Job("extract", feature_place, results.features(name, seed, split), log)
-    for name, seed in product(tuned, seeds):
-        place = (name, f"seed{seed}")
-        log = results.log("tune", *place)
-        yield Job("tune", place, results.tuned(name, seed), log, tuning=(name, seed))
-    for name, seed, protocol in product(config.variants, seeds, protocols):
-        row_place = (name, f"seed{seed}", protocol)
-        tuning = (name, seed) if name in tuned else None
-        output, log = results.retrieval(name, seed, protocol), results.log("retrieval", *row_place)
-        yield Job("retrieve", row_place, output, log, tuning=tuning)
-    yield Job("table", (), results.table("csv"), results.log("table"))
-    yield Job("report", (), results.report(), results.log("report"))
+def clean(config: Config, *, really: bool) -> None:
+    """Print what trainings with other options left, and how much; with `really` remove it."""
+    earlier = earlier_runs(Chain(config))
+    for folder, words in earlier:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"{'removed' if really else 'would remove'} {folder} ({size:,} bytes): {words}")
+        if really:
+            shutil.rmtree(folder)
+    if not earlier:
+        print("nothing is left of trainings with other options")
+    elif not really:
+        print("nothing was removed: to remove it, add --yes")
 
 
-def statuses(config: Config) -> list[Status]:
+def earlier_runs(chain: Chain) -> list[tuple[Path, str]]:
+    """Work folders of the trainings whose stamp is not that of now, and what differs.
+
+    Those that a trainer holds now are left out.
+    """
+    runs = []
+    for job in chain.jobs:
+        if job.step not in ("stage1", "stage2"):
+            continue
+        current = chain.work(job)
+        for folder in sorted(current.parent.glob(f"{job.step}-*")):
+            if folder == current or not (folder / "stamp.json").is_file() or owner_of(folder):
+                continue
+            made: Stamp = read_json(folder / "stamp.json")
+            ended = any(a.get("event") == "done" for a in _attempts(folder))
+            words = "finished" if ended else "unfinished"
+            runs.append((folder, f"{words}; {difference(made, chain.stamp(job)) or 'the same'}"))
+    return runs
+
+
+def statuses(chain: Chain) -> list[Status]:
     """The status of every job, from its files."""
 
-    @cache
-    def reason(variant: str, seed: int) -> str | None:
-        return outdated(config, variant, seed)
-
     def status(job: Job) -> Status:
-        if job.output.exists():
-            if job.tuning and (wrong := reason(*job.tuning)):
-                return Status(job, "outdated", f"the tuning {wrong}")
-            return Status(job, "done")
-        if job.run is not None:
-            return _of_training(job, job.run)
-        if job.log.exists():
-            return Status(job, "unfinished", _last_line(job.log))
-        return Status(job, "waiting")
+        log, problem = chain.steps.log(job), chain.problem(job)
+        if problem is None:
+            return Status(job, log, "done")
+        trains = job.step in ("stage1", "stage2")
+        if trains and (training := _of_training(job, log, chain.work(job))):
+            return training
+        if problem != NOT_RUN:
+            return Status(job, log, "outdated", problem)
+        if log.exists():
+            return Status(job, log, "unfinished", _last_line(log))
+        return Status(job, log, "waiting")
 
-    return [status(job) for job in jobs(config)]
+    return [status(job) for job in chain.jobs]
 
 
 def report(jobs: Sequence[Status], command: str, *, colors: bool = False) -> Iterator[str]:
@@ -153,11 +127,11 @@ def report(jobs: Sequence[Status], command: str, *, colors: bool = False) -> Ite
             yield f"{painted(status.state, status.state)}: {status.job.name}"
             if status.detail:
                 yield f"  {status.detail}"
-            if status.job.log.exists():  # a training started by hand has none
-                yield f"  log: {status.job.log}"
+            if status.log.exists():  # a training started by hand has none
+                yield f"  log: {status.log}"
     yield ""
     if all(status.state == "done" for status in jobs):
-        yield "Everything is done; `snakemake -n` shows whether something has changed since."
+        yield "Everything is done."
     else:
         yield f"To resume (finished jobs are kept): {command}"
 
@@ -168,29 +142,27 @@ def resume_command(files: Sequence[Path]) -> str:
     return " ".join(["snakemake", *(["--configfile", *further] if further else [])])
 
 
-def _of_training(job: Job, folder: Path) -> Status:
-    stage = job.step.split()[-1]
-    attempts = [
-        attempt
-        for attempt in read_json_lines(folder / "attempts.jsonl")
-        if attempt.get("stage") == stage
-    ]
-    if not attempts and job.log.exists():
-        return Status(job, "unfinished", _last_line(job.log))  # ended before it held its folder
-    if not attempts or attempts[-1].get("event") == "done":  # its output was deleted
-        return Status(job, "waiting")
+def _of_training(job: Job, log: Path, folder: Path) -> Status | None:
+    """The state of a stage that was started; None if it was not, or its output was deleted."""
+    attempts = _attempts(folder)
+    if not attempts or attempts[-1].get("event") == "done":
+        return None
     starts = sum(attempt.get("event") == "start" for attempt in attempts)
-    words = [f"attempt {starts}", *_position(folder / f"{stage}.jsonl")]
+    words = [f"attempt {starts}", *_position(folder / f"{job.step}.jsonl")]
     last = attempts[-1]
     if last.get("event") != "start":
         state: State = "stopped" if last.get("event") == "stopped" else "failed"
         words.append(f"{last.get('time')}: {last.get('reason')}")
-        return Status(job, state, ", ".join(words))
+        return Status(job, log, state, ", ".join(words))
     owner = owner_of(folder)
     if owner is None:
-        return Status(job, "failed", ", ".join([*words, "killed without an error message"]))
+        return Status(job, log, "failed", ", ".join([*words, "killed without an error message"]))
     heartbeat = f"last heartbeat {duration(owner.silence)} ago"
-    return Status(job, "running", ", ".join([*words, str(owner), heartbeat]))
+    return Status(job, log, "running", ", ".join([*words, str(owner), heartbeat]))
+
+
+def _attempts(folder: Path) -> list[dict[str, Any]]:
+    return list(read_json_lines(folder / "attempts.jsonl"))
 
 
 def _position(metrics: Path) -> Iterator[str]:

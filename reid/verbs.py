@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
 from reid import config
+from reid.chain import Chain
 from reid.config import Config
 from reid.data.holdout import VALIDATION
 from reid.errors import UserError
@@ -78,7 +79,9 @@ def demo_data(settings: Config, arguments: argparse.Namespace) -> None:
     """Render the embedded benchmark in the DetReIDX layout."""
     from reid.synthetic import benchmark
 
-    benchmark.render(_demo(settings), settings.dataset.root)
+    chain, demo = Chain(settings), _demo(settings)
+    with chain.record(chain.steps.demo_data()):
+        benchmark.render(demo, settings.dataset.root)
     if arguments.contact_sheet is not None:
         benchmark.contact_sheet(settings.dataset.root, arguments.contact_sheet)
 
@@ -98,7 +101,9 @@ def demo_weights(settings: Config, arguments: argparse.Namespace) -> None:
             f"backbones.{arguments.backbone}.weights names no local file: set it to the file that "
             "`reid demo-weights` is to write"
         )
-    pretrain.pretrain(_demo(settings), arguments.backbone, backbone.file)
+    chain, demo = Chain(settings), _demo(settings)
+    with chain.record(chain.steps.demo_weights(arguments.backbone)):
+        pretrain.pretrain(demo, arguments.backbone, backbone.file)
 
 
 @verb("index")
@@ -280,6 +285,28 @@ def status(settings: Config, arguments: argparse.Namespace) -> None:
     from reid import status as reading
 
     reading.run(settings, arguments.configs)
+
+
+@verb("clean", option("--yes", action="store_true", help="remove it"), example="--yes")
+def clean(settings: Config, arguments: argparse.Namespace) -> None:
+    """Show, or remove, what trainings with other options left behind."""
+    from reid import status as reading
+
+    reading.clean(settings, really=arguments.yes)
+
+
+@verb(
+    "diff",
+    option("first", type=Path, metavar="ONE", help="an artifact, its manifest, or a folder"),
+    option("second", type=Path, metavar="OTHER", help="the same of another run"),
+    example="results/one/retrieval results/other/retrieval",
+)
+def diff(_: Config, arguments: argparse.Namespace) -> None:
+    """Print what differs between two runs, or two folders of results: options first."""
+    from reid import diff as comparing
+
+    for line in comparing.compare(arguments.first, arguments.second):
+        print(line)
 
 
 def _session(arguments: argparse.Namespace) -> "Session":

@@ -22,7 +22,7 @@ from tests.clips import TINY, state_dict
 from tests.trees import write_frame, write_tracklet
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "rank_tracklets.py"
-RUN = Results.of("tiny").run("small", 1)
+RUN = Results(Path("results/tiny")).run("small", 1)
 CASE = "data/case1_aerial_to_ground"
 
 
@@ -46,7 +46,7 @@ def encoder(home, monkeypatch):
 def test_features_are_those_of_extraction(encoder):
     query = encoder.encode(f"{CASE}/query", batch_size=3)
     gallery = encoder.encode(f"{CASE}/gallery")
-    stored = load_file(Results.of("tiny").features("small", 1, "A2G"))
+    stored = load_file(Results(Path("results/tiny")).features("small", 1, "A2G"))
     assert "frame_weights" not in stored  # mean pooling
     expected = (stored["features"] + stored["flipped"]) / 2
     got = np.concatenate([query.features, gallery.features])

@@ -61,7 +61,7 @@ def test_the_embedded_benchmark_has_two_more_steps() -> None:
 
 
 def test_a_step_without_a_result_shows_what_it_said_last(lab: Lab) -> None:
-    log = Results.of("tiny").log("retrieval", "row", "seed1", "A2A")
+    log = Results(Path("results/tiny")).log("retrieval", "row", "seed1", "A2A")
     log.parent.mkdir(parents=True)
     log.write_text("ranking\nerror: features.safetensors is damaged\n\n")
     assert ("unfinished", "error: features.safetensors is damaged") in states("retrieve")

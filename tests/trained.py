@@ -47,7 +47,7 @@ def make_home(home: Path) -> Config:
     (home / "config.yaml").write_text(yaml.safe_dump(SETTINGS))
     options = config.parse(SETTINGS, source="test")
     index.run(options)
-    training, results = options.trainings["small"], Results.of("tiny")
+    training, results = options.trainings["small"], Results(Path("results/tiny"))
     tracklets = part(read_split(results.index("train")), training.validation, "train")
     identities = identities_of(tracklets)
     weights = load_weights("tiny.safetensors")

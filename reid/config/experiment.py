@@ -201,6 +201,7 @@ class Config(Section):
     """The whole configuration."""
 
     dataset: Dataset
+    results: LocalPath = option(Path("results"), "folder of all results")
     seeds: Annotated[tuple[Whole, ...], AfterValidator(without_repeats)] = option(
         (1,), "every training runs once per seed", min_length=1
     )

@@ -140,7 +140,7 @@ def _default(name: str, field: FieldInfo, defaults: BaseModel | None) -> str:
     if defaults is None and field.is_required():
         return "**required**"
     value = field.default if defaults is None else getattr(defaults, name)
-    return f"`{json.dumps(value)}`" if value != "" else "empty"
+    return f"`{json.dumps(value, default=str)}`" if value != "" else "empty"
 
 
 def _type(field: dict[str, Any]) -> str:

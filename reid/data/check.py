@@ -202,7 +202,7 @@ def run(config: Config, *, frames: int | None, least_height: int) -> None:
             raise UserError(f"{flag} is {value}: expected at least 1")
     options = config.dataset
     known = {} if options.damaged is None else read_damaged(options.damaged)
-    tracklets, folder = read_all(options), Results.of(options.name).root / "check"
+    tracklets, folder = read_all(config), Results.of(config).root / "check"
     parts = folder / "parts"
     remove_temporaries(parts, _is_part)
     workers = config.runtime.workers

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from reid.chain import Chain
 from reid.claim import remove_temporaries
 from reid.config import Config, chosen
 from reid.data.detreidx import CAMERAS
@@ -181,20 +182,22 @@ def _assemble(
 def run(config: Config) -> None:
     """`reid index`: build, report, check, write. Raises UserError as both do."""
     options = config.dataset
-    folder = Results.of(options.name).index("train").parent
-    damaged = {} if options.damaged is None else read_damaged(options.damaged)
-    index = build(
-        options.root,
-        layout=options.layout,
-        protocols=options.protocols,
-        manifest=options.manifest,
-        check_sizes=options.check_sizes,
-        damaged={path: f"damaged: {damage}" for path, damage in damaged.items()},
-        quiet=False,
-    )
-    index.write_report(folder)
-    check_limits(index.splits, index.rejected, options, report=folder / "rejected.csv")
-    written = index.write(folder)
+    folder = Results.of(config).index("train").parent
+    chain = Chain(config)
+    with chain.record(chain.steps.index()):
+        damaged = {} if options.damaged is None else read_damaged(options.damaged)
+        index = build(
+            options.root,
+            layout=options.layout,
+            protocols=options.protocols,
+            manifest=options.manifest,
+            check_sizes=options.check_sizes,
+            damaged={path: f"damaged: {damage}" for path, damage in damaged.items()},
+            quiet=False,
+        )
+        index.write_report(folder)
+        check_limits(index.splits, index.rejected, options, report=folder / "rejected.csv")
+        written = index.write(folder)
     for split, tracklets in index.splits.items():
         misplaced = [tracklet for tracklet in tracklets if not is_placed(tracklet, split)]
         if misplaced:

@@ -216,8 +216,8 @@ def run(config: Config, *, frames_per_tracklet: int | None = None) -> None:
     keep: Selection = whole
     if frames_per_tracklet is not None:
         keep = sampled(frames_per_tracklet, [options.clip for options in config.trainings.values()])
-    tracklets = read_all(options)
-    listed = options.damaged or Results.of(options.name).root / "check" / "damaged.csv"
+    tracklets = read_all(config)
+    listed = options.damaged or Results.of(config).root / "check" / "damaged.csv"
     if listed.exists():
         demand_undamaged(tracklets, listed)
     pack(tracklets, options.root, folder, dataset=options.name, keep=keep, quiet=False)

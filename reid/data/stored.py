@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reid.config import Dataset
+from reid.config import Config
 from reid.data.detreidx import CAMERAS
 from reid.data.frames import EMPTY, SPECIAL, UNREADABLE, list_folder
 from reid.data.lists import read_rejected, write_changed
@@ -169,16 +169,16 @@ def read_split(path: Path) -> tuple[Tracklet, ...]:
     return tuple(tracklets)
 
 
-def read_all(options: Dataset) -> list[Tracklet]:
+def read_all(config: Config) -> list[Tracklet]:
     """Tracklets of all splits of a dataset, each once: protocols may share one.
 
     Raises UserError as `read_split` and `check_fresh`.
     """
     tracklets: dict[str, Tracklet] = {}
     for split in SPLITS:
-        if split == "train" or split in options.protocols:
-            path = Results.of(options.name).index(split)
-            check_fresh(options.root, path)
+        if split == "train" or split in config.dataset.protocols:
+            path = Results.of(config).index(split)
+            check_fresh(config.dataset.root, path)
             tracklets |= {tracklet.path: tracklet for tracklet in read_split(path)}
     return list(tracklets.values())
 

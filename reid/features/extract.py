@@ -1,9 +1,11 @@
 """Features of a protocol's tracklets by a trained model, with flip test-time augmentation."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from reid.chain import Chain
 from reid.config import Config, Training
 from reid.data.augment import normalize
 from reid.data.dataset import Batch, TrackletDataset
@@ -17,7 +19,6 @@ from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
 from reid.model.weights import Weights, load_backbone
-from reid.paths import Results
 from reid.progress import Progress
 from reid.train.common import (
     autocast,
@@ -38,37 +39,47 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
 
     The protocol `validation` stands for the tracklets of the identities that it holds out.
     """
-    training = config.trainings[name]
-    results = Results.of(config.dataset.name)
-    split = "train" if protocol == VALIDATION else protocol
-    tracklets = tracklets_of(config.dataset.root, results.index(split), pack=config.runtime.pack)
-    if protocol == VALIDATION:
-        tracklets = held_out(tracklets, training.validation, name)
-    prompts = training.model.prompts
-    if config.dataset.metadata and prompts.length and prompts.metadata:
-        warn_about_metadata(tracklets, protocol)
+    training, chain = config.trainings[name], Chain(config)
+    job = chain.steps.extract(name, seed, protocol)
     device = pick_device(config.runtime.device)
-    weights = load_backbone(config.backbones, training.backbone)
-    model = restore(results.stage(name, seed, 2), training, weights, seed=seed)
-    model = model.to(device).eval()
-    cameras = count_cameras(results.index(split))
-    if cameras != model.num_cameras:
-        raise UserError(
-            f"{name} was trained for {model.num_cameras} cameras, {results.index(split)} has "
-            f"{cameras}: train again"
-        )
-    dataset = clips_of(tracklets, config.dataset, config.runtime, clip=training.clip, train=False)
     precision = pick_precision(config.runtime.precision, device)
-    with torch.inference_mode(), autocast(device, precision):
-        tensors = embed_all(
-            model,
-            dataset,
-            device,
-            flip=flips(config, name),
-            batch_size=config.runtime.extract_batch,
-            workers=config.runtime.workers,
-            progress=Progress(f"features of {name} on {protocol}", len(dataset), "tracklets"),
-        )
+    with chain.record(job, device=str(device), precision=precision):
+        index = job.inputs["index"]
+        tracklets = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
+        if protocol == VALIDATION:
+            tracklets = held_out(tracklets, training.validation, name)
+        prompts = training.model.prompts
+        if config.dataset.metadata and prompts.length and prompts.metadata:
+            warn_about_metadata(tracklets, protocol)
+        weights = load_backbone(config.backbones, training.backbone)
+        model = restore(job.inputs["stage2"], training, weights, seed=seed)
+        cameras = count_cameras(index)
+        if cameras != model.num_cameras:
+            raise UserError(
+                f"{name} was trained for {model.num_cameras} cameras, {index} has {cameras}: "
+                "train again"
+            )
+        clips = clips_of(tracklets, config.dataset, config.runtime, clip=training.clip, train=False)
+        with torch.inference_mode(), autocast(device, precision):
+            tensors = embed_all(
+                model.to(device).eval(),
+                clips,
+                device,
+                flip=chain.steps.flips(name),
+                batch_size=config.runtime.extract_batch,
+                workers=config.runtime.workers,
+                progress=Progress(f"features of {name} on {protocol}", len(clips), "tracklets"),
+            )
+        _demand_finite(tensors, tracklets, name)
+        if training.model.pooling.kind != "attention":
+            del tensors["frame_weights"]
+        facts = {"training": name, "seed": seed, "protocol": protocol, "precision": precision}
+        save_tensors(job.output, tensors, facts)
+
+
+def _demand_finite(
+    tensors: Mapping[str, torch.Tensor], tracklets: Sequence[Tracklet], name: str
+) -> None:
     for view in tensors.keys() & {"features", "flipped"}:
         finite = tensors[view].isfinite().all(dim=1)
         if not finite.all():
@@ -76,13 +87,6 @@ def run(config: Config, name: str, seed: int, protocol: str) -> None:
             raise UserError(
                 f"{view} of {bad.path} are not finite: the weights of {name} are unusable"
             )
-    if training.model.pooling.kind != "attention":
-        del tensors["frame_weights"]
-    save_tensors(
-        results.features(name, seed, protocol),
-        tensors,
-        {"training": name, "seed": seed, "protocol": protocol, "precision": precision},
-    )
 
 
 def embed_all(
@@ -118,11 +122,6 @@ def _embed(model: VideoReID, batch: Batch, *, mirrored: bool) -> tuple[torch.Ten
         frames, batch.camera, batch.metadata, batch.heights
     )
     return features.float(), weights.float()
-
-
-def flips(config: Config, training: str) -> bool:
-    """Whether any variant of this training averages the features of mirrored clips."""
-    return any(v.flip_tta for v in config.variants.values() if v.training == training)
 
 
 def restore(path: Path, training: Training, weights: Weights, *, seed: int) -> VideoReID:

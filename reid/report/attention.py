@@ -53,7 +53,7 @@ def attention(config: Config, measurement: Measurement, look: Look) -> tuple[Plo
     are not there, or the features were extracted without weights.
     """
     options, training = config.report, measurement.training
-    results = Results.of(config.dataset.name)
+    results = Results.of(config)
     weights = frame_weights(results.features(training, measurement.seed, measurement.protocol))
     tracklets = read_split(results.index(measurement.protocol))
     clip, pack = config.trainings[training].clip, config.runtime.pack

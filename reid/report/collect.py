@@ -1,7 +1,7 @@
 """Everything that the table and the page show, read once: measurements and trainings.
 
-A measurement is one variant with one seed on one protocol. Where its file is missing, damaged,
-or older than its options or features, there is a gap with a reason, never a number.
+A measurement is one variant with one seed on one protocol. Where its file is missing or damaged, or
+its chain does not hold, there is a gap with a reason, never a number.
 """
 
 import math
@@ -9,27 +9,21 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from reid import provenance
+from reid.chain import NOT_RUN, Chain
 from reid.config import Config, Variant
 from reid.errors import UserError
-from reid.files import read_json, read_json_lines, sha256_of_file
-from reid.fingerprint import run_settings, stage1_owners
-from reid.paths import Results
-from reid.retrieval.choice import outdated as outdated_tuning
+from reid.files import read_json, read_json_lines
+from reid.provenance import Manifest
 
-NOT_RUN = "not run"
-OTHER_OPTIONS = "stale: the training has other options now"
 DAMAGED = (UserError, KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What reading a file raises that is not JSON, or lacks a field, or has one of another type."""
-
-MANIFEST = {"device", "finished", "fingerprint", "git", "gpu", "host", "inputs", "outputs",
-            "packages", "precision", "python"}  # fmt: skip
-"""Fields of a manifest that are shown."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class AblationRow:
     seeds: tuple[int, ...]
     protocols: tuple[str, ...]
     manifests: tuple[Path, ...] = ()
-    """Provenance of the weights behind the measurements, one a seed that was trained."""
+    """Where the history of each measurement begins (reid.provenance)."""
 
     @property
     def label(self) -> str:
@@ -117,7 +111,7 @@ class TrainingRecord:
     seed: int
     gap: str | None = None
     """Why nothing is shown of it."""
-    manifest: Mapping[str, Any] | None = None
+    manifest: Manifest | None = None
     starts: int = 0
     """How often a trainer was started, in both stages."""
     seconds: float = 0.0
@@ -140,34 +134,20 @@ def one_line(text: str) -> str:
 
 def ablation_rows(config: Config) -> list[AblationRow]:
     """All variants of the configuration with what was measured of them."""
-    results = Results.of(config.dataset.name)
-    digest = cache(sha256_of_file)
-
-    @cache
-    def gap_of_training(training: str, seed: int) -> str | None:
-        path = results.manifest(training, seed)
-        return _manifest(path, config, training)[1] if path.exists() else None
+    chain = Chain(config)
 
     def measurement(name: str, variant: Variant, seed: int, protocol: str) -> Measurement | str:
-        path = results.retrieval(name, seed, protocol)
-        if not path.exists():
-            return NOT_RUN
-        if gap := gap_of_training(variant.training, seed):
-            return gap
-        if variant.tuned and (reason := outdated_tuning(config, name, seed)):
-            return f"stale: the tuning {reason}"
-        sources = {"features": results.features(variant.training, seed, protocol)}
-        if variant.tuned:
-            sources["tuning"] = results.tuned(name, seed)
-        digests = {kind: digest(file) for kind, file in sources.items() if file.exists()}
+        job = chain.steps.retrieve(name, seed, protocol)
+        if problem := chain.why(job):
+            return problem if problem == NOT_RUN else f"outdated: {problem}"
         try:
-            content = read_json(path)
-            if gap := _stale(content, variant, digests):
-                return gap
+            if manifest := provenance.read(job.manifest):
+                manifest.verify(job.output)
+            content = read_json(job.output)
             content["scores"], label = _scores(content), one_line(variant.label)
             return Measurement(name, label, variant.training, seed, protocol, content)
         except DAMAGED:
-            return "unreadable: run `reid retrieve` again"
+            return f"unreadable: run `reid {job.command}` again"
 
     rows = []
     for name, variant in config.variants.items():
@@ -176,7 +156,6 @@ def ablation_rows(config: Config) -> list[AblationRow]:
             for seed in config.seeds
             for protocol in config.dataset.protocols
         }
-        manifests = (results.manifest(variant.training, seed) for seed in config.seeds)
         rows.append(
             AblationRow(
                 name,
@@ -185,7 +164,7 @@ def ablation_rows(config: Config) -> list[AblationRow]:
                 {key: each for key, each in outcomes.items() if isinstance(each, str)},
                 config.seeds,
                 config.dataset.protocols,
-                tuple(path for path in manifests if path.exists()),
+                tuple(chain.steps.retrieve(name, *key).manifest for key in outcomes),
             )
         )
     return rows
@@ -214,23 +193,9 @@ def one_a_training(rows: Sequence[AblationRow], most: int) -> list[AblationRow]:
 
 def training_records(config: Config) -> list[TrainingRecord]:
     """Every training with every seed."""
-    return [_record(config, name, seed) for name in config.trainings for seed in config.seeds]
-
-
-def _stale(content: Mapping[str, Any], variant: Variant, digests: Mapping[str, str]) -> str | None:
-    """Why a measurement no longer holds: its options or its sources are others."""
-    options = variant.model_dump(mode="json", include={"training", "flip_tta", "rerank"})
-    if variant.tuned:
-        del options["rerank"]
-    if missing := {"breakdown", "per_query", "rerank"} - content.keys():
-        raise KeyError(*missing)
-    tuned = bool(content["tuning"])
-    if tuned != variant.tuned or any(content[key] != value for key, value in options.items()):
-        return "stale: run with other options"
-    for source, digest in digests.items():
-        if content[source]["sha256"] != digest:
-            return f"stale: the {source} changed afterwards"
-    return None
+    chain = Chain(config)
+    pairs = product(config.trainings, config.seeds)
+    return [_record(chain, training, seed) for training, seed in pairs]
 
 
 def _scores(content: Mapping[str, Any]) -> dict[str, float]:
@@ -248,39 +213,25 @@ def _scores(content: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in {**scores, **ends}.items()}
 
 
-def _manifest(path: Path, config: Config, training: str) -> tuple[dict[str, Any], str | None]:
-    """A manifest, and why it does not hold, if so."""
-    try:
-        manifest: dict[str, Any] = read_json(path)
-        if manifest["options"] != run_settings(config, training):
-            return manifest, OTHER_OPTIONS
-        if missing := MANIFEST - manifest.keys():
-            raise KeyError(*missing)
-    except DAMAGED:
-        return {}, f"{path} is damaged: train again"
-    return manifest, None
-
-
-def _record(config: Config, training: str, seed: int) -> TrainingRecord:
-    results = Results.of(config.dataset.name)
-    folder, path = results.run(training, seed), results.manifest(training, seed)
-    if not path.exists():
-        return TrainingRecord(training, seed, NOT_RUN)
-    manifest, gap = _manifest(path, config, training)
-    if gap:
-        return TrainingRecord(training, seed, gap)
-    stages = (1, 2) if stage1_owners(config)[training] == training else (2,)
-    curves = {s: _curve(folder / f"stage{s}.jsonl", training, seed) for s in stages}
-    speeds = list(read_json_lines(folder / "stage2.speed.jsonl"))
+def _record(chain: Chain, training: str, seed: int) -> TrainingRecord:
+    second = chain.steps.stage2(training, seed)
+    manifest = provenance.read(second.manifest)
+    if gap := chain.why(second):
+        return TrainingRecord(training, seed, gap if gap == NOT_RUN else f"outdated: {gap}")
+    stages = (1, 2) if chain.steps.stage1_owners[training] == training else (2,)
+    folders = {stage: chain.work(chain.steps.stage(training, seed, stage)) for stage in stages}
+    curves = {s: _curve(path / f"stage{s}.jsonl", training, seed) for s, path in folders.items()}
+    speeds = list(read_json_lines(folders[2] / "stage2.speed.jsonl"))
     rates = [speed["frames_per_second"] for speed in speeds]
-    attempts = list(read_json_lines(folder / "attempts.jsonl"))
+    attempts = [a for path in folders.values() for a in read_json_lines(path / "attempts.jsonl")]
+    slurm = [(a.get("made") or {}).get("slurm") or {} for a in attempts]
     return TrainingRecord(
         training=training,
         seed=seed,
         manifest=manifest,
         starts=sum(attempt["event"] == "start" for attempt in attempts),
         seconds=attempted_seconds(attempts),
-        jobs=tuple(dict.fromkeys(a["job"] for a in attempts if a.get("job"))),
+        jobs=tuple(dict.fromkeys(job["job_id"] for job in slurm if "job_id" in job)),
         curves={stage: curve for stage, curve in curves.items() if not curve.empty},
         frames_per_second=statistics.median(rates) if rates else None,
         peak_memory=max((s.get("peak_memory_bytes", 0) for s in speeds), default=0) or None,

@@ -18,13 +18,13 @@ from reid.data.holdout import VALIDATION, part
 from reid.data.layouts import cameras_of
 from reid.data.stored import read_split
 from reid.errors import UserError
-from reid.fingerprint import extract_settings
 from reid.model import network
 from reid.model.vit import Geometry
 from reid.model.weights import read_geometry
 from reid.paths import Results
 from reid.progress import duration
 from reid.report.collect import TrainingRecord
+from reid.steps import Steps
 from reid.train.common import identities_of
 from reid.train.params import stage_groups
 
@@ -60,7 +60,7 @@ def costs(config: Config, records: Sequence[TrainingRecord]) -> pd.DataFrame:
 
 def step_times(config: Config) -> pd.DataFrame:
     """By step: the jobs of this configuration that Snakemake timed, and their wall time."""
-    benchmark, protocols = Results.of(config.dataset.name).benchmark, config.dataset.protocols
+    benchmark, protocols = Results.of(config).benchmark, config.dataset.protocols
     trainings, variants = list(config.trainings), list(config.variants)
     seeds = [f"seed{seed}" for seed in config.seeds]
     steps: dict[str, list[Sequence[str]]] = {
@@ -106,7 +106,7 @@ def _sizes(config: Config, name: str) -> tuple[float, ...]:
     if backbone.file is None:
         raise UserError(f"{backbone.weights} is no file: its sizes are not fetched for a report")
     geometry = read_geometry(backbone.weights, training.backbone)
-    index = Results.of(config.dataset.name).index("train")
+    index = Results.of(config).index("train")
     people = identities_of(part(read_split(index), training.validation, "train"))
     cameras = cameras_of(config.dataset.layout, index)
     stages = stage_groups(training, geometry, len(people), cameras)
@@ -117,8 +117,8 @@ def _sizes(config: Config, name: str) -> tuple[float, ...]:
 
 def _extract_speed(config: Config, name: str, seed: int) -> float | None:
     """Frames a second over the protocols that Snakemake timed, each view of a frame counted."""
-    results, frames = Results.of(config.dataset.name), 0
-    views = 2 if extract_settings(config, name)["flip"] else 1
+    results, frames = Results.of(config), 0
+    views = 2 if Steps(config).flips(name) else 1
     timed: list[float] = []
     for protocol in config.dataset.protocols:
         times = _seconds([results.benchmark("features", name, f"seed{seed}", protocol)])

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from reid.chain import Chain, name_of
 from reid.config import Config
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
@@ -24,9 +25,8 @@ from reid.report.collect import AblationRow, TrainingRecord
 from reid.report.figures import Look, Plot
 from reid.report.ranked import ranked_lists
 from reid.report.table import ablation, breakdown, footnotes, in_order, interval, percent, places
-from reid.retrieval.choice import outdated
+from reid.steps import TEMPLATES
 
-TEMPLATES = Path(__file__).parent / "templates"
 CMC_ROWS = 4
 FIGURE = re.compile(
     r"(ablation|cmc|map_by_\w+|training_stage\d|attention_.+|tuning_.+)\.(svg|pdf|csv)"
@@ -61,7 +61,7 @@ def run(config: Config) -> Path:
 
     Whatever was not run, or was made with other options, is left out and listed on the page.
     """
-    results = Results.of(config.dataset.name)
+    results = Results.of(config)
     look = Look(results.figures(), list(config.trainings))
     for path in look.folder.glob("*"):
         if FIGURE.fullmatch(path.name):
@@ -98,7 +98,9 @@ def run(config: Config) -> Path:
         "config_digest": sha256_of_json(settings)[:16],
     }
     text = render({**content, "gaps": gaps}).encode("utf-8", "replace")
-    write_text(results.report(), text.decode("utf-8"))
+    chain = Chain(config)
+    with chain.record(chain.steps.report(), with_gaps=True):
+        write_text(results.report(), text.decode("utf-8"))
     return results.report()
 
 
@@ -174,15 +176,15 @@ def _condition_plots(
 
 
 def _tuning_plots(config: Config, look: Look, gaps: Gaps) -> list[Plot]:
-    plots = []
+    plots, chain = [], Chain(config)
     tuned = {name: variant for name, variant in config.variants.items() if variant.tuned}
     for (name, variant), seed in product(tuned.items(), config.seeds):
-        path = Results.of(config.dataset.name).tuned(name, seed)
+        job = chain.steps.tune(name, seed)
         with gaps.around(f"Tuning of {variant.label}"):
-            if reason := outdated(config, name, seed):
-                raise UserError(f"{path} {reason}")
+            if problem := chain.why(job):
+                raise UserError(f"{job.output}: {problem}")
             label, training = variant.label, variant.training
-            plots.append(figures.tuning_plot(read_json(path), label, training, look))
+            plots.append(figures.tuning_plot(read_json(job.output), label, training, look))
     return plots
 
 
@@ -212,15 +214,16 @@ def _provenance(record: TrainingRecord) -> dict[str, str]:
     head, manifest = {"Training": record.training, "Seed": str(record.seed)}, record.manifest
     if manifest is None:
         return {**head, "Finished": record.gap or ""}
-    machine = (manifest["gpu"] or manifest["device"], manifest["precision"], manifest["host"])
-    git = manifest["git"] or {"sha": "none", "dirty": False}
+    made = manifest.made
+    machine = (made["gpu"] or made["device"], made["precision"], made["host"])
+    git = made["git"] or {"sha": "none", "dirty": False}
     return {
         **head,
-        "Finished": manifest["finished"].replace("T", " ").replace("+00:00", " UTC"),
+        "Finished": made["finished"].replace("T", " ").replace("+00:00", " UTC"),
         "Starts": str(record.starts),
         "Time": duration(record.seconds),
         "Jobs": ", ".join(record.jobs) or "none",
         "Machine": ", ".join(filter(None, machine)),
         "Commit": git["sha"][:10] + (" changed" if git["dirty"] else ""),
-        "Fingerprint": manifest["fingerprint"],
+        "Stamp": name_of(manifest.stamp),
     }

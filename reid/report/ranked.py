@@ -109,7 +109,7 @@ def ranked_lists(config: Config, measurement: Measurement) -> dict[str, list[Ran
     UserError when features or frames are not there, or the index changed after the measurement.
     """
     options, variant = config.report, config.variants[measurement.variant]
-    results = Results.of(config.dataset.name)
+    results = Results.of(config)
     index = results.index(measurement.protocol)
     tracklets = read_split(index)
     source = results.features(variant.training, measurement.seed, measurement.protocol)

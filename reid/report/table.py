@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from reid.chain import NOT_RUN, Chain
 from reid.config import Config
 from reid.files import write_text
 from reid.paths import Results
-from reid.report.collect import NOT_RUN, AblationRow, ablation_rows, measured, one_line
+from reid.report.collect import AblationRow, ablation_rows, measured, one_line
 
 PAPER_PROTOCOLS = {"A2G": 46.69, "G2A": 41.23, "A2A": 22.98}
 """mAP of the paper's last row by protocol, from its public abstract, in per cent."""
@@ -29,12 +30,13 @@ QUALITY = ["mAP", "rank1", "mAP_low", "mAP_high", "rank1_low", "rank1_high"]
 
 def run(config: Config) -> None:
     """Write the table in its three formats and the breakdown, and print the table."""
-    rows = ablation_rows(config)
-    results, notes = Results.of(config.dataset.name), list(footnotes(config, rows))
-    write_text(results.table("csv"), scores(rows).round(4).to_csv(index=False))
-    write_text(results.breakdown(), breakdown(rows).to_csv(index=False))
-    write_text(results.table("md"), as_markdown(rows, notes))
-    write_text(results.table("tex"), as_latex(rows, notes))
+    rows, chain = ablation_rows(config), Chain(config)
+    results, notes = Results.of(config), list(footnotes(config, rows))
+    with chain.record(chain.steps.table(), with_gaps=True):
+        write_text(results.table("csv"), scores(rows).round(4).to_csv(index=False))
+        write_text(results.breakdown(), breakdown(rows).to_csv(index=False))
+        write_text(results.table("md"), as_markdown(rows, notes))
+        write_text(results.table("tex"), as_latex(rows, notes))
     print(as_text(rows, notes), end="")
 
 

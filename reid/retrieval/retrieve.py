@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from reid.chain import Chain
 from reid.config import Config, ReRanking
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import Floats, read_features, read_heights
-from reid.files import sha256_of_file, write_json
-from reid.paths import Results
+from reid.files import read_json, write_json
 from reid.retrieval.breakdown import Side, breakdown, quality
-from reid.retrieval.choice import reranking
 from reid.retrieval.distances import cosine, device_for
 from reid.retrieval.metrics import Mask, Ranking, evaluate, rank, summarize
 from reid.retrieval.rerank import k_reciprocal
@@ -23,48 +22,60 @@ RANKS = (1, 5, 10, 20)
 
 
 def run(config: Config, variant: str, seed: int, protocol: str) -> None:
-    """Write the metrics of one variant on one protocol as JSON, with the digest of its features.
+    """Write the metrics of one variant on one protocol as JSON.
 
     Raises UserError on features that do not fit the index, and on a protocol where no query has a
     positive.
     """
-    options = config.variants[variant]
-    results = Results.of(config.dataset.name)
-    tracklets = read_split(results.index(protocol))
-    source = results.features(options.training, seed, protocol)
-    features = read_features(source, rows=len(tracklets), flip_tta=options.flip_tta)
-    heights = read_heights(source, rows=len(tracklets))
-    queries, gallery = split_protocol(tracklets)
-    split = len(queries)
-    if not gallery or not queries:
-        raise UserError(f"{results.index(protocol)}: {protocol} has no query or no gallery")
+    options, chain = config.variants[variant], Chain(config)
+    job = chain.steps.retrieve(variant, seed, protocol)
+    with chain.record(job):
+        index, source = job.inputs["index"], job.inputs["features"]
+        tracklets = read_split(index)
+        features = read_features(source, rows=len(tracklets), flip_tta=options.flip_tta)
+        heights = read_heights(source, rows=len(tracklets))
+        queries, gallery = split_protocol(tracklets)
+        split = len(queries)
+        if not gallery or not queries:
+            raise UserError(f"{index}: {protocol} has no query or no gallery")
+        rerank = options.rerank or tuned(job.inputs.get("tuning"))
+        device = device_for(config.runtime.device, len(tracklets))
+        measured = measure(
+            distances_of(features[:split], features[split:], rerank, device),
+            Side(queries, None if heights is None else heights[:split]),
+            Side(gallery, None if heights is None else heights[split:]),
+        )
+        if measured["queries_without_positive"] == measured["queries"]:
+            raise UserError(f"{protocol}: no query has a positive in the gallery")
+        plain = measured["mAP"]
+        if rerank is not None:
+            distances = cosine(features[:split], features[split:])
+            plain = evaluate(distances, *labels(queries, gallery)).mAP
+        report = {
+            "variant": variant,
+            "training": options.training,
+            "seed": seed,
+            "protocol": protocol,
+            "flip_tta": options.flip_tta,
+            "rerank": None if rerank is None else rerank.model_dump(mode="json"),
+            "tuned": options.tuned,
+            **measured,
+            "mAP_without_rerank": plain,
+        }
+        write_json(job.output, report)
 
-    rerank = reranking(config, variant, seed)
-    device = device_for(config.runtime.device, len(tracklets))
-    measured = measure(
-        distances_of(features[:split], features[split:], rerank, device),
-        Side(queries, None if heights is None else heights[:split]),
-        Side(gallery, None if heights is None else heights[split:]),
-    )
-    if measured["queries_without_positive"] == measured["queries"]:
-        raise UserError(f"{protocol}: no query has a positive in the gallery, nothing to measure")
-    plain = measured["mAP"]
-    if rerank is not None:
-        distances = cosine(features[:split], features[split:])
-        plain = evaluate(distances, *labels(queries, gallery)).mAP
-    report = {
-        "variant": variant,
-        "training": options.training,
-        "seed": seed,
-        "protocol": protocol,
-        "flip_tta": options.flip_tta,
-        "rerank": None if rerank is None else rerank.model_dump(mode="json"),
-        "tuning": _digest(results.tuned(variant, seed)) if options.tuned else None,
-        "features": _digest(source),
-        **measured,
-        "mAP_without_rerank": plain,
-    }
-    write_json(results.retrieval(variant, seed, protocol), report)
+
+def tuned(path: Path | None) -> ReRanking | None:
+    """The re-ranking parameters in a file of `reid tune`; None without one.
+
+    Raises UserError when it names none.
+    """
+    if path is None:
+        return None
+    try:
+        return ReRanking(**read_json(path)["chosen"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} names no parameters: run `reid tune` again") from None
 
 
 def measure(distances: Floats, queries: Side, gallery: Side) -> dict[str, Any]:
@@ -130,7 +141,3 @@ def _means(ranking: Ranking, junk: Mask) -> dict[str, Any]:
         "cmc": {str(k): standard.rank(k) for k in RANKS},
         "chance_mAP": standard.chance,
     }
-
-
-def _digest(path: Path) -> dict[str, str]:
-    return {"path": path.as_posix(), "sha256": sha256_of_file(path)}

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from reid.chain import Chain
 from reid.config import Config
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
@@ -26,10 +27,9 @@ from reid.errors import UserError
 from reid.features.features import Floats, read_features
 from reid.files import replacing
 from reid.paths import Results
-from reid.retrieval.choice import reranking
 from reid.retrieval.distances import device_for
 from reid.retrieval.metrics import Metrics, rank, summarize
-from reid.retrieval.retrieve import RANKS, distances_of, split_protocol
+from reid.retrieval.retrieve import RANKS, distances_of, split_protocol, tuned
 
 CASES = {
     "A2G": "Case 1: Aerial to Ground",
@@ -68,16 +68,20 @@ def run(config: Config, variant: str, seed: int) -> Path:
         raise UserError(f"dataset.protocols: the challenge has no case for {others} ({cases})")
     if others:
         print(f"left out: the challenge has no case for {others}")
-    results = Results.of(config.dataset.name)
-    rerank = reranking(config, variant, seed)
-    path = results.submission(variant, seed)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as opened:
+    chain = Chain(config)
+    job = chain.steps.submission(variant, seed)
+    with (
+        chain.record(job),
+        replacing(job.output) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as opened,
+    ):
+        rerank = options.rerank or tuned(job.inputs.get(f"tuning {protocols[0]}"))
         writer = csv.writer(opened)
         writer.writerow(COLUMNS)
         row_id = 0
         for protocol in protocols:
-            tracklets = read_split(results.index(protocol))
-            source = results.features(options.training, seed, protocol)
+            tracklets = read_split(job.inputs[f"index {protocol}"])
+            source = job.inputs[f"features {protocol}"]
             rows = read_features(source, rows=len(tracklets), flip_tta=options.flip_tta)
             queries, gallery = split_protocol(tracklets)
             device = device_for(config.runtime.device, len(tracklets))
@@ -85,7 +89,7 @@ def run(config: Config, variant: str, seed: int) -> Path:
             for query, names in ranked_names(distances, queries, gallery):
                 row_id += 1
                 writer.writerow((row_id, CASES[protocol], query, " ".join(names)))
-    return path
+    return job.output
 
 
 def ranked_names(
@@ -109,7 +113,7 @@ def score(config: Config, file: Path) -> None:
     whole gallery for each. Without the index of every case of the file, the scores by camera are
     left out, with a message.
     """
-    results = Results.of(config.dataset.name)
+    results = Results.of(config)
     paths = {CASES[name]: results.index(name) for name in config.dataset.protocols if name in CASES}
     indices = {case: read_split(path) for case, path in paths.items() if path.exists()}
     cases = read(file, indices)

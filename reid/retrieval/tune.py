@@ -8,20 +8,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from reid.chain import Chain
 from reid.config import Config, Tune
-from reid.data.holdout import VALIDATION, held_out
+from reid.data.holdout import held_out
 from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import Floats, read_features
-from reid.files import sha256_of_file, write_json
-from reid.fingerprint import tune_settings
-from reid.paths import Results
+from reid.files import write_json
 from reid.retrieval.distances import cosine, device_for, stack
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.neighbors import find_neighbors
 from reid.retrieval.rerank import blend, encode, expand, scale_of
 from reid.retrieval.retrieve import labels
+from reid.steps import Job
 
 FLAT = 0.005
 """Half a point of mAP: triples this close to the best count as equally good."""
@@ -35,12 +35,17 @@ def run(config: Config, variant: str, seed: int) -> None:
     Protocols in which no held-out query has a positive are left out, with a message. Raises
     UserError when the training holds nobody out or no protocol is left.
     """
+    chain = Chain(config)
+    job = chain.steps.tune(variant, seed)
+    with chain.record(job):
+        _tune(config, variant, seed, job)
+
+
+def _tune(config: Config, variant: str, seed: int, job: Job) -> None:
     options = config.variants[variant]
     training = config.trainings[options.training]
-    results = Results.of(config.dataset.name)
-    tracklets = held_out(read_split(results.index("train")), training.validation, options.training)
-    source = results.features(options.training, seed, VALIDATION)
-    features = read_features(source, rows=len(tracklets), flip_tta=options.flip_tta)
+    tracklets = held_out(read_split(job.inputs["index"]), training.validation, options.training)
+    features = read_features(job.inputs["features"], rows=len(tracklets), flip_tta=options.flip_tta)
     surfaces: dict[str, dict[Triple, float]] = {}
     plain: dict[str, float] = {}
     counts: dict[str, dict[str, int]] = {}
@@ -65,16 +70,14 @@ def run(config: Config, variant: str, seed: int) -> None:
         )
     if others := [name for name in config.dataset.protocols if name not in surfaces]:
         print(f"left out, no held-out query has a positive: {', '.join(others)}")
-    path, without = results.tuned(variant, seed), statistics.fmean(plain.values())
+    path, without = job.output, statistics.fmean(plain.values())
     best, identities = choose(surfaces), len({tracklet.identity for tracklet in tracklets})
     write_json(
         path,
         {
             "variant": variant,
             "seed": seed,
-            "options": tune_settings(config, variant),
             "identities": identities,
-            "features": {"path": source.as_posix(), "sha256": sha256_of_file(source)},
             "protocols": counts,
             "mAP_without_rerank": without,
             **best,

@@ -12,8 +12,9 @@ from reid.claim import claim, read_mark
 from reid.errors import UserError
 
 KIND = "demo data"
-STAMP = ".xfd-demo.rendered"
-"""In a rendered folder, for Snakemake, which deletes outputs before it runs a rule again."""
+MANIFEST = ".xfd-reid.manifest.json"
+"""In a rendered folder, for Snakemake, which deletes outputs before it runs a rule again: the mark
+must stay."""
 WEIGHTS_MARK = {"made_by": "reid demo-weights"}
 """Metadata of the safetensors file of a tiny CLIP."""
 
@@ -46,7 +47,9 @@ def rendered_settings(root: Path) -> dict[str, Any] | None:
     tracklets = mark.get("tracklets", {})
     if not tracklets:
         raise UserError(f"{root} is of an earlier version: delete it and run this again")
-    claim(root, kind=KIND, ours=lambda name: name == STAMP or name.rpartition("/")[0] in tracklets)
+    claim(
+        root, kind=KIND, ours=lambda name: name == MANIFEST or name.rpartition("/")[0] in tracklets
+    )
     for name, written in tracklets.items():
         if not (root / name).is_dir() or digest(root / name) != written:
             raise UserError(

@@ -7,7 +7,6 @@ killed process leaves the whole file or none. Files without the mark are never c
 
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -37,21 +36,20 @@ class Position:
 class Checkpoints:
     """The checkpoints of one stage in one folder, written by a thread while training goes on."""
 
-    def __init__(self, folder: Path, *, keep: int, facts: Mapping[str, Any]) -> None:
-        """`facts`: what a run must share with the one that it resumes; JSON-able."""
-        self.folder, self.keep, self.facts = folder, keep, dict(facts)
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        self.folder, self.keep = folder, keep
         self._writer = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
-    def save(self, position: Position, state: Mapping[str, Any], *, complete: bool) -> None:
+    def save(self, position: Position, state: Mapping[str, Any]) -> None:
         """Start to write a checkpoint. `state` may change as soon as this returns.
 
         Raises OSError if the previous one could not be written; those before it are kept.
         """
         self.wait()
+        whole = {"epoch": position.epoch, "step": position.step, "state": dict(state)}
         content = io.BytesIO()
-        facts = {"complete": complete, "facts": self.facts, "state": dict(state)}
-        torch.save({"epoch": position.epoch, "step": position.step, **facts}, content)
+        torch.save(whole, content)
         content.write(hashlib.sha256(content.getbuffer()).digest() + MARK)
         path = self.folder / f"{position.epoch:05}-{position.step:07}.pt"
         self._pending = self._writer.submit(self._write, path, content.getbuffer())
@@ -65,11 +63,8 @@ class Checkpoints:
     def restore(self) -> tuple[Position, dict[str, Any]] | None:
         """The newest checkpoint that is whole, or None if there is none.
 
-        None as well when the newest belongs to a finished run of other facts.
-
-        Raises:
-            Unresumable: when the newest belongs to an unfinished run of other facts, or when there
-                are checkpoints but all are damaged: training never starts again unasked.
+        Raises Unresumable when there are checkpoints but all are damaged: training never starts
+        again unasked.
         """
         paths = self._paths()
         for path in reversed(paths):
@@ -79,16 +74,7 @@ class Checkpoints:
                 damage = f"checkpoint {path.stem} is damaged ({error})"
                 print(f"warning: {damage}; trying the one before", flush=True)
                 continue
-            if checkpoint["facts"] == self.facts:
-                return Position(checkpoint["epoch"], checkpoint["step"]), checkpoint["state"]
-            if checkpoint["complete"]:
-                print(f"{self.folder}: a finished run of other settings; starting anew", flush=True)
-                return None
-            raise Unresumable(
-                f"{self.folder} holds an unfinished run of other settings: "
-                f"{difference(checkpoint['facts'], self.facts)}. Change them back to resume, or "
-                "throw its progress away: delete that folder and start as you did"
-            )
+            return Position(checkpoint["epoch"], checkpoint["step"]), checkpoint["state"]
         if paths:
             raise Unresumable(
                 f"all {len(paths)} checkpoints in {self.folder} are damaged: restore them from "
@@ -137,22 +123,3 @@ def _is_marked(path: Path) -> bool:
         length = file.seek(0, os.SEEK_END)
         file.seek(max(0, length - len(MARK)))
         return file.read() == MARK
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:
-    """What differs between two nested mappings, as `key: old -> new`, comma-separated."""
-    changes = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if before == after:
-            continue
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            changes.append(difference(before, after, f"{prefix}{key}."))
-        else:
-            changes.append(f"{prefix}{key}: {_brief(before)} -> {_brief(after)}")
-    return ", ".join(changes)
-
-
-def _brief(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

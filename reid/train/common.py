@@ -90,7 +90,7 @@ def training_clips(
 ) -> TrackletDataset:
     """Clips of the tracklets that the training `name` trains on: not those it holds out."""
     training = config.trainings[name]
-    index = Results.of(config.dataset.name).index("train")
+    index = Results.of(config).index("train")
     tracklets = tracklets_of(config.dataset.root, index, pack=config.runtime.pack)
     return clips_of(
         part(tracklets, training.validation, "train"),

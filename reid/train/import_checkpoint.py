@@ -1,12 +1,13 @@
 """A checkpoint of the released code as the final weights of one of our trainings."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from reid import provenance
+from reid.chain import IMPORT, Chain
 from reid.config import Config, Validation
 from reid.data.holdout import part
 from reid.data.layouts import cameras_of
@@ -17,9 +18,8 @@ from reid.model.network import VideoReID
 from reid.model.param_groups import trainable_groups
 from reid.model.released import describe_import, load_reference_checkpoint
 from reid.model.weights import Weights, load_backbone, read_tensors
-from reid.paths import Results
 from reid.train.common import build_model, identities_of, save_tensors
-from reid.train.stage2 import trained_tensors, write_manifest
+from reid.train.stage2 import trained_tensors
 
 
 def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str] = ()) -> None:
@@ -30,16 +30,15 @@ def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str
     Raises UserError when the file is unreadable, does not fit the training's options, or has
     another number of identities than the index; and when the training has weights already.
     """
-    started = datetime.now(UTC)
-    training = config.trainings[name]
-    results = Results.of(config.dataset.name)
-    target = results.stage(name, seed, 2)
+    training, chain, made = config.trainings[name], Chain(config), provenance.facts()
+    job = chain.steps.stage2(name, seed)
+    target, index = job.output, job.inputs["index"]
     if target.exists():
         raise UserError(f"{target} exists: move it away, or import into another training or seed")
     given = read_tensors(file)
     classes = _classes(given, file)
-    identities = _identities(results.index("train"), training.validation, classes, file)
-    cameras = cameras_of(config.dataset.layout, results.index("train"))
+    identities = _identities(index, training.validation, classes, file)
+    cameras = cameras_of(config.dataset.layout, index)
     weights = load_backbone(config.backbones, training.backbone)
     model = build_model(training, weights, identities=classes, cameras=cameras, seed=seed)
     trainable_groups(model, finetune=training.finetune, stage2=training.stage2)
@@ -53,17 +52,10 @@ def run(config: Config, file: Path, name: str, seed: int, *, allow: Sequence[str
         "tower": sorted(tower),
     }
     save_tensors(target, {**trained_tensors(model), **tower}, facts)
-    write_manifest(
-        config,
-        name,
-        seed,
-        stage="import-checkpoint",
-        device="cpu",
-        precision=None,
-        started=started,
-        inputs={"checkpoint": file},
-    )
-    print(f"wrote {target} ({len(identities)} identities, checkpoint {sha256_of_file(file)[:16]})")
+    inputs = {"weights": weights.sha256, "checkpoint": sha256_of_file(file)}
+    stamp = {**chain.stamp(job), "step": IMPORT, "inputs": inputs}
+    chain.write_manifest(job, stamp, {**made, "checkpoint": file.as_posix()})
+    print(f"wrote {target} ({len(identities)} identities, checkpoint {inputs['checkpoint'][:16]})")
 
 
 def _classes(given: dict[str, Tensor], file: Path) -> int:

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -47,37 +46,28 @@ class Stage(Generic[Key, Inputs]):
     """Frames of a batch, for the speed; 0 if none are read."""
 
 
-def fit(
-    stage: Stage[Key, Inputs], engine: Engine, *, folder: Path, name: str, facts: Mapping[str, Any]
-) -> None:
+def fit(stage: Stage[Key, Inputs], engine: Engine, *, name: str) -> None:
     """Train the stage's parameters with Adam, in place.
 
-    Checkpoints lie in `folder/checkpoints/<name>`, metrics in `folder/<name>.jsonl`. A run that
-    was killed resumes from its last checkpoint and ends bit-equal to one that was not. Adam's
+    Checkpoints lie in `engine.folder/checkpoints/<name>`, metrics in `<name>.jsonl`. A run that was
+    killed resumes from its last checkpoint and ends bit-equal to one that was not. Adam's
     weight decay is in the gradient (L2), as in the paper's code.
 
     Raises:
         Stopped: after a checkpoint, when asked to stop.
-        Unresumable: when the folder holds an unfinished run made with other `facts`.
+        Unresumable: when all checkpoints are damaged.
         UserError: when a loss, gradient or weight is not finite.
         OSError: when a checkpoint cannot be written.
     """
-    with closing(_Loop(stage, engine, folder, name, facts)) as loop:
+    with closing(_Loop(stage, engine, name)) as loop:
         loop.run()
 
 
 class _Loop(Generic[Key, Inputs]):
     """The state of one call of `fit`."""
 
-    def __init__(
-        self,
-        stage: Stage[Key, Inputs],
-        engine: Engine,
-        folder: Path,
-        name: str,
-        facts: Mapping[str, Any],
-    ) -> None:
-        self.stage, self.engine = stage, engine
+    def __init__(self, stage: Stage[Key, Inputs], engine: Engine, name: str) -> None:
+        self.stage, self.engine, folder = stage, engine, engine.folder
         self.optimizer = torch.optim.Adam(
             [
                 {"params": list(g.parameters.values()), "lr": g.lr, "weight_decay": g.weight_decay}
@@ -88,9 +78,8 @@ class _Loop(Generic[Key, Inputs]):
         self.scaler = torch.amp.grad_scaler.GradScaler(
             engine.device.type, enabled=engine.precision == "fp16"
         )
-        self.checkpoints = Checkpoints(
-            folder / "checkpoints" / name, keep=engine.runtime.keep_checkpoints, facts=facts
-        )
+        keep = engine.runtime.keep_checkpoints
+        self.checkpoints = Checkpoints(folder / "checkpoints" / name, keep=keep)
         self.steps = len(stage.batches(0)) if stage.epochs else 0
         self.position = self.saved = Position()
         self.save_seconds = self.longest_step = 0.0
@@ -235,8 +224,7 @@ class _Loop(Generic[Key, Inputs]):
             "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
             "journal": self.journal.sync(),
         }
-        complete = self.position.epoch >= self.stage.epochs
-        self.checkpoints.save(self.position, state, complete=complete)
+        self.checkpoints.save(self.position, state)
         self.saved = self.position
         self.save_seconds = time.monotonic() - start
 

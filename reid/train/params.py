@@ -26,7 +26,7 @@ def run(config: Config, name: str, *, geometry: str | None, classes: int | None)
     sizes = GEOMETRIES[geometry] if geometry else read_geometry(weights, training.backbone)
     if classes is not None and classes < 1:
         raise UserError(f"--classes is {classes}: expected at least one identity")
-    index = Results.of(config.dataset.name).index("train")
+    index = Results.of(config).index("train")
     if classes is None:
         if not index.exists():
             raise UserError(f"{index} does not exist: run `reid index`, or give --classes")

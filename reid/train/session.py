@@ -1,17 +1,20 @@
-"""Around a stage: the device, the process group, the lease and the record of attempts."""
+"""Around a stage: its inputs, the device, the process group, the lease, attempts, the manifest."""
 
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from reid import provenance
+from reid.chain import Chain
 from reid.config import Runtime
 from reid.errors import Stopped, UserError
-from reid.files import append_json_line
+from reid.files import append_json_line, read_json_lines, write_json
+from reid.steps import Job
 from reid.train import distributed, lease
 from reid.train.common import Precision, autocast, pick_device, pick_precision
 from reid.train.distributed import World
@@ -23,6 +26,8 @@ class Engine:
     """What a stage runs on: changes speed and safety, not results."""
 
     device: torch.device
+    folder: Path
+    """Of what is kept to resume: it belongs to the stage's stamp."""
     interrupt: Interrupt
     runtime: Runtime
     world: World = field(default_factory=World)
@@ -50,27 +55,39 @@ class Session:
     """Seconds to wait for another trainer to leave the run folder."""
 
     @contextmanager
-    def engine(self, stage: str, folder: Path, runtime: Runtime) -> Iterator[Engine]:
-        """Hold the run folder and yield the engine to train with.
+    def engine(self, chain: Chain, job: Job, runtime: Runtime) -> Iterator[Engine]:
+        """Check the inputs of a stage, hold its work folder, yield the engine to train with.
 
-        Every start and end is a line of `folder/attempts.jsonl`. Raises LeaseHeld when another
-        process holds `folder`, and UserError with advice when the GPU runs out of memory.
+        At the end the manifest is written. Every start and end is a line of `attempts.jsonl` in
+        the work folder. A resumed stage runs with as many threads as at its first start, because
+        their number decides the last bits. Raises UserError as `Chain.ready`, LeaseHeld when
+        another process holds the folder, and UserError with advice when the GPU runs out of memory.
         """
-        job = self.environment.get("SLURM_JOB_ID")
+        stamp = chain.ready(job)
+        folder = chain.work(job)
+        attempts = folder / "attempts.jsonl"
+        slurm = self.environment.get("SLURM_JOB_ID")
         cuda = pick_device(runtime.device).type == "cuda"
         world = distributed.join(self.environment, cuda=cuda)
         # The launcher lets each process see either all GPUs of its node or only its own.
         number = world.local_rank % torch.cuda.device_count() if cuda else 0
         device = torch.device("cuda", number) if cuda else torch.device("cpu")
+        starts = [] if self.restart else starts_of(attempts)
+        if starts and (threads := starts[0]["threads"]) != torch.get_num_threads():
+            print(f"with {threads} threads, as at the first start: the same bits", flush=True)
+            torch.set_num_threads(threads)
+        precision = pick_precision(runtime.precision, device)
+        made = provenance.facts(str(device), precision)
         with ExitStack() as stack:
             stack.callback(distributed.leave, world)
             if world.leads:
                 stack.enter_context(
-                    lease.held(folder, job=job, interrupt=self.interrupt, patience=self.patience)
+                    lease.held(folder, job=slurm, interrupt=self.interrupt, patience=self.patience)
                 )
-                stack.enter_context(_recorded(folder / "attempts.jsonl", stage, job))
+                write_json(folder / "stamp.json", stamp)
+                stack.enter_context(_recorded(attempts, made))
             try:
-                yield Engine(device, self.interrupt, runtime, world, self.restart)
+                yield Engine(device, folder, self.interrupt, runtime, world, self.restart)
             except torch.OutOfMemoryError as error:
                 raise UserError(
                     f"the GPU is out of memory ({str(error).splitlines()[0]}): set "
@@ -78,18 +95,28 @@ class Session:
                     "and gradient), runtime.activation_checkpointing to true, or "
                     "runtime.precision to bf16"
                 ) from error
+            if world.leads:
+                made["starts"] = starts_of(attempts)
+                chain.write_manifest(job, stamp, made)
+
+
+def starts_of(attempts: Path) -> list[dict[str, Any]]:
+    """Every start of a stage, in order: when, where, and by what code."""
+    records = read_json_lines(attempts)
+    return [record["made"] for record in records if isinstance(record.get("made"), dict)]
 
 
 @contextmanager
-def _recorded(path: Path, stage: str, job: str | None) -> Iterator[None]:
+def _recorded(path: Path, made: Mapping[str, Any]) -> Iterator[None]:
     """Append a line at the start and at the end of an attempt."""
 
-    def append(event: str, **reason: str) -> None:
+    def append(event: str, **facts: object) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        facts = {"stage": stage, "job": job, "host": socket.gethostname()}
-        append_json_line(path, {"time": now, "event": event, **facts, **reason})
+        append_json_line(path, {"time": now, "event": event, **facts})
 
-    append("start")
+    git = made["git"] and {key: made["git"][key] for key in ("sha", "dirty")}
+    start = {"started", "slurm", "host", "device", "gpu", "precision", "threads", "packages"}
+    append("start", made={"git": git, **{key: made[key] for key in made if key in start}})
     try:
         yield
     except BaseException as error:

@@ -1,23 +1,22 @@
 """Stage 1: learn a text context for every identity against frozen image features (MODEL 4.5)."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from reid import fingerprint
+from reid.chain import Chain
 from reid.config import Config, Stage1, Training
 from reid.data.augment import augment, normalize
 from reid.data.dataset import TrackletDataset
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import pk_batches
 from reid.errors import UserError
-from reid.files import sha256_of_file
 from reid.model import text
 from reid.model.param_groups import Group
 from reid.model.text import IdentityContexts, TextTower
 from reid.model.weights import Weights, load_backbone
-from reid.paths import Results
 from reid.progress import Progress
 from reid.train.common import (
     build_model,
@@ -35,15 +34,17 @@ from reid.train.session import Engine, Session
 def run(config: Config, name: str, seed: int, session: Session) -> None:
     """Train stage 1 of the training `name`; write `stage1.safetensors`.
 
-    It holds the learned contexts and the text features of all identities, the bank of stage 2.
+    A training that shares its stage 1 with another one writes that one's file. It holds the
+    learned contexts and the text features of all identities, the bank of stage 2.
     """
-    folder = Results.of(config.dataset.name).run(name, seed)
-    with session.engine("stage1", folder, config.runtime) as engine:
-        _train(config, name, seed, engine)
+    chain = Chain(config)
+    job = chain.steps.stage1(name, seed)
+    with session.engine(chain, job, config.runtime) as engine:
+        _train(config, name, seed, engine, job.output)
 
 
-def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
-    training, results = config.trainings[name], Results.of(config.dataset.name)
+def _train(config: Config, name: str, seed: int, engine: Engine, output: Path) -> None:
+    training = config.trainings[name]
     weights = load_backbone(config.backbones, training.backbone)
     augmented = training.stage1.view == "augmented"
     jitter = training.augment.color_jitter if augmented else None
@@ -64,17 +65,10 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
             options=training.stage1,
             seed=derive_seed(seed, "stage 1 batches"),
         )
-        facts = {
-            "seed": seed,
-            "settings": fingerprint.stage1_settings(config, name),
-            "code": fingerprint.code_hash(__name__),
-            "index": sha256_of_file(results.index("train")),
-            "backbone": weights.identity,
-        }
-        fit(stage, engine, folder=results.run(name, seed), name="stage1", facts=facts)
+        fit(stage, engine, name="stage1")
     if engine.world.leads:
         save_tensors(
-            results.stage(name, seed, 1),
+            output,
             {**contexts.state_dict(), "bank": text_bank(contexts, tower)},
             {"identities": identities, "backbone": weights.identity, "seed": seed},
         )

@@ -1,26 +1,23 @@
 """Stage 2: adapt the visual side to the identities (paper Sec. 3.1-3.2; MODEL 4.6)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reid import fingerprint, provenance
+from reid.chain import Chain
 from reid.config import Config, Runtime, Training
 from reid.data.augment import augment
 from reid.data.dataset import Batch, TrackletDataset
 from reid.data.loading import loader, naming_dead_processes
 from reid.data.sampler import Draw, pk_batches
 from reid.data.stored import count_cameras
-from reid.files import sha256_of_file
 from reid.model.network import Features, VideoReID
 from reid.model.param_groups import Group, describe, trainable_groups
 from reid.model.weights import load_backbone
-from reid.paths import Results
+from reid.steps import Job
 from reid.train import memory
 from reid.train.common import (
     build_model,
@@ -39,63 +36,20 @@ from reid.train.session import Engine, Session
 
 @naming_dead_processes()
 def run(config: Config, name: str, seed: int, session: Session) -> None:
-    """Train stage 2 of the training `name`; write `stage2.safetensors` and the run's manifest.
+    """Train stage 2 of the training `name`; write `stage2.safetensors` and its manifest.
 
     The weights hold what trained and the BN statistics; the frozen rest stays in the backbone's
     file, named there by its hash.
     """
-    started = datetime.now(UTC)
-    results = Results.of(config.dataset.name)
-    with session.engine("stage2", results.run(name, seed), config.runtime) as engine:
-        _train(config, name, seed, engine)
-        if not engine.world.leads:
-            return
-        write_manifest(
-            config,
-            name,
-            seed,
-            stage="stage2",
-            device=str(engine.device),
-            precision=engine.precision,
-            started=started,
-            inputs={
-                "index": results.index("train"),
-                "stage1": results.stage(name, seed, 1),
-            },
-        )
+    chain = Chain(config)
+    job = chain.steps.stage2(name, seed)
+    with session.engine(chain, job, config.runtime) as engine:
+        _train(config, name, seed, engine, job)
 
 
-def write_manifest(
-    config: Config,
-    name: str,
-    seed: int,
-    *,
-    stage: str,
-    device: str,
-    precision: str | None,
-    started: datetime,
-    inputs: Mapping[str, Path],
-) -> None:
-    """Write the manifest of a run whose `stage2.safetensors` is there, trained or imported."""
-    results = Results.of(config.dataset.name)
-    settings = fingerprint.stage2_settings(config, name)
-    provenance.write(
-        results.manifest(name, seed),
-        stage=stage,
-        seed=seed,
-        fingerprint=fingerprint.fingerprint("stage2", settings),
-        options=fingerprint.run_settings(config, name),
-        device=device,
-        precision=precision,
-        started=started,
-        inputs=inputs,
-        outputs={"stage2": results.stage(name, seed, 2)},
-    )
-
-
-def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
-    training, results = config.trainings[name], Results.of(config.dataset.name)
-    index, stage1 = results.index("train"), results.stage(name, seed, 1)
+def _train(config: Config, name: str, seed: int, engine: Engine, job: Job) -> None:
+    training = config.trainings[name]
+    index, stage1 = job.inputs["index"], job.inputs["stage1"]
     dataset = training_clips(config, name, seed, training.augment.color_jitter)
     weights = load_backbone(config.backbones, training.backbone)
     command = f"reid train stage1 --training {name} --seed {seed}"
@@ -122,18 +76,10 @@ def _train(config: Config, name: str, seed: int, engine: Engine) -> None:
         seed=derive_seed(seed, "stage 2 batches"),
         engine=engine,
     )
-    facts = {
-        "settings": fingerprint.stage2_settings(config, name),
-        "code": fingerprint.code_hash(__name__),
-        "index": sha256_of_file(index),
-        "stage1": sha256_of_file(stage1),
-        "backbone": weights.identity,
-        "seed": seed,
-    }
-    fit(stage, engine, folder=results.run(name, seed), name="stage2", facts=facts)
+    fit(stage, engine, name="stage2")
     if engine.world.leads:
         save_tensors(
-            results.stage(name, seed, 2),
+            job.output,
             trained_tensors(model),
             {**origin, "cameras": cameras, "model": training.model.model_dump(mode="json")},
         )

@@ -22,4 +22,4 @@ def results(home: Path) -> Iterator[Results]:
     """The results of the small experiment, in the working directory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        yield Results.of("little")
+        yield Results(Path("results/little"))

@@ -93,7 +93,7 @@ def write_features(path: Path, features, flipped=None):
 
 def make(options):
     """Index and features of every training, seed and protocol, under the working directory."""
-    results = Results.of(options.dataset.name)
+    results = Results.of(options)
     splits = {protocol: protocol_tracklets(protocol) for protocol in options.dataset.protocols}
     Index({"train": train_tracklets(), **splits}, ()).write(results.index("train").parent)
     for training in options.trainings:

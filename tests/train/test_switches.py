@@ -3,7 +3,7 @@
 The keys come from the configuration classes, so a new one that is not in OTHER fails. Runs
 repeat to the bit, so a difference comes from the key. What the journal shows of a key is checked in
 its direction here (EFFECTS), the rest in the tests of its module. What a key changes must also be
-in the fingerprint of its stage, or the workflow would keep a stale file.
+in the stamp of its step, or the workflow would keep a stale file.
 """
 
 import copy
@@ -18,11 +18,12 @@ import pytest
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
-from reid import config, fingerprint
+from reid import config
 from reid.config import Config, Training
 from reid.data import index
 from reid.features import extract
 from reid.paths import Results
+from reid.steps import Steps
 from reid.train import stage1, stage2
 from reid.train.interrupt import Interrupt
 from reid.train.session import Session
@@ -31,6 +32,7 @@ from tests.golden.experiment import working_in
 from tests.trees import make_tree
 
 SMALL = {"epochs": 2, "batch_size": 4, "instances": 2}
+RESULTS = Results(Path("results/small"))
 BASE: dict[str, Any] = {
     "backbone": "tiny",
     "clip": {"frames": 2, "height": 32, "width": 32},
@@ -228,7 +230,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         save_file({name: 1.1 * tensor for name, tensor in tensors.items()}, "other.safetensors")
         index.run(configure(BASE))
         run(BASE, "stage1")
-        shutil.copy(Results.of("small").stage("one", 1, 1), "stage1.safetensors")
+        shutil.copy(RESULTS.stage("one", 1, 1), "stage1.safetensors")
         yield
 
 
@@ -237,23 +239,24 @@ def run(training: Mapping[str, Any], seen: str, *, whole: bool = False) -> Any:
 
     `whole`: with a stage 1 of its own, because its weights or identities are others.
     """
-    settings, results = configure(training), Results.of("small")
-    folder, paths = results.run("one", 1), [results.stage("one", 1, 1)]
+    settings, folder, paths = configure(training), RESULTS.run("one", 1), [RESULTS.stage("one", 1, 1)]
     shutil.rmtree(folder, ignore_errors=True)
     if seen == "stage1" or whole:
         stage1.run(settings, "one", 1, Session(Interrupt(), {}))
     else:
         folder.mkdir(parents=True)
-        shutil.copy("stage1.safetensors", paths[0])
+        for name in ("stage1.safetensors", "stage1.manifest.json"):
+            shutil.copy(name, folder)
     if seen != "stage1":
         stage2.run(settings, "one", 1, Session(Interrupt(), {}))
-        paths.append(results.stage("one", 1, 2))
+        paths.append(RESULTS.stage("one", 1, 2))
     if seen == "features":
         extract.run(settings, "one", 1, "A2G")
-        paths.append(results.features("one", 1, "A2G"))
-    journal = (folder / f"{'stage1' if seen == 'stage1' else 'stage2'}.jsonl").read_text()
+        paths.append(RESULTS.features("one", 1, "A2G"))
+    stage = "stage1" if seen == "stage1" else "stage2"
+    (journal,) = folder.glob(f"{stage}-*/{stage}.jsonl")
     tensors = {name: tensor.numpy().tobytes() for name, tensor in load_file(paths[-1]).items()}
-    return tensors, [json.loads(line) for line in journal.splitlines()]
+    return tensors, [json.loads(line) for line in journal.read_text().splitlines()]
 
 
 @cache
@@ -262,11 +265,15 @@ def result(training: str, seen: str, whole: bool) -> Any:
     return run(json.loads(training), seen, whole=whole)
 
 
-SETTINGS = {
-    "stage1": fingerprint.stage1_settings,
-    "stage2": fingerprint.stage2_settings,
-    "features": fingerprint.extract_settings,
-}
+def depends(training: Mapping[str, Any], seen: str) -> tuple[Any, Any]:
+    """The options and files that a step depends on."""
+    steps = Steps(configure(training))
+    job = {
+        "stage1": steps.stage1("one", 1),
+        "stage2": steps.stage2("one", 1),
+        "features": steps.extract("one", 1, "A2G"),
+    }[seen]
+    return job.options, job.inputs
 
 
 @pytest.mark.parametrize("key", CHANGES)
@@ -276,8 +283,8 @@ def test_every_switch_acts(key: str) -> None:
         seen = "features"
     base = changed(BASE, GIVEN.get(key, {}))
     trainings = base, changed(base, {key: CHANGES[key]})
-    before, after = (SETTINGS[seen](configure(training), "one") for training in trainings)
-    assert before != after, f"{key} is not in the fingerprint of {seen}"
+    before, after = (depends(training, seen) for training in trainings)
+    assert before != after, f"{key} is not in the stamp of {seen}"
     whole = key.startswith(("backbone", "validation"))
     old, new = (result(json.dumps(training), seen, whole) for training in trainings)
     assert old[0] != new[0], f"{key} changes nothing"

@@ -10,12 +10,12 @@ from snakemake.exceptions import WorkflowError
 
 from cluster import executor
 from reid import config as options
-from reid import fingerprint as stages
+from reid.chain import Chain, NOT_RUN, demand_this_version
 from reid.paths import Results
 from reid.errors import UserError, of_system
 from reid.files import read_yaml, sha256_of_json, write_text
 from reid.data.holdout import VALIDATION
-from reid.synthetic.marks import STAMP
+from reid.sources import demand_one_checkout
 
 # `python` in a rule is the one that runs Snakemake, also when its environment is not activated.
 os.environ.update(
@@ -23,6 +23,12 @@ os.environ.update(
 )
 
 try:
+    demand_one_checkout(Path.cwd(), Path(workflow.basedir).parent)
+    if sum(each.partition("=")[0] == "--configfile" for each in sys.argv) > 1:
+        raise UserError(
+            "of several --configfile Snakemake takes only the last: name all files after one, "
+            "--configfile a.yaml b.yaml"
+        )
     for each in map(Path, workflow.configfiles):
         if each.suffix in (".yaml", ".yml"):
             read_yaml(each)  # for what Snakemake's own reader lets pass: repeated keys
@@ -30,28 +36,51 @@ try:
 except UserError as error:
     raise WorkflowError(error) from None
 
-DATASET = SETTINGS.dataset.name
+# As a module with a prefix: Snakemake puts it before relative paths, the verbs know nothing of it.
+PREFIX = workflow.modifier.path_modifier.prefix
+
+
+def at(path):
+    """A path of the user, as the verbs see it: without the prefix of a module."""
+    return Path.cwd() / path if PREFIX else Path(path)
+
+
+if PREFIX:
+    SETTINGS = SETTINGS.model_copy(
+        update={"results": Path.cwd() / PREFIX / SETTINGS.results}
+    )
+
 PROTOCOLS = SETTINGS.dataset.protocols
-RESULTS = Results.of(DATASET)
+RESULTS = Results.of(SETTINGS)
 FROZEN = RESULTS.config(sha256_of_json(SETTINGS.model_dump(mode="json"))[:16])
 """The whole configuration as one file named by its content, which every verb reads."""
 
-STAGE1_OWNERS = stages.stage1_owners(SETTINGS)
-STAGE1_SHARERS = [name for name, owner in STAGE1_OWNERS.items() if owner != name]
+CHAIN = Chain(SETTINGS)
+STEPS = CHAIN.steps
+
+if workflow.is_main_process:
+    # The jobs read what this process has written.
+    try:
+        demand_this_version(RESULTS)
+        write_text(
+            FROZEN, yaml.safe_dump(SETTINGS.model_dump(mode="json"), sort_keys=False)
+        )
+        CHAIN.write_stamps()
+    except UserError as error:
+        raise WorkflowError(error) from None
+    except OSError as error:
+        raise WorkflowError(of_system(error)) from None
+    for job in CHAIN.jobs:
+        reason = CHAIN.problem(job)
+        if reason and reason != NOT_RUN and CHAIN.why(job) == reason:
+            logger.info(f"{job.name} must run again: {reason}")
 
 
 wildcard_constraints:
-    dataset=DATASET,
     seed=r"\d+",
     training="|".join(SETTINGS.trainings),
     variant="|".join(SETTINGS.variants),
     protocol="|".join((*PROTOCOLS, VALIDATION)),
-
-
-def freeze_settings():
-    write_text(
-        FROZEN, yaml.safe_dump(SETTINGS.model_dump(mode="json"), sort_keys=False)
-    )
 
 
 def tabulate_what_there_is():
@@ -68,17 +97,18 @@ def tabulate_what_there_is():
 
 def frozen(wildcards, output):
     """The frozen configuration. It asks for `output` so that Snakemake takes it for derived:
-    a new name re-runs nothing, the fingerprints say what to re-run."""
+    a new name re-runs nothing, the stamps say what to re-run."""
     return FROZEN.as_posix()
 
 
-def fingerprint(stage, key=None):
-    """A param: the fingerprint of a stage for the training or variant of the job."""
+def stamp(step, *keys):
+    """An input: what a job depends on, the only thing whose time decides whether it runs."""
 
     def of_job(wildcards):
-        subject = [] if key is None else [wildcards[key]]
-        settings = getattr(stages, f"{stage}_settings")(SETTINGS, *subject)
-        return stages.fingerprint(stage, settings)
+        place = [
+            f"seed{wildcards.seed}" if key == "seed" else wildcards[key] for key in keys
+        ]
+        return RESULTS.stamp(step, *place)
 
     return of_job
 
@@ -93,27 +123,11 @@ def memory(megabytes, stage=None):
     def of_attempt(wildcards, attempt):
         lacked = attempt > 1
         if lacked and stage:
-            run = RESULTS.run(wildcards.training, wildcards.seed)
-            lacked = executor.was_killed(run / "attempts.jsonl", stage)
+            job = getattr(STEPS, stage)(wildcards.training, int(wildcards.seed))
+            lacked = executor.was_killed(CHAIN.work(job) / "attempts.jsonl")
         return megabytes + (megabytes // 2 if lacked else 0)
 
     return of_attempt
-
-
-def dataset_stamp(wildcards):
-    """A param: changes when tracklets come or go. The rendered dataset is an input instead."""
-    root = SETTINGS.dataset.root
-    if SETTINGS.demo:
-        return "rendered"
-    if not root.is_dir():
-        raise WorkflowError(
-            f"dataset.root: {root} is not a folder: put the dataset there or name its folder in "
-            "the configuration (to try without one: --configfile config/demo.yaml)"
-        )
-    try:
-        return stages.dataset_stamp(root, stages.lists_of(SETTINGS.dataset))
-    except OSError as error:
-        raise WorkflowError(of_system(error)) from None
 
 
 def weights(wildcards):
@@ -127,22 +141,29 @@ def weights(wildcards):
             f"backbones.{backbone}.weights: {path} is not a file: put the CLIP weights there or "
             "name their file in the configuration (README: Data and weights)"
         )
-    return path
+    return at(path)
 
 
 def backbone_of_demo_weights(wildcards, output):
     """A param: the key of `backbones` whose weights file this is."""
-    return next(n for n, b in SETTINGS.backbones.items() if b.weights == output[0])
+    return next(n for n, b in SETTINGS.backbones.items() if at(b.weights) == at(output[0]))
 
 
-def rendered_dataset():
-    """An input of the index: the rendered dataset. A real one is watched by `dataset_stamp`."""
-    return [SETTINGS.dataset.root / STAMP] if SETTINGS.demo else []
+def dataset(wildcards):
+    """An input of the index: the rendered dataset. A real one is watched by the stamp."""
+    if SETTINGS.demo:
+        return at(STEPS.demo_data().manifest)
+    if not SETTINGS.dataset.root.is_dir():
+        raise WorkflowError(
+            f"dataset.root: {SETTINGS.dataset.root} is not a folder: put the dataset there or name "
+            "its folder in the configuration (to try without one: --configfile config/demo.yaml)"
+        )
+    return []
 
 
 def stage1_of_owner(wildcards):
-    """An input: stage 1 of the training that owns the job's."""
-    return RESULTS.stage(STAGE1_OWNERS[wildcards.training], wildcards.seed, 1)
+    """An input: stage 1 of the job's training, or of the one that it shares it with."""
+    return STEPS.stage1(wildcards.training, int(wildcards.seed)).output
 
 
 def index(wildcards):

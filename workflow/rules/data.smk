@@ -1,13 +1,14 @@
 # rejected.csv and summary.json are no outputs: they must survive a failure, which they explain.
 rule index:
     input:
-        rendered_dataset(),
+        dataset,
+        stamp=stamp("index"),
     output:
-        expand("results/{{dataset}}/index/{split}.parquet", split=("train", *PROTOCOLS)),
+        [RESULTS.index(split) for split in ("train", *PROTOCOLS)],
     log:
-        "results/{dataset}/logs/index.log",
+        RESULTS.log("index"),
     benchmark:
-        "results/{dataset}/benchmarks/index.tsv"
+        RESULTS.benchmark("index")
     conda:
         "../envs/reid.yaml"
     threads: 8
@@ -16,8 +17,6 @@ rule index:
         mem_mb=memory(8192),
         runtime=240,
     params:
-        fingerprint=fingerprint("index"),
-        stamp=dataset_stamp,
         config=frozen,
     shell:
         "exec python -m reid index --config {params.config} >> {log} 2>&1"

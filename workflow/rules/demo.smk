@@ -14,12 +14,14 @@ except OSError as error:
 
 # No folder is the output: Snakemake deletes outputs, and would delete what lay there before.
 rule demo_data:
+    input:
+        stamp=stamp("demo_data"),
     output:
-        touch(rendered_dataset()),
+        at(STEPS.demo_data().manifest),
     log:
-        f"results/{DATASET}/logs/demo_data.log",
+        RESULTS.log("demo_data"),
     benchmark:
-        f"results/{DATASET}/benchmarks/demo_data.tsv"
+        RESULTS.benchmark("demo_data")
     conda:
         "../envs/reid.yaml"
     threads: 2
@@ -28,19 +30,20 @@ rule demo_data:
         mem_mb=memory(8192),
         runtime=60,
     params:
-        fingerprint=fingerprint("demo_data"),
         config=frozen,
     shell:
         "exec python -m reid demo-data --config {params.config:q} >> {log:q} 2>&1"
 
 
 rule demo_weights:
+    input:
+        stamp=stamp("demo_weights", "file"),
     output:
-        "resources/demo/weights/{file}.safetensors",
+        at("resources/demo/weights/{file}.safetensors"),
     log:
-        f"results/{DATASET}/logs/demo_weights/{{file}}.log",
+        RESULTS.log("demo_weights", "{file}"),
     benchmark:
-        f"results/{DATASET}/benchmarks/demo_weights/{{file}}.tsv"
+        RESULTS.benchmark("demo_weights", "{file}")
     conda:
         "../envs/reid.yaml"
     threads: 2
@@ -49,7 +52,6 @@ rule demo_weights:
         mem_mb=memory(8192),
         runtime=60,
     params:
-        fingerprint=fingerprint("demo_weights"),
         config=frozen,
         backbone=backbone_of_demo_weights,
     shell:

@@ -1,6 +1,7 @@
 rule table:
     input:
         METRICS,
+        stamp=stamp("table"),
     output:
         report(
             RESULTS.table("csv"),
@@ -17,14 +18,13 @@ rule table:
         RESULTS.table("md"),
         RESULTS.table("tex"),
     log:
-        f"results/{DATASET}/logs/table.log",
+        RESULTS.log("table"),
     benchmark:
-        f"results/{DATASET}/benchmarks/table.tsv"
+        RESULTS.benchmark("table")
     localrule: True
     conda:
         "../envs/reid.yaml"
     params:
-        fingerprint=fingerprint("table"),
         config=frozen,
     shell:
         "exec python -m reid table --config {params.config} >> {log} 2>&1"
@@ -34,6 +34,7 @@ rule report:
     input:
         METRICS,
         TABLES,
+        stamp=stamp("report"),
     output:
         report(
             RESULTS.report(),
@@ -49,14 +50,13 @@ rule report:
             labels={"figure": "{figure}"},
         ),
     log:
-        f"results/{DATASET}/logs/report.log",
+        RESULTS.log("report"),
     benchmark:
-        f"results/{DATASET}/benchmarks/report.tsv"
+        RESULTS.benchmark("report")
     localrule: True
     conda:
         "../envs/reid.yaml"
     params:
-        fingerprint=fingerprint("report"),
         config=frozen,
     shell:
         "exec python -m reid report --config {params.config} >> {log} 2>&1"

@@ -2,13 +2,14 @@ rule extract:
     input:
         index=index,
         weights=weights,
-        stage2="results/{dataset}/train/{training}/seed{seed}/stage2.safetensors",
+        stage2=RESULTS.stage("{training}", "{seed}", 2),
+        stamp=stamp("extract", "training", "seed", "protocol"),
     output:
-        "results/{dataset}/features/{training}/seed{seed}/{protocol}.safetensors",
+        RESULTS.features("{training}", "{seed}", "{protocol}"),
     log:
-        "results/{dataset}/logs/features/{training}/seed{seed}/{protocol}.log",
+        RESULTS.log("features", "{training}", "seed{seed}", "{protocol}"),
     benchmark:
-        "results/{dataset}/benchmarks/features/{training}/seed{seed}/{protocol}.tsv"
+        RESULTS.benchmark("features", "{training}", "seed{seed}", "{protocol}")
     conda:
         "../envs/reid.yaml"
     threads: 8
@@ -18,7 +19,6 @@ rule extract:
         mem_mb=memory(49152),
         runtime=480,
     params:
-        fingerprint=fingerprint("extract", "training"),
         config=frozen,
     shell:
         "exec python -m reid extract --config {params.config} --training {wildcards.training}"
@@ -27,14 +27,15 @@ rule extract:
 
 rule tune:
     input:
-        index="results/{dataset}/index/train.parquet",
+        index=RESULTS.index("train"),
         features=features(VALIDATION),
+        stamp=stamp("tune", "variant", "seed"),
     output:
-        "results/{dataset}/tune/{variant}/seed{seed}.json",
+        RESULTS.tuned("{variant}", "{seed}"),
     log:
-        "results/{dataset}/logs/tune/{variant}/seed{seed}.log",
+        RESULTS.log("tune", "{variant}", "seed{seed}"),
     benchmark:
-        "results/{dataset}/benchmarks/tune/{variant}/seed{seed}.tsv"
+        RESULTS.benchmark("tune", "{variant}", "seed{seed}")
     conda:
         "../envs/reid.yaml"
     threads: 4
@@ -43,7 +44,6 @@ rule tune:
         mem_mb=memory(16384),
         runtime=240,
     params:
-        fingerprint=fingerprint("tune", "variant"),
         config=frozen,
     shell:
         "exec python -m reid tune --config {params.config} --variant {wildcards.variant}"
@@ -52,15 +52,16 @@ rule tune:
 
 rule retrieve:
     input:
-        index="results/{dataset}/index/{protocol}.parquet",
+        index=RESULTS.index("{protocol}"),
         features=features(),
         tuned=tuned,
+        stamp=stamp("retrieve", "variant", "seed", "protocol"),
     output:
-        "results/{dataset}/retrieval/{variant}/seed{seed}/{protocol}.json",
+        RESULTS.retrieval("{variant}", "{seed}", "{protocol}"),
     log:
-        "results/{dataset}/logs/retrieval/{variant}/seed{seed}/{protocol}.log",
+        RESULTS.log("retrieval", "{variant}", "seed{seed}", "{protocol}"),
     benchmark:
-        "results/{dataset}/benchmarks/retrieval/{variant}/seed{seed}/{protocol}.tsv"
+        RESULTS.benchmark("retrieval", "{variant}", "seed{seed}", "{protocol}")
     conda:
         "../envs/reid.yaml"
     threads: 4
@@ -69,7 +70,6 @@ rule retrieve:
         mem_mb=memory(16384),
         runtime=60,
     params:
-        fingerprint=fingerprint("retrieve", "variant"),
         config=frozen,
     shell:
         "exec python -m reid retrieve --config {params.config} --variant {wildcards.variant}"
@@ -82,11 +82,11 @@ rule submission:
         features=features(*PROTOCOLS),
         tuned=tuned,
     output:
-        "results/{dataset}/submission/{variant}/seed{seed}.csv",
+        RESULTS.submission("{variant}", "{seed}"),
     log:
-        "results/{dataset}/logs/submission/{variant}/seed{seed}.log",
+        RESULTS.log("submission", "{variant}", "seed{seed}"),
     benchmark:
-        "results/{dataset}/benchmarks/submission/{variant}/seed{seed}.tsv"
+        RESULTS.benchmark("submission", "{variant}", "seed{seed}")
     conda:
         "../envs/reid.yaml"
     threads: 4
@@ -95,7 +95,6 @@ rule submission:
         mem_mb=memory(16384),
         runtime=60,
     params:
-        fingerprint=fingerprint("submission", "variant"),
         config=frozen,
     shell:
         "exec python -m reid submission --config {params.config} --variant {wildcards.variant}"

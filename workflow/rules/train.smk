@@ -5,16 +5,17 @@
 # checkpoints, and is appended to under both.
 rule stage1:
     input:
-        index="results/{dataset}/index/train.parquet",
+        index=RESULTS.index("train"),
         weights=weights,
+        stamp=stamp("stage1", "training", "seed"),
     output:
-        "results/{dataset}/train/{training}/seed{seed}/stage1.safetensors",
+        RESULTS.stage("{training}", "{seed}", 1),
     log:
-        "results/{dataset}/logs/train/{training}/seed{seed}/stage1.log",
+        RESULTS.log("train", "{training}", "seed{seed}", "stage1"),
     benchmark:
-        "results/{dataset}/benchmarks/train/{training}/seed{seed}/stage1.tsv"
+        RESULTS.benchmark("train", "{training}", "seed{seed}", "stage1")
     wildcard_constraints:
-        training="|".join(sorted(set(STAGE1_OWNERS.values()))),
+        training="|".join(sorted(set(STEPS.stage1_owners.values()))),
     conda:
         "../envs/reid.yaml"
     threads: 8
@@ -25,9 +26,8 @@ rule stage1:
         runtime=1440,
         slurm_extra="--open-mode=append --signal=TERM@120",
     params:
-        fingerprint=fingerprint("stage1", "training"),
         config=frozen,
-        history="results/{dataset}/train/{training}/seed{seed}/stage1.log",
+        history=str(RESULTS.run("{training}", "{seed}") / "stage1.log"),
     shell:
         "touch {params.history} && ln -f {params.history} {log} && "
         "exec python -m reid train stage1 --config {params.config}"
@@ -35,36 +35,18 @@ rule stage1:
         " ${{SLURM_JOB_ID:+--time-limit {resources.runtime}}} >> {log} 2>&1"
 
 
-if STAGE1_SHARERS:
-
-    rule share_stage1:
-        input:
-            stage1_of_owner,
-        output:
-            "results/{dataset}/train/{training}/seed{seed}/stage1.safetensors",
-        log:
-            "results/{dataset}/logs/train/{training}/seed{seed}/share_stage1.log",
-        wildcard_constraints:
-            training="|".join(STAGE1_SHARERS),
-        localrule: True
-        conda:
-            "../envs/reid.yaml"
-        shell:
-            "exec cp {input} {output} >> {log} 2>&1"
-
-
 rule stage2:
     input:
-        index="results/{dataset}/index/train.parquet",
+        index=RESULTS.index("train"),
         weights=weights,
-        stage1="results/{dataset}/train/{training}/seed{seed}/stage1.safetensors",
+        stage1=stage1_of_owner,
+        stamp=stamp("stage2", "training", "seed"),
     output:
-        "results/{dataset}/train/{training}/seed{seed}/stage2.safetensors",
-        "results/{dataset}/train/{training}/seed{seed}/manifest.json",
+        RESULTS.stage("{training}", "{seed}", 2),
     log:
-        "results/{dataset}/logs/train/{training}/seed{seed}/stage2.log",
+        RESULTS.log("train", "{training}", "seed{seed}", "stage2"),
     benchmark:
-        "results/{dataset}/benchmarks/train/{training}/seed{seed}/stage2.tsv"
+        RESULTS.benchmark("train", "{training}", "seed{seed}", "stage2")
     conda:
         "../envs/reid.yaml"
     threads: 8
@@ -76,9 +58,8 @@ rule stage2:
         runtime=1440,
         slurm_extra="--open-mode=append --signal=TERM@120",
     params:
-        fingerprint=fingerprint("stage2", "training"),
         config=frozen,
-        history="results/{dataset}/train/{training}/seed{seed}/stage2.log",
+        history=str(RESULTS.run("{training}", "{seed}") / "stage2.log"),
     shell:
         "touch {params.history} && ln -f {params.history} {log} && "
         "exec python -m cluster.ddp --gpus {resources.gpu} --cpus {resources.cpus_per_task}"

@@ -1,0 +1,85 @@
+"""Digests of files and folders by their content, remembered while they do not change."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from reid.data.frames import is_ignored
+from reid.files import read_json, sha256_of_file, write_text
+
+MISSING = "missing"
+"""Digest of what is not there."""
+
+
+class Contents:
+    """Digests, remembered in a file by path, size, times and inode.
+
+    That file is no input of anything: without it all is read again.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        try:
+            self._known: dict[str, Any] = dict(read_json(memory)) if memory.exists() else {}
+        except (ValueError, TypeError):
+            self._known = {}
+        self._changed = False
+
+    def of(self, path: Path, read: Callable[[Path], Any]) -> Any:
+        """What `read(path)` gives (JSON-able), read again only if the file or folder changed."""
+        status, key = path.stat(), f"{read.__name__} {path.absolute()}"
+        now = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        known = self._known.get(key)
+        if not (isinstance(known, list) and len(known) == 2 and known[0] == now):
+            self._known[key] = known = [now, read(path)]
+            self._changed = True
+        return known[1]
+
+    def save(self) -> None:
+        """Write what was read anew."""
+        if self._changed:
+            write_text(self._memory, json.dumps(self._known))
+            self._changed = False
+
+    def digest(self, path: Path) -> str:
+        """Of a file its SHA-256; of a folder, as the root of a dataset, that of `listing`."""
+        if path.is_dir():
+            lines = [f"{name} {inside}\n" for name, inside in self.listing(path)]
+            return hashlib.sha256("".join(lines).encode()).hexdigest()
+        if not path.is_file():
+            return MISSING
+        digest: str = self.of(path, sha256_of_file)
+        return digest
+
+    def listing(self, root: Path) -> Iterator[tuple[str, str]]:
+        """Folders of a dataset down to those of a person, and a digest of the names in each.
+
+        `train/<person>` and `<protocol>/{query,gallery}/<person>`: their entries are tracklets.
+        The index is made again when one is added or removed. Files changed inside a tracklet are
+        not seen here; training and extraction check each tracklet against the index.
+        """
+        for part in _children(root):
+            for folder in _folders(part, 1 if part.name == "train" else 2):
+                yield folder.relative_to(root).as_posix(), self.of(folder, names_in)
+
+
+def names_in(folder: Path) -> str:
+    """Digest of the names in a folder but hidden ones and other systems' leftovers."""
+    names = sorted(child.name for child in folder.iterdir() if not is_ignored(child.name))
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _folders(folder: Path, depth: int) -> list[Path]:
+    """`folder` and the folders below it down to `depth` levels, sorted."""
+    if depth == 0:
+        return [folder]
+    children = _children(folder)
+    return [folder, *(below for child in children for below in _folders(child, depth - 1))]
+
+
+def _children(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, but hidden ones and other systems' leftovers."""
+    names = (child for child in folder.iterdir() if not is_ignored(child.name))
+    return sorted(child for child in names if child.is_dir())
