@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import chdir, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ import reid.data.index
 import reid.features.extract
 import reid.train.stage1
 import reid.train.stage2  # noqa: F401 - imported before the fork, for speed
+from reid import config
+from reid.chain import Chain
 from reid.cli import main
 from reid.files import read_json_lines
 from tests.clips import TINY, state_dict
@@ -48,8 +50,14 @@ class Lab:
 
     @property
     def run(self) -> Path:
-        """The run folder of the one training."""
+        """The folder of the one training."""
         return self.folder / "results" / "tiny" / "train" / "small" / "seed1"
+
+    def work(self, stage: str = "stage2") -> Path:
+        """Where the trainer keeps what it needs to resume a stage, as it is configured now."""
+        with chdir(self.folder):
+            chain = Chain(config.load([Path("config.yaml")]))
+            return self.folder / chain.work(chain.steps.stage("small", 1, int(stage[-1])))
 
     def configure(self, training: Mapping[str, Any] = TRAINING, **runtime: Any) -> None:
         """Write the configuration."""
@@ -173,14 +181,14 @@ def kill_after(pid: int, seconds: float, *, group: bool = False) -> int:
     return wait(pid)
 
 
-def remains(run: Path, stage: str = "stage2") -> dict[str, Any]:
+def remains(lab: Lab, stage: str = "stage2") -> dict[str, Any]:
     """What must be bit-equal however a run went: weights, metrics, and the last checkpoint."""
-    last = max((run / "checkpoints" / stage).glob("*.pt"))
-    files = {path.name: path.read_bytes() for path in sorted(run.glob(f"{stage}.*"))}
-    files.pop(f"{stage}.speed.jsonl")  # times differ
+    work = lab.work(stage)
+    last = max((work / "checkpoints" / stage).glob("*.pt"))
+    files = (lab.run / f"{stage}.safetensors", work / f"{stage}.jsonl")
     state = torch.load(last, weights_only=True)
     del state["state"]["random"]  # of the process; training draws nothing from it
-    return {**files, last.name: _plain(state)}
+    return {**{path.name: path.read_bytes() for path in files}, last.name: _plain(state)}
 
 
 def _plain(value: Any) -> Any:

@@ -35,7 +35,7 @@ def text(command: str = "snakemake") -> str:
 def begin(lab: Lab) -> int:
     """A stage 2 that is at work: returns its process id."""
     pid = lab.start(*STAGE2, before=slow_steps)
-    attempts = lab.run / "attempts.jsonl"
+    attempts = lab.work() / "attempts.jsonl"
     started = {"stage": "stage2", "event": "start"}
     wait_for(lambda: started.items() <= list(read_json_lines(attempts))[-1].items(), 60)
     return pid
@@ -94,7 +94,7 @@ def test_damaged_records_of_a_training_end_nothing(lab: Lab, damage: str) -> Non
         lab.run.mkdir(parents=True, exist_ok=True)
         (lab.run / name).write_text(damage)
     assert states("train stage2") == [("waiting", "")]
-    with (lab.run / "attempts.jsonl").open("a") as attempts:
+    with (lab.work() / "attempts.jsonl").open("a") as attempts:
         attempts.write('\n{"stage": "stage2", "event": "start"}\n')
     [(state, detail)] = states("train stage2")
     assert (state, detail[:9]) in {("failed", "attempt 1"), ("running", "attempt 1")}

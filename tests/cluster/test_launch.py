@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, dict[str, An
         (lab.folder / name).symlink_to(ROOT / name)
     assert lab.finish(*STAGE1) == 0, lab.log()
     assert lab.finish(*STAGE2) == 0, lab.log()
-    return lab, remains(lab.run)
+    return lab, remains(lab)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def lab(
     """The lab before stage 2, and the working directory."""
     lab, _ = trained
     monkeypatch.setattr(requests, "planned", lambda _: plan)
-    for path in (*lab.run.glob("stage2.*"), *(lab.run / "checkpoints" / "stage2").iterdir()):
+    for path in lab.run.glob("stage2.*"):
         path.unlink()
-    (lab.run / "attempts.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(lab.work())
     monkeypatch.chdir(lab.folder)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -61,7 +61,7 @@ def expected(trained: tuple[Lab, dict[str, Any]]) -> dict[str, Any]:
 
 
 def events(lab: Lab) -> list[str]:
-    lines = (lab.run / "attempts.jsonl").read_text().splitlines()
+    lines = (lab.work() / "attempts.jsonl").read_text().splitlines()
     return [json.loads(line)["event"] for line in lines]
 
 
@@ -71,13 +71,13 @@ def test_a_stage_runs_here(
 ) -> None:
     assert main([*LAUNCH, "--executor", executor]) == 0
     assert "stage 2 of small: 18/18 steps" in "".join(capfd.readouterr())
-    assert remains(lab.run) == expected
+    assert remains(lab) == expected
 
 
 def test_two_processes_find_each_other(lab: Lab, expected: dict[str, Any]) -> None:
     assert main([*LAUNCH, "--executor", "local", "--gpus", "2"]) == 0
     assert events(lab) == ["start", "done"], "only one of them writes"
-    losses = [json.loads(line) for line in (lab.run / "stage2.jsonl").read_text().splitlines()]
+    losses = [json.loads(line) for line in (lab.work() / "stage2.jsonl").read_text().splitlines()]
     alone = [json.loads(line) for line in expected["stage2.jsonl"].splitlines()]
     assert [r["loss"] for r in losses if "loss" in r] == pytest.approx(
         [r["loss"] for r in alone if "loss" in r], rel=1e-4

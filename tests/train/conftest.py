@@ -32,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 @pytest.fixture(scope="session")
 def expected(finished: Lab) -> dict[str, Any]:
     """What the undisturbed stage 2 left."""
-    return remains(finished.run)
+    return remains(finished)
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def lab(finished: Lab, tmp_path: Path) -> Lab:
     """A copy of that lab, with stage 1 done and stage 2 to do. The index stays fresh."""
     shutil.copytree(finished.folder, tmp_path / "lab")
     lab = Lab(tmp_path / "lab")
-    shutil.rmtree(checkpoints_of(lab))
+    shutil.rmtree(lab.work())
     for path in (*lab.run.glob("stage2.*"), lab.folder / "log"):
         path.unlink()
     return lab
 
 
 def checkpoints_of(lab: Lab, stage: str = "stage2") -> Path:
-    return lab.run / "checkpoints" / stage
+    return lab.work(stage) / "checkpoints" / stage
 
 
 def at_call(owner: Any, name: str, number: int, action: Callable[..., Any]) -> Fault:

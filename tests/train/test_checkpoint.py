@@ -15,16 +15,14 @@ from reid.train.checkpoint import MARK, Checkpoints, Position
 from tests.runs import STAGE2, Lab, remains
 from tests.train.conftest import at_call, checkpoints_of, kill_at
 
-FACTS = {"seed": 1, "settings": {"lr": 0.1, "steps": [3, 5]}}
-
 
 def make(folder: Path, *, keep: int = 2) -> Checkpoints:
-    return Checkpoints(folder, keep=keep, facts=FACTS)
+    return Checkpoints(folder, keep=keep)
 
 
 def save(checkpoints: Checkpoints, epoch: int, step: int = 0) -> None:
     state = {"weight": torch.full((3,), float(epoch)), "step": step}
-    checkpoints.save(Position(epoch, step), state, complete=False)
+    checkpoints.save(Position(epoch, step), state)
     checkpoints.wait()
 
 
@@ -46,7 +44,7 @@ def test_the_newest_are_kept_and_the_last_is_restored(tmp_path: Path) -> None:
     assert names(tmp_path) == ["00003-0000003.pt", "00003-0000005.pt"]
     # An ordinary tool opens it.
     whole = torch.load(tmp_path / "00003-0000005.pt", weights_only=True)
-    assert (whole["epoch"], whole["step"], whole["facts"]) == (3, 5, FACTS)
+    assert (whole["epoch"], whole["step"]) == (3, 5)
 
 
 @given(data=st.data())
@@ -110,7 +108,7 @@ def test_fault_03_killed_while_a_checkpoint_is_written(
     resumed = 2 if moment == "before trimming" else 1
     assert f"resuming before epoch {resumed + 1}, step 1" in lab.log()
     assert names(checkpoints_of(lab)) == ["00002-0000000.pt", "00003-0000000.pt"]
-    assert remains(lab.run) == expected
+    assert remains(lab) == expected
 
 
 def test_fault_04_damaged_checkpoints_fall_back_and_never_start_from_zero(
@@ -130,9 +128,9 @@ def test_fault_04_damaged_checkpoints_fall_back_and_never_start_from_zero(
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert f"checkpoint {newest.stem} is damaged" in lab.log()
     assert "resuming before epoch 2, step 1" in lab.log()
-    assert remains(lab.run) == expected
+    assert remains(lab) == expected
     assert lab.finish(*STAGE2, "--restart") == 0, lab.log()
-    assert remains(lab.run) == expected
+    assert remains(lab) == expected
 
 
 def test_fault_05_disk_full_keeps_the_checkpoint_before(lab: Lab, expected: dict[str, Any]) -> None:
@@ -145,4 +143,4 @@ def test_fault_05_disk_full_keeps_the_checkpoint_before(lab: Lab, expected: dict
     assert "checkpoints/stage2/00002-0000000.pt: No space left on device: free space" in lab.log()
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert "resuming before epoch 2, step 1" in lab.log()
-    assert remains(lab.run) == expected
+    assert remains(lab) == expected

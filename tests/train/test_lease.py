@@ -214,19 +214,19 @@ def test_fault_11_fault_18_a_second_trainer_exits_76_or_waits(
     lab: Lab, expected: dict[str, Any]
 ) -> None:
     first = lab.start(*STAGE2, before=slow_steps, environment={"SLURM_JOB_ID": "7"})
-    wait_for((lab.run / "lease.json").exists)
+    wait_for((lab.work() / "lease.json").exists)
     assert lab.finish(*STAGE2, environment={"SLURM_JOB_ID": "8"}) == 76
     assert f"in use by process {first} on {socket.gethostname()} (job 7)" in lab.log()
     third = lab.start(*STAGE2, "--wait", "5")
     wait_for(lambda: "waiting for it" in lab.log())
     assert wait(first) == 0
     assert wait(third) == 0, lab.log()
-    assert not (lab.run / "lease.json").exists()
-    assert remains(lab.run) == expected
+    assert not (lab.work() / "lease.json").exists()
+    assert remains(lab) == expected
 
 
 def test_fault_18_a_waiting_trainer_can_be_stopped(lab: Lab) -> None:
-    path = leave(lab.run)
+    path = leave(lab.work())
     waiting = lab.start(*STAGE2, "--wait", "5")
     wait_for(lambda: "waiting for it" in lab.log())
     os.killpg(waiting, signal.SIGTERM)
@@ -244,12 +244,12 @@ def test_fault_11_a_trainer_without_its_lease_leaves_the_folder_alone(
         slow_steps()
 
     first = lab.start(*STAGE2, before=suspended)
-    wait_for((lab.run / "lease.json").exists)
-    leave(lab.run)
+    wait_for((lab.work() / "lease.json").exists)
+    leave(lab.work())
     assert wait(first) == 75
     assert "lease.json was taken by another process" in lab.log()
-    assert json.loads((lab.run / "lease.json").read_text()) == ELSEWHERE
+    assert json.loads((lab.work() / "lease.json").read_text()) == ELSEWHERE
     assert not list(checkpoints_of(lab).glob("*"))
-    (lab.run / "lease.json").unlink()
+    (lab.work() / "lease.json").unlink()
     assert lab.finish(*STAGE2) == 0, lab.log()
-    assert remains(lab.run) == expected
+    assert remains(lab) == expected

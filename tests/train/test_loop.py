@@ -94,8 +94,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Run a stage; returns its journal."""
     options = Runtime(device="cpu", tensorboard=False, **runtime)
-    engine = Engine(torch.device("cpu"), interrupt or Interrupt(), options)
-    fit(stage, engine, folder=folder, name="stage", facts={})
+    engine = Engine(torch.device("cpu"), folder, interrupt or Interrupt(), options)
+    fit(stage, engine, name="stage")
     return [json.loads(line) for line in (folder / "stage.jsonl").read_text().splitlines()]
 
 
@@ -138,7 +138,7 @@ def test_a_run_stopped_after_any_step_resumes_with_the_same_bits(
     resumed = a_stage()
     assert train(tmp_path / "stopped", resumed) == journal
     assert all(torch.equal(resumed.tensors[name], whole.tensors[name]) for name in START)
-    position, _ = Checkpoints(tmp_path / "stopped/checkpoints/stage", keep=2, facts={}).restore()
+    position, _ = Checkpoints(tmp_path / "stopped/checkpoints/stage", keep=2).restore()
     assert position.epoch == EPOCHS
 
 
@@ -158,7 +158,7 @@ def test_fp16_skips_a_step_that_overflows_and_lowers_the_scale(tmp_path: Path) -
     assert journal[1]["gradient_norm"]["biases"] == pytest.approx(norms[0]["biases"], rel=1e-3)
     assert all(map(torch.equal, after[1], before)), "nothing moves"
     assert not any(map(torch.equal, after[2], before))
-    restored = Checkpoints(tmp_path / "checkpoints" / "stage", keep=2, facts={}).restore()
+    restored = Checkpoints(tmp_path / "checkpoints" / "stage", keep=2).restore()
     assert restored is not None
     assert restored[1]["scaler"]["scale"] == 2.0**15
 

@@ -239,7 +239,11 @@ def run(training: Mapping[str, Any], seen: str, *, whole: bool = False) -> Any:
 
     `whole`: with a stage 1 of its own, because its weights or identities are others.
     """
-    settings, folder, paths = configure(training), RESULTS.run("one", 1), [RESULTS.stage("one", 1, 1)]
+    settings, folder, paths = (
+        configure(training),
+        RESULTS.run("one", 1),
+        [RESULTS.stage("one", 1, 1)],
+    )
     shutil.rmtree(folder, ignore_errors=True)
     if seen == "stage1" or whole:
         stage1.run(settings, "one", 1, Session(Interrupt(), {}))
