@@ -19,6 +19,9 @@ from reid.progress import duration
 from reid.steps import Job
 from reid.train.lease import owner_of
 
+EVENTS = ("start", "stopped", "failed", "done")
+"""Of an attempt at a stage."""
+
 State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]
 """`unfinished`: started and without a result; only its log can tell whether it still runs.
 `outdated`: its result was made with other options, code or data than now."""
@@ -162,7 +165,8 @@ def _of_training(job: Job, log: Path, folder: Path) -> Status | None:
 
 
 def _attempts(folder: Path) -> list[dict[str, Any]]:
-    return list(read_json_lines(folder / "attempts.jsonl"))
+    records = read_json_lines(folder / "attempts.jsonl")
+    return [record for record in records if record.get("event") in EVENTS]
 
 
 def _position(metrics: Path) -> Iterator[str]:

@@ -122,7 +122,7 @@ BAD = {
     "not finite": lambda encoder: encoder.rank(ONE, Encoded(("b",), ONE.features * np.nan)),
     "top must be at least 1": lambda encoder: encoder.rank(ONE, ONE, top=0),
     "is no folder of a run": lambda encoder: TrackletEncoder(RUN / "manifest.json"),
-    "manifest.json does not exist": lambda encoder: TrackletEncoder("empty"),
+    "empty holds no finished run": lambda encoder: TrackletEncoder("empty"),
     "is of no finished run": lambda encoder: TrackletEncoder("unfinished"),
     "device must be one of auto, cpu, cuda": lambda encoder: TrackletEncoder(RUN, device="tpu"),
     "test_sampling must be one of": lambda encoder: TrackletEncoder(RUN, test_sampling="last"),

@@ -1,13 +1,13 @@
 """A manifest names what made its files."""
 
-import json
 import subprocess
-from datetime import UTC, datetime, timedelta
+import sys
 from pathlib import Path
 
 import pytest
 
 from reid import provenance
+from reid.errors import UserError
 from reid.files import sha256_of_file
 
 
@@ -17,30 +17,40 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_a_manifest_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = tmp_path / "stage2.safetensors"
+def test_a_manifest_is_complete_and_knows_its_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, path = tmp_path / "stage2.safetensors", tmp_path / "stage2.manifest.json"
     weights.write_bytes(b"weights")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    provenance.write(
-        tmp_path / "manifest.json",
-        stage="stage2",
-        seed=3,
-        fingerprint="abc",
-        options={"stage2": {"lr": 0.1}},
-        device="cpu",
-        precision="bf16",
-        started=datetime.now(UTC) - timedelta(seconds=90),
-        inputs={},
-        outputs={"stage2": weights},
-    )
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    facts = {"stage": "stage2", "seed": 3, "fingerprint": "abc", "precision": "bf16", "gpu": None}
-    facts |= {"options": {"stage2": {"lr": 0.1}}, "slurm": {"job_id": "17"}}
-    assert facts.items() <= manifest.items()
-    assert 90 <= manifest["wall_seconds"] < 100
-    assert set(manifest["packages"]) == set(provenance.PACKAGES)
-    recorded = {"path": weights.as_posix(), "sha256": sha256_of_file(weights)}
-    assert manifest["outputs"] == {"stage2": recorded}
+    stamp = {"step": "stage2", "options": {"lr": 0.1}}
+    made = {**provenance.facts("cpu", "bf16"), "started": "2026-01-01T00:00:00+00:00"}
+    provenance.write(path, stamp=stamp, outputs=[weights], made=made)
+    manifest = provenance.read(path)
+    assert manifest is not None
+    assert manifest.stamp == stamp
+    facts = {"precision": "bf16", "gpu": None, "slurm": {"job_id": "17"}, "command": sys.argv}
+    assert facts.items() <= manifest.made.items()
+    assert manifest.made["wall_seconds"] > 0
+    assert manifest.made["threads"] >= 1
+    assert set(manifest.made["packages"]) == set(provenance.PACKAGES)
+    assert manifest.outputs[weights.name]["sha256"] == sha256_of_file(weights)
+    manifest.verify(weights)
+    weights.write_bytes(b"Weights")
+    assert manifest.fits(weights), "of the same size"
+    with pytest.raises(UserError, match="is not the file that its manifest describes"):
+        manifest.verify(weights)
+    weights.write_bytes(b"other weights")
+    assert not manifest.fits(weights)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "{}", '{"stamp": 1, "outputs": {}, "made": {}}',
+             '{"stamp": {}, "outputs": {"a": {}}, "made": {}}', "\0" * 99]
+)  # fmt: skip
+def test_a_damaged_manifest_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.manifest.json").write_text(text)
+    assert provenance.read(tmp_path / "a.manifest.json") is None
 
 
 def test_only_variables_of_slurm_are_recorded() -> None:
@@ -56,9 +66,13 @@ def test_git_state_of_a_checkout_but_not_of_a_folder_inside_one(tmp_path: Path) 
     (tmp_path / "a").write_text("1")
     git(tmp_path, "add", "a")
     git(tmp_path, "commit", "-m", "one")
-    clean = {"sha": git(tmp_path, "rev-parse", "HEAD"), "dirty": False}
+    clean = {"sha": git(tmp_path, "rev-parse", "HEAD"), "dirty": []}
     assert provenance.git_state(tmp_path) == clean
     (tmp_path / "a").write_text("2")
-    assert provenance.git_state(tmp_path) == {**clean, "dirty": True}
+    state = provenance.git_state(tmp_path)
+    assert state is not None
+    assert (state["sha"], state["dirty"]) == (clean["sha"], ["a"])
+    assert "-1\n" in state["diff"]
+    assert "+2" in state["diff"]
     (tmp_path / "site-packages").mkdir()
     assert provenance.git_state(tmp_path / "site-packages") is None

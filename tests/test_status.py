@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from reid import config, status
+from reid.chain import Chain
 from reid.files import read_json_lines
 from reid.paths import Results
+from tests.manifests import describe
 from tests.runs import STAGE1, STAGE2, Lab, make_lab, slow_steps, wait, wait_for
 
 
@@ -24,39 +26,41 @@ def settings() -> config.Config:
 
 
 def states(step: str) -> list[tuple[str, str]]:
-    jobs = [each for each in status.statuses(settings()) if each.job.step == step]
+    jobs = [each for each in status.statuses(Chain(settings())) if each.job.step == step]
     return [(each.state, each.detail) for each in jobs]
 
 
 def text(command: str = "snakemake") -> str:
-    return "\n".join(status.report(status.statuses(settings()), command))
+    return "\n".join(status.report(status.statuses(Chain(settings())), command))
 
 
 def begin(lab: Lab) -> int:
     """A stage 2 that is at work: returns its process id."""
     pid = lab.start(*STAGE2, before=slow_steps)
     attempts = lab.work() / "attempts.jsonl"
-    started = {"stage": "stage2", "event": "start"}
-    wait_for(lambda: started.items() <= list(read_json_lines(attempts))[-1].items(), 60)
+    wait_for(lambda: [*read_json_lines(attempts), {}][-1].get("event") == "start", 60)
     return pid
 
 
 def test_from_nothing_to_done(lab: Lab) -> None:
     assert states("index") == [("done", "")]
-    assert states("train stage2") == [("waiting", "")]
+    assert states("stage2") == [("waiting", "")]
     assert states("extract") == [("waiting", "")] * 3
     assert "To resume (finished jobs are kept): snakemake" in text()
-    for job in status.jobs(settings()):
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        job.output.touch()
+    for job in Chain(settings()).jobs:
+        for path in job.outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    assert "of an earlier version, or made by hand" in text()
+    describe(settings())
     assert "To resume" not in text()
     assert text().count(" jobs: ") == 7  # no variant is tuned: no such step
 
 
 def test_the_embedded_benchmark_has_two_more_steps() -> None:
     shipped = config.load([Path("config/config.yaml"), Path("config/demo.yaml")])
-    names = [job.name for job in status.jobs(shipped)]
-    assert names[:3] == ["demo-data", "demo-weights tiny-b16", "demo-weights tiny-l14"]
+    names = [job.name for job in Chain(shipped).jobs]
+    assert names[:3] == ["demo_data", "demo_weights tiny-b16", "demo_weights tiny-l14"]
     assert len(names) == 62
 
 
@@ -70,33 +74,33 @@ def test_a_step_without_a_result_shows_what_it_said_last(lab: Lab) -> None:
 
 def test_a_training_at_work_stopped_killed_and_done(lab: Lab) -> None:
     assert lab.finish(*STAGE1) == 0, lab.log()
-    assert states("train stage1") == [("done", "")]
+    assert states("stage1") == [("done", "")]
     pid = begin(lab)
-    [(state, detail)] = states("train stage2")
+    [(state, detail)] = states("stage2")
     assert (state, f"process {pid} on " in detail) == ("running", True), detail
     os.kill(pid, signal.SIGTERM)
     assert wait(pid) == 75, lab.log()
-    [(state, detail)] = states("train stage2")
+    [(state, detail)] = states("stage2")
     assert (state, detail.startswith("attempt 1, epoch 1, step ")) == ("stopped", True), detail
     assert "log:" not in text(), "a training started by hand has none"
     pid = begin(lab)
     os.kill(pid, signal.SIGKILL)
     wait(pid)
-    [(state, detail)] = states("train stage2")
+    [(state, detail)] = states("stage2")
     assert (state, "attempt 2" in detail, "killed" in detail) == ("failed", True, True), detail
     assert lab.finish(*STAGE2) == 0, lab.log()
-    assert states("train stage2") == [("done", "")]
+    assert states("stage2") == [("done", "")]
 
 
 @pytest.mark.parametrize("damage", ["null\n", "[1]\n", "{}\n", "\0" * 200, '{"stage": 3}\n'])
 def test_damaged_records_of_a_training_end_nothing(lab: Lab, damage: str) -> None:
     for name in ("attempts.jsonl", "stage2.jsonl", "lease.json"):
-        lab.run.mkdir(parents=True, exist_ok=True)
-        (lab.run / name).write_text(damage)
-    assert states("train stage2") == [("waiting", "")]
+        lab.work().mkdir(parents=True, exist_ok=True)
+        (lab.work() / name).write_text(damage)
+    assert states("stage2") == [("waiting", "")]
     with (lab.work() / "attempts.jsonl").open("a") as attempts:
-        attempts.write('\n{"stage": "stage2", "event": "start"}\n')
-    [(state, detail)] = states("train stage2")
+        attempts.write('\n{"event": "start"}\n')
+    [(state, detail)] = states("stage2")
     assert (state, detail[:9]) in {("failed", "attempt 1"), ("running", "attempt 1")}
 
 
@@ -107,7 +111,7 @@ def test_the_command_line_prints_no_colors_into_a_file_and_names_all_configurati
     assert "index" in lab.log()
     assert "snakemake --configfile config.yaml" in lab.log()
     assert "\033[" not in lab.log()
-    colored = "\n".join(status.report(status.statuses(settings()), "", colors=True))
+    colored = "\n".join(status.report(status.statuses(Chain(settings())), "", colors=True))
     assert "\033[32m" in colored
     shipped = [status.STANDARD, Path("my.yaml")]
     assert status.resume_command(shipped[:1]) == "snakemake"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from contextlib import chdir
 from pathlib import Path
 from typing import Any

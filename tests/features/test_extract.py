@@ -14,10 +14,12 @@ from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from reid import config
 from reid.cli import main
 from reid.data.index import read_split
 from reid.features.extract import warn_about_metadata
 from tests.golden import experiment
+from tests.manifests import describe
 from tests.retrieval import worlds
 
 FEATURES = Path("results/golden/features/all/seed1")
@@ -55,6 +57,7 @@ def extract(
         for variant in settings["variants"].values():
             variant |= {} if flip_tta else {"flip_tta": False}
         Path("changed.yaml").write_text(yaml.safe_dump(settings))
+        describe(config.load([Path("changed.yaml")]))
         options = ("--training", "all", "--seed", "1", "--protocol", protocol)
         assert main(["extract", "--config", "changed.yaml", *options]) == 0
         return load_file(FEATURES / f"{protocol}.safetensors")

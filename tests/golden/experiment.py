@@ -94,8 +94,9 @@ def values_of(results: Path) -> dict[str, Any]:
     folder = results / "train" / "all" / "seed1"
     stages = {}
     for stage in ("stage1", "stage2"):
-        lines = (folder / f"{stage}.jsonl").read_text().splitlines()
-        steps = [record for record in map(json.loads, lines) if "step" in record]
+        (journal,) = folder.glob(f"{stage}-*/{stage}.jsonl")
+        records = map(json.loads, journal.read_text().splitlines())
+        steps = [record for record in records if "step" in record]
         norms = [record.pop("gradient_norm") for record in steps]
         weights = load_file(folder / f"{stage}.safetensors")
         stages[stage] = {

@@ -148,11 +148,9 @@ class Site:
 
     def forget_stage2(self) -> None:
         """Remove what stage 2 of `baseline` has left."""
-        shutil.rmtree(self.run / "checkpoints" / "stage2")
-        for file in {*self.run.glob("stage2.*"), *self.run.glob("*.json*")}:
-            if not file.name.startswith("stage1"):
-                file.unlink()
-        (self.path / LOG).unlink()
+        shutil.rmtree(self.work)
+        for file in (*self.run.glob("stage2.*"), self.path / LOG):
+            file.unlink()
 
     def edit(self, old: str, new: str) -> None:
         """Edit the profile, as the user of a cluster does."""
@@ -225,6 +223,11 @@ class Site:
         return self.path / RUN
 
     @property
+    def work(self) -> Path:
+        """Where stage 2 keeps what it needs to resume."""
+        return next(self.run.glob("stage2-*"), self.run / "stage2-not-begun")
+
+    @property
     def log(self) -> str:
         """The log of stage 2, which all attempts append to."""
         path = self.path / LOG
@@ -253,13 +256,12 @@ class Site:
     @property
     def attempts(self) -> list[dict[str, str]]:
         """Starts and ends of stage 2."""
-        path = self.run / "attempts.jsonl"
-        lines = map(json.loads, path.read_text().splitlines()) if path.exists() else []
-        return [line for line in lines if line["stage"] == "stage2"]
+        path = self.work / "attempts.jsonl"
+        return [*map(json.loads, path.read_text().splitlines())] if path.exists() else []
 
     def outcome(self) -> dict[str, str]:
         """What must be bit-equal: weights and metrics of stage 2."""
-        files = (self.run / "stage2.safetensors", self.run / "stage2.jsonl")
+        files = (self.run / "stage2.safetensors", self.work / "stage2.jsonl")
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

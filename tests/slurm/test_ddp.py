@@ -13,7 +13,8 @@ TRAIN = ["train", "stage2", "--config", "config/config.yaml", "--training", "bas
 
 
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "stage2.jsonl").read_text().splitlines()]
+    (journal,) = run.glob("stage2-*/stage2.jsonl")
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
 
@@ -31,7 +32,7 @@ def test_must_show_9_two_processes_of_srun(site: Site, base: Site, nodes: int) -
     alone, together = losses(base.path / RUN), losses(site.run)
     start, end = site.attempts
     assert (start["event"], end["event"]) == ("start", "done"), "only one of them keeps the ledger"
-    assert job(start["job"])["NumNodes"] == str(nodes)
+    assert job(start["made"]["slurm"]["job_id"])["NumNodes"] == str(nodes)
     assert len(site.steps) == 2 * STEPS, "each process takes every step, with its share"
     assert together == pytest.approx(alone, rel=1e-4)
     assert (site.run / "stage2.safetensors").exists()

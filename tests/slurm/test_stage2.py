@@ -145,7 +145,7 @@ def test_must_show_6_fault_19_ctrl_c(site: Site, expected: dict[str, str]) -> No
     assert controller.ends() != 0
     until(lambda: job(first)["JobState"] == "CANCELLED", "the job to be cancelled")
     assert not (site.run / "stage2.safetensors").exists()
-    assert not (site.run / "manifest.json").exists()
+    assert not (site.run / "stage2.manifest.json").exists()
     again = site.on_slurm()
     again.succeeds()
     assert site.outcome() == expected

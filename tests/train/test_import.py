@@ -88,8 +88,8 @@ def test_imported_features_are_theirs(theirs: Naive, capsys: pytest.CaptureFixtu
     assert "left over" not in report
     assert "stored with the training" not in report
     assert not any(name.startswith("visual.conv1") for name in load_file(TARGET))
-    manifest = json.loads((TARGET.parent / "manifest.json").read_text())
-    assert manifest["stage"] == "import-checkpoint"
+    manifest = json.loads(TARGET.with_name("stage2.manifest.json").read_text())
+    assert manifest["stamp"]["step"] == "import_checkpoint"
     assert_extracted(theirs)
     assert main(COMMAND) == 1
     assert "exists: move it away" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """Options of `runtime` change speed and memory, not the loss or the gradient."""
 
+import re
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +21,11 @@ from reid.train import memory
 from reid.train.common import build_model
 from reid.train.distributed import World
 from reid.train.interrupt import Interrupt
-from reid.train.session import Engine, Session
+from reid.train.session import Engine
 from reid.train.stage2 import batch_loss, prepare
 from tests.clips import TINY, random_weights
+from tests.runs import STAGE2, Lab
+from tests.train.conftest import at_call
 
 TRAINING = Training(
     clip=Clip(frames=2, height=32, width=32),
@@ -54,7 +58,7 @@ def a_batch() -> Batch:
 def step(**runtime: Any) -> Numbers:
     """One step of stage 2 with these runtime options, but for the optimizer's part."""
     options = Runtime(device="cpu", **runtime)
-    engine = Engine(torch.device("cpu"), Interrupt(), options)
+    engine = Engine(torch.device("cpu"), Path(), Interrupt(), options)
     model = build_model(TRAINING, random_weights(TINY), identities=3, cameras=3, seed=0)
     trainable_groups(model, finetune=TRAINING.finetune, stage2=TRAINING.stage2)
     prepare(model.train(), options)
@@ -148,13 +152,13 @@ def test_a_batch_must_divide_among_processes() -> None:
         World(rank=0, size=3).share(8)
 
 
-def test_a_gpu_without_enough_memory_is_one_line_of_advice(tmp_path: Any) -> None:
-    session = Session(Interrupt(), {})
-    runtime = Runtime(device="cpu")
-    message = "GPU is out of memory .Tried to allocate 20 GiB.*runtime.micro_batch"
-    with pytest.raises(UserError, match=message), session.engine("stage2", tmp_path, runtime):
+def test_a_gpu_without_enough_memory_is_one_line_of_advice(lab: Lab) -> None:
+    def fail(*_: Any) -> None:
         raise torch.OutOfMemoryError("Tried to allocate 20 GiB")
-    assert '"event": "failed"' in (tmp_path / "attempts.jsonl").read_text().splitlines()[-1]
+
+    assert lab.finish(*STAGE2, before=at_call(torch.optim.Adam, "step", 2, fail)) == 1
+    assert re.search(r"GPU is out of memory .Tried to allocate 20 GiB.*micro_batch", lab.log())
+    assert '"event": "failed"' in (lab.work() / "attempts.jsonl").read_text().splitlines()[-1]
 
 
 def test_interrupt_keeps_time_for_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +187,7 @@ def test_the_memory_estimate_names_the_micro_batch_that_fits() -> None:
 
     def check(gib: float, **runtime: Any) -> None:
         options = Runtime(device="cpu", precision="bf16", **runtime)
-        engine = Engine(torch.device("cpu"), Interrupt(), options)
+        engine = Engine(torch.device("cpu"), Path(), Interrupt(), options)
         memory.check(model, training, engine, available=int(gib * 2**30))
 
     with pytest.raises(UserError, match=r"24 tracklets of 16 .* runtime\.micro_batch to 12"):

@@ -32,7 +32,7 @@ from tests.golden.experiment import working_in
 from tests.train.test_losses import slow_contrastive
 from tests.trees import make_tree
 
-ENGINE = Engine(torch.device("cpu"), Interrupt(), Runtime(device="cpu", workers=0))
+ENGINE = Engine(torch.device("cpu"), Path(), Interrupt(), Runtime(device="cpu", workers=0))
 CLIP = {"frames": 2, "height": 32, "width": 16}
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 2, 2])
 

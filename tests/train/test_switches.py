@@ -29,6 +29,7 @@ from reid.train.interrupt import Interrupt
 from reid.train.session import Session
 from tests.clips import TINY, state_dict
 from tests.golden.experiment import working_in
+from tests.manifests import describe
 from tests.trees import make_tree
 
 SMALL = {"epochs": 2, "batch_size": 4, "instances": 2}
@@ -249,8 +250,8 @@ def run(training: Mapping[str, Any], seen: str, *, whole: bool = False) -> Any:
         stage1.run(settings, "one", 1, Session(Interrupt(), {}))
     else:
         folder.mkdir(parents=True)
-        for name in ("stage1.safetensors", "stage1.manifest.json"):
-            shutil.copy(name, folder)
+        shutil.copy("stage1.safetensors", paths[0])
+        describe(settings)
     if seen != "stage1":
         stage2.run(settings, "one", 1, Session(Interrupt(), {}))
         paths.append(RESULTS.stage("one", 1, 2))

@@ -1,6 +1,5 @@
-"""Fingerprints change with the code and options that a stage depends on, and with nothing else."""
+"""Jobs depend on the code, options and files that act on their outputs, and on nothing else."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,10 @@ import pytest
 from pydantic import BaseModel
 
 from reid import config as options
-from reid import fingerprint as fp
-from reid.config import Config, Dataset
+from reid import sources
+from reid.config import Config
+from reid.errors import UserError
+from reid.steps import ENTRIES, Steps
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = options.load([ROOT / "config" / "config.yaml", ROOT / "config" / "demo.yaml"])
@@ -18,6 +19,7 @@ CONFIG = options.load([ROOT / "config" / "config.yaml", ROOT / "config" / "demo.
 # Options that change no result, or only where a result lies, and one among them that does.
 NO_RESULT = {
     "runtime",
+    "results",
     "dataset.name",
     "dataset.root",
     "dataset.max_rejected_share",
@@ -28,21 +30,35 @@ NO_RESULT = {
 RESULT = {"runtime.precision"}
 
 # Where a stage follows the value, another one must exist.
-OTHERS = {"backbone": "vit_b16", "training": "baseline"}
+OTHERS = {
+    "backbone": "vit_b16",
+    "training": "baseline",
+    "weights": "other.pt",
+    **{name: Path("other.csv") for name in ("root", "manifest", "damaged", "results")},
+    "layout": "manifest",
+}
 
 
-def all_settings(config: Config) -> dict[str, Any]:
-    """What every stage reads, for every training and variant."""
-    one = ("demo_data", "demo_weights", "index", "table", "report")
-    arguments: dict[str, list[Any]] = {stage: [(config,)] for stage in one}
-    for stage in ("stage1", "stage2", "extract"):
-        arguments[stage] = [(config, name) for name in config.trainings]
-    for stage in ("tune", "retrieve", "submission"):
-        arguments[stage] = [(config, name) for name in config.variants]
+def all_jobs(config: Config) -> dict[str, Any]:
+    """Options and files that a job depends on, of its first seed and protocol.
+
+    Files under results by their place there; without the place of the dataset.
+    """
+    steps = Steps(config)
+    demanded = [
+        make(name, 1) for name in config.variants for make in (steps.tune, steps.submission)
+    ]
     return {
-        " ".join([stage, *names]): getattr(fp, f"{stage}_settings")(config, *names)
-        for stage, calls in arguments.items()
-        for config, *names in calls
+        " ".join([job.step, *job.place[:1]]): (
+            job.options,
+            {
+                role: path.relative_to(root) if path.is_relative_to(root) else path
+                for role, path in job.inputs.items()
+                if role != "dataset"
+            },
+        )
+        for job in [*demanded, *steps][::-1]
+        for root in [steps.results.root]
     }
 
 
@@ -60,7 +76,7 @@ def leaves(section: BaseModel, path: str = "") -> Iterator[str]:
 
 
 def changed(section: Any, path: str) -> Any:
-    """`section` with another value at `path`, valid or not: fingerprints only hash."""
+    """`section` with another value at `path`, valid or not: steps only look."""
     name, _, rest = path.partition(".")
     if isinstance(section, dict):
         return {**section, name: changed(section[name], rest)}
@@ -70,13 +86,14 @@ def changed(section: Any, path: str) -> Any:
 
 
 def differing(path: str) -> set[str]:
-    before, after = all_settings(CONFIG), all_settings(changed(CONFIG, path))
-    return {stage for stage in before if before[stage] != after[stage]}
+    base = changed(CONFIG, "dataset.layout") if path == "dataset.manifest" else CONFIG
+    before, after = all_jobs(base), all_jobs(changed(base, path))
+    return {job for job in before if before[job] != after.get(job)}
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 @pytest.mark.parametrize("path", sorted(leaves(CONFIG)))
-def test_every_option_that_changes_a_result_changes_a_fingerprint(path: str) -> None:
+def test_every_option_that_changes_a_result_is_in_a_job(path: str) -> None:
     exempt = path not in RESULT and not NO_RESULT.isdisjoint({path, path.split(".")[0]})
     assert bool(differing(path)) != exempt
 
@@ -93,7 +110,8 @@ def test_every_option_that_changes_a_result_changes_a_fingerprint(path: str) -> 
         ("trainings.scaled.model.pooling.kind", {"stage2 scaled", "extract scaled"}),
         ("trainings.scaled.clip.test_sampling", {"extract scaled"}),
         ("dataset.check_sizes", {"index"}),
-        ("demo.captions", {"demo_weights"}),
+        ("dataset.damaged", {"index"}),
+        ("demo.captions", {"demo_weights tiny-b16", "demo_weights tiny-l14"}),
         ("demo.train_identities", {"demo_data"}),
     ],
 )
@@ -107,62 +125,21 @@ def test_augmentation_counts_in_stage_1_only_where_it_is_applied() -> None:
     trainings = {"scaled": training.model_copy(update={"stage1": stage1})}
     clean = CONFIG.model_copy(update={"trainings": trainings})
     padded = changed(clean, "trainings.scaled.augment.pad")
-    assert fp.stage1_settings(clean, "scaled") == fp.stage1_settings(padded, "scaled")
+    jobs = (Steps(config).stage1("scaled", 1) for config in (clean, padded))
+    assert len({str(job.options) for job in jobs}) == 1
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_trainings_that_agree_in_stage_1_have_one_owner() -> None:
-    owners = fp.stage1_owners(CONFIG)
+    owners = dict(Steps(CONFIG).stage1_owners)
     assert owners.pop("attention") == "optimized"
     assert all(owner == name for name, owner in owners.items())
-    alone = fp.stage1_owners(changed(CONFIG, "trainings.attention.stage1.lr"))
+    alone = Steps(changed(CONFIG, "trainings.attention.stage1.lr")).stage1_owners
     assert alone["attention"] == "attention"
 
 
-@pytest.mark.parametrize("folder", ["train/1/1_2", "train/3", "case1_aerial_to_ground/query/2/2_2"])
-def test_an_added_or_removed_tracklet_or_person_changes_the_stamp(
-    tmp_path: Path, folder: str
-) -> None:
-    for made in ("train/1/1_1", "case1_aerial_to_ground/query/2/2_1"):
-        (tmp_path / made).mkdir(parents=True)
-    before = fp.dataset_stamp(tmp_path)
-    assert fp.dataset_stamp(tmp_path) == before
-    (tmp_path / folder).mkdir()
-    grown = fp.dataset_stamp(tmp_path)
-    shutil.rmtree(tmp_path / folder)
-    assert len({before, grown, fp.dataset_stamp(tmp_path)}) == 3
-
-
-@pytest.mark.parametrize(
-    ("options", "path"),
-    [
-        ({"layout": "mars"}, "info/query_IDX.mat"),
-        ({"layout": "manifest"}, "manifest.csv"),
-        ({"damaged": "damaged.csv"}, "damaged.csv"),
-    ],
-)
-def test_the_stamp_covers_the_contents_of_lists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], path: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    dataset = Dataset(root=tmp_path, **options)
-
-    def stamp() -> str:
-        return fp.dataset_stamp(tmp_path, fp.lists_of(dataset))
-
-    assert not any(file.exists() for file in fp.lists_of(dataset))
-    (tmp_path / path).parent.mkdir(exist_ok=True)
-    stamps = []
-    for text in ("one", "one", "three"):
-        (tmp_path / path).write_text(text)
-        stamps.append(stamp())
-    (tmp_path / path).unlink()
-    assert stamps[0] == stamps[1], "written again with the same content"
-    assert len({*stamps, stamp()}) == 3
-
-
 def test_no_stage_depends_on_the_command_line_or_on_later_stages() -> None:
-    behind = {stage: set(fp.modules_behind(entry)) for stage, entry in fp.ENTRIES.items()}
+    behind = {stage: set(sources.modules_behind(entry)) for stage, entry in ENTRIES.items()}
     assert not any("reid.cli" in modules for modules in behind.values())
     for stage in ("index", "stage1", "stage2", "extract"):
         late = {"reid.retrieval.metrics", "reid.retrieval.rerank", "reid.report.table"}
@@ -186,20 +163,32 @@ MODULES = {
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of a few modules in place of ours."""
     root = tmp_path / "reid"
     (root / "sub").mkdir(parents=True)
     for name, text in MODULES.items():
         (root / name).write_text(text)
-    monkeypatch.setattr(fp, "PACKAGE", root)
-    monkeypatch.setitem(fp.ENTRIES, "entry", "reid.entry")
-    return root
+    monkeypatch.setattr(sources, "PACKAGE", root)
+    forget()
+    yield root
+    forget()
+
+
+def forget() -> None:
+    """Modules are read once in a process."""
+    sources.modules_behind.cache_clear()
+    sources._read.cache_clear()
+
+
+def hashes() -> dict[str, str]:
+    forget()
+    return sources.modules_behind("reid.entry")
 
 
 def test_imports_are_followed_also_relative_ones_and_those_in_functions(package: Path) -> None:
     names = {"reid.entry", "reid.lazy", "reid.sub.near", "reid.sub.far", "reid.sub.odd"}
-    assert set(fp.modules_behind("reid.entry")) == names | {"reid", "reid.sub"}
+    assert set(hashes()) == names | {"reid", "reid.sub"}
 
 
 @pytest.mark.parametrize(
@@ -207,15 +196,24 @@ def test_imports_are_followed_also_relative_ones_and_those_in_functions(package:
     [(name, name not in ("files.py", "unrelated.py")) for name in MODULES],
 )
 def test_code_that_a_stage_imports_counts(package: Path, module: str, counts: bool) -> None:
-    before = fp.fingerprint("entry", {"a": 1})
+    before = hashes()
     with (package / module).open("a") as source:
         source.write("\nz = 2\n")
-    assert (fp.fingerprint("entry", {"a": 1}) != before) == counts
+    assert (hashes() != before) == counts
 
 
-def test_comments_and_docstrings_do_not_count_but_options_do(package: Path) -> None:
-    before = fp.fingerprint("entry", {"a": 1})
+def test_comments_and_docstrings_do_not_count(package: Path) -> None:
+    before = hashes()
     entry = package / "entry.py"
     entry.write_text(entry.read_text().replace("Words.", "Other words.") + "\n# a remark\n")
-    assert fp.fingerprint("entry", {"a": 1}) == before
-    assert fp.fingerprint("entry", {"a": 2}) != before
+    assert hashes() == before
+
+
+def test_two_checkouts_in_one_environment_are_an_error_with_both(tmp_path: Path) -> None:
+    sources.demand_one_checkout(ROOT, tmp_path)
+    (tmp_path / "reid").mkdir()
+    (tmp_path / "reid" / "sources.py").touch()
+    with pytest.raises(UserError) as refusal:
+        sources.demand_one_checkout(tmp_path)
+    assert str(tmp_path) in str(refusal.value)
+    assert str(ROOT / "reid") in str(refusal.value)
