@@ -1,6 +1,5 @@
 """FAULTS 1, 6, 7, 25: runs that are killed and resumed end with the same bits. Real processes."""
 
-import json
 import os
 import random
 import signal
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import reid.train.stage1
 from reid.files import read_json_lines

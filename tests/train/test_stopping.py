@@ -13,7 +13,6 @@ import torch
 
 import reid.train.stage2
 from reid.files import read_json_lines
-from reid.train.checkpoint import Checkpoints
 from tests.runs import STAGE2, Lab, remains, slow_steps, wait, wait_for
 from tests.train.conftest import STEPS, at_call, checkpoints_of
 
