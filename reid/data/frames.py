@@ -53,11 +53,16 @@ def list_folder(folder: Path | str, *, check_sizes: bool) -> Listing:
     return Listing(listing.modified, ordered, listing.problems)
 
 
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden or one that systems put anywhere."""
+    return name.startswith(".") or name in _SYSTEM
+
+
 def _sort_in(entry: "os.DirEntry[str]", listing: Listing, check_sizes: bool) -> None:
     """Put one entry of a folder among the frames or the problems of `listing`."""
     name, size = entry.name, None
     try:
-        if name.startswith(".") or name in _SYSTEM:
+        if is_ignored(name):
             reason = IGNORED
         elif not name.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in name):
             reason = NOT_UTF8

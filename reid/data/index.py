@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from reid.chain import Chain
 from reid.claim import remove_temporaries
@@ -52,23 +51,13 @@ class Index:
     times: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     """When each folder of frames last changed, by path: ns since the epoch."""
 
-    def write(self, folder: Path, *, record: Mapping[str, Any] = {}) -> list[str]:
-        """Write every part, each atomically; `record` as `reid.data.stored.write_split` does.
-
-        Parts that are there with the same content are left as they are. Returns the splits that
-        were written.
-        """
+    def write(self, folder: Path) -> None:
+        """Write every part, each atomically; those that have this content are left as they are."""
         remove_temporaries(folder, _is_part)
         self.write_report(folder)
-        written = [
-            split
-            for split, tracklets in self.splits.items()
-            if write_split(
-                folder / f"{split}.parquet", tracklets, cameras=self.cameras, record=record
-            )
-        ]
+        for split, tracklets in self.splits.items():
+            write_split(folder / f"{split}.parquet", tracklets, cameras=self.cameras)
         write_times(folder, self.times, self.splits)  # last: no new time for an old index
-        return written
 
     def write_report(self, folder: Path) -> None:
         """Write `rejected.csv` and `summary.json` only."""
@@ -197,7 +186,7 @@ def run(config: Config) -> None:
         )
         index.write_report(folder)
         check_limits(index.splits, index.rejected, options, report=folder / "rejected.csv")
-        written = index.write(folder)
+        index.write(folder)
     for split, tracklets in index.splits.items():
         misplaced = [tracklet for tracklet in tracklets if not is_placed(tracklet, split)]
         if misplaced:
@@ -206,6 +195,5 @@ def run(config: Config) -> None:
                 f"{misplaced[0].path}"
             )
         frames = sum(len(tracklet.frames) for tracklet in tracklets)
-        unchanged = "" if split in written else ": unchanged, its file stays as it is"
-        print(f"{split}: {len(tracklets)} tracklets, {frames} frames{unchanged}")
+        print(f"{split}: {len(tracklets)} tracklets, {frames} frames")
     print(f"rejected: {len(index.rejected)} files ({folder / 'rejected.csv'})")

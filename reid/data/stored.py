@@ -5,7 +5,6 @@ index/<split>.parquet   one row per tracklet; the same bytes for equal frames, n
 index/times.parquet     modification time of each folder: what makes `check_fresh` fast, no more
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,9 @@ from contextlib import contextmanager
 from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reid.config import Config
@@ -25,7 +23,7 @@ from reid.data.frames import EMPTY, SPECIAL, UNREADABLE, list_folder
 from reid.data.lists import read_rejected, write_changed
 from reid.data.tracklet import FrameNames, Tracklet
 from reid.errors import UserError
-from reid.files import replacing
+from reid.files import sha256_of_file
 from reid.paths import SPLITS, Results
 
 _COLUMNS: dict[pa.DataType, tuple[str, ...]] = {
@@ -45,17 +43,11 @@ _AGAIN = "run `reid index` again"
 
 
 def write_split(
-    path: Path,
-    tracklets: Sequence[Tracklet],
-    *,
-    cameras: Sequence[str] = CAMERAS,
-    record: Mapping[str, Any] = {},
-) -> bool:
+    path: Path, tracklets: Sequence[Tracklet], *, cameras: Sequence[str] = CAMERAS
+) -> None:
     """Write tracklets to a Parquet file, atomically, unless it holds them already.
 
-    `cameras` are those of the whole dataset. `record` (JSON-able) is stored beside the tracklets
-    and no part of their digest. Returns whether the file was written: not if its tracklets,
-    cameras and `record["stamp"]` are these.
+    `cameras` are those of the whole dataset.
     """
     names = [FrameNames.of(tracklet.frames) for tracklet in tracklets]
     columns: dict[str, list[Any]] = {
@@ -65,77 +57,16 @@ def write_split(
     columns["prefix"] = [name.prefix for name in names]
     columns["frames"] = [name.middles for name in names]
     columns["suffix"] = [name.suffix for name in names]
-    table = pa.table(columns, schema=SCHEMA)
-    digest = _digest(table, cameras)
-    if _holds(path, digest, record.get("stamp")):
-        return False
-    facts = {"cameras": json.dumps(list(cameras)), "digest": digest, "record": json.dumps(record)}
-    with replacing(path) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata(facts),
-            temporary,
-            use_dictionary=False,
-            compression="zstd",
-            column_encoding={"frames.list.element": "DELTA_BYTE_ARRAY"},  # next to no space
-            write_page_checksum=True,
-        )
-    return True
-
-
-def _digest(table: pa.Table, cameras: Sequence[str]) -> str:
-    """SHA-256 of a canonical text of tracklets and cameras, hex.
-
-    One JSON list per line: the cameras, the names of the columns, then each row in their order,
-    its frames joined by "/", which no file name contains.
-    """
-    frames: Any = pc.binary_join(table["frames"], "/")
-    table = table.select(_FACTS).set_column(_FACTS.index("frames"), "frames", frames)
-    digest = hashlib.sha256()
-    rows = (list(row.values()) for batch in table.to_batches() for row in batch.to_pylist())
-    for line in (list(cameras), _FACTS, *rows):
-        digest.update(json.dumps(line).encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _holds(path: Path, digest: str, stamp: object) -> bool:
-    """Whether `path` is an undamaged index with this digest and stamp."""
-    try:
-        read_split(path)
-        facts = read_facts(path)
-    except UserError:
-        return False
-    return facts.digest == digest and facts.record.get("stamp") == stamp
-
-
-class Facts(NamedTuple):
-    """What an index says beside its tracklets: the metadata of its schema."""
-
-    cameras: tuple[str, ...]
-    digest: str
-    record: dict[str, Any]
-
-
-def read_facts(path: Path) -> Facts:
-    """Read no tracklets. Raises UserError as `read_split`."""
-    with _naming(path):
-        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
-        if not metadata.keys() >= {field.encode() for field in Facts._fields}:
-            raise UserError(f"{path} is not an index of this version: {_AGAIN}")
-        cameras, record = (json.loads(metadata[key]) for key in (b"cameras", b"record"))
-        return Facts(tuple(cameras), metadata[b"digest"].decode(), record)
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of the tracklets and cameras of a split, as stored in its metadata.
-
-    The same for equal data, whatever the version of pyarrow. Raises UserError as `read_split`.
-    """
-    return read_facts(path).digest
-
-
-def record_of(path: Path) -> dict[str, Any]:
-    """The `record` that a split was written with. Raises UserError as `read_split`."""
-    return read_facts(path).record
+    buffer = BytesIO()
+    pq.write_table(
+        pa.table(columns, SCHEMA.with_metadata({"cameras": json.dumps(list(cameras))})),
+        buffer,
+        use_dictionary=False,
+        compression="zstd",
+        column_encoding={"frames.list.element": "DELTA_BYTE_ARRAY"},  # next to no space
+        write_page_checksum=True,
+    )
+    write_changed(path, buffer.getvalue())
 
 
 def read_cameras(path: Path) -> tuple[str, ...]:
@@ -143,7 +74,11 @@ def read_cameras(path: Path) -> tuple[str, ...]:
 
     Raises UserError as `read_split`.
     """
-    return read_facts(path).cameras
+    with _naming(path):
+        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+        if b"cameras" not in metadata:
+            raise UserError(f"{path} is not an index of this version: {_AGAIN}")
+        return tuple(json.loads(metadata[b"cameras"]))
 
 
 def count_cameras(path: Path) -> int:
@@ -157,9 +92,6 @@ def read_split(path: Path) -> tuple[Tracklet, ...]:
         if not file.schema_arrow.equals(SCHEMA):
             raise UserError(f"{path} has other columns than an index of this version: {_AGAIN}")
         table = file.read(columns=_FACTS, use_threads=False)
-    facts = read_facts(path)
-    if _digest(table, facts.cameras) != facts.digest:
-        raise UserError(f"{path} is damaged (its content has another digest): {_AGAIN}")
     tracklets: list[Tracklet] = []
     for batch in table.to_batches():
         frames = batch.column("frames")
@@ -199,7 +131,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 def write_times(folder: Path, times: Mapping[str, int], splits: Iterable[str]) -> None:
     """Write the modification times (ns) of the folders of `splits`, by path under the root."""
-    digests = {split: digest_of(folder / f"{split}.parquet") for split in splits}
+    digests = {split: sha256_of_file(folder / f"{split}.parquet") for split in splits}
     columns: dict[str, list[Any]] = {"folder": [*times], "modified": [*times.values()]}
     table = pa.table(columns, pa.schema(_TIMES, {"digests": json.dumps(digests)}))
     buffer = BytesIO()
@@ -214,7 +146,7 @@ def _read_times(path: Path) -> dict[str, int]:
     except (pa.ArrowException, OSError):
         return {}
     digests = json.loads((table.schema.metadata or {}).get(b"digests", b"{}"))
-    if digests.get(path.stem) != digest_of(path):
+    if digests.get(path.stem) != sha256_of_file(path):
         return {}
     return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
