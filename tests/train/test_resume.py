@@ -62,6 +62,12 @@ def test_fault_06_other_settings_train_beside_and_the_first_can_be_resumed(
     assert "resuming before epoch 3, step 1" in lab.log()
     assert remains(lab) == expected != other
     assert len(list(lab.run.glob("stage2-*"))) == 2
+    assert lab.finish("status") == lab.finish("clean") == 0
+    assert "finished; stage2.losses.triplet: 0.5 -> 1.0" in lab.log()
+    assert "nothing was removed: to remove it, add --yes" in lab.log()
+    assert len(list(lab.run.glob("stage2-*"))) == 2
+    assert lab.finish("clean", "--yes") == 0
+    assert list(lab.run.glob("stage2-*")) == [lab.work()]
 
 
 def test_fault_06_runtime_may_change(two_epochs: Lab, expected: dict[str, Any]) -> None:
