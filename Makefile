@@ -16,7 +16,7 @@ demo: $(INSTALLED) ## run the whole ablation on the embedded benchmark and print
 	@echo "==> snakemake --configfile config/demo.yaml: render people, train, extract, retrieve, tabulate"
 	$(BIN)/snakemake --configfile config/demo.yaml
 	@echo "==> the table, also in results/demo/tables"
-	$(BIN)/reid table --config config/config.yaml --config config/demo.yaml
+	$(BIN)/reid table --configfile config/demo.yaml
 
 test: $(INSTALLED) ## run all tests but those on a real Slurm
 	@echo "==> pytest: every test but tests/slurm, two at a time"

@@ -96,7 +96,7 @@ def gather(arguments: argparse.Namespace) -> Case:
         parse_partitions(query.ask("scontrol", "--oneliner", "show", "partition")),
         accounting,
         requests.read(arguments.profile),
-        config.load(requests.config_files(arguments)),
+        config.load(config.named(arguments)),
     )
 
 
@@ -308,7 +308,7 @@ def build_parser() -> argparse.ArgumentParser:
         "what to change where. Submits one short job. Exits with 1 if there is a problem.",
         epilog="example: python -m cluster.doctor --configfile my.yaml",
     )
-    requests.add_flags(parser)
+    config.add_flags(parser)
     parser.add_argument("--profile", default="slurm", help="as for snakemake (slurm)")
     parser.add_argument("--no-job", dest="job", action="store_false", help="submit no test job")
     parser.add_argument(

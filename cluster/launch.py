@@ -95,7 +95,7 @@ def stage(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _verb(arguments: argparse.Namespace) -> list[str]:
-    files = requests.config_files(arguments)
+    files = config.named(arguments)
     settings = config.load(files)
     if arguments.training not in settings.trainings:
         near = config.nearest(arguments.training, list(settings.trainings))
@@ -165,7 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
         child.set_defaults(run=stage, stage=name, gpus=None, nodes=1)
         child.add_argument("--training", required=True, help="key of `trainings`")
         child.add_argument("--seed", type=int, help="one of `seeds`; the first without it")
-        requests.add_flags(child)
+        config.add_flags(child)
         if name == "extract":
             child.add_argument("--protocol", required=True, help="one of them, or `validation`")
         if name == "stage2":

@@ -4,7 +4,6 @@ Rules, profiles and the command line all determine a job's resources, and only S
 them. It is asked for a dry run of the embedded benchmark, which needs no data in place.
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reid.config import STANDARD
 from reid.errors import UserError
 from reid.files import read_yaml
 
@@ -131,19 +129,3 @@ def parse(plan: str) -> Iterator[Request]:
             nodes=int(asked.get("nodes", 1)),
             options=options,
         )
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the configuration files, named as for `reid` or as for Snakemake."""
-    for flag, meaning in (
-        ("--config", f"the whole configuration, as for reid; {STANDARD} without it"),
-        ("--configfile", "your differences from it, as for snakemake"),
-    ):
-        parser.add_argument(
-            flag, action="extend", nargs="+", type=Path, default=[], metavar="FILE", help=meaning
-        )
-
-
-def config_files(arguments: argparse.Namespace) -> list[Path]:
-    """The configuration files that were named, each a difference from the one before."""
-    return [*(arguments.config or [STANDARD]), *arguments.configfile]

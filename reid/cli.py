@@ -58,26 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary,
-            epilog=f"example: reid {command.name} {verbs.CONFIG} {command.example}",
+            epilog=f"example: reid {command.name} {command.example}".rstrip(),
         )
         child.set_defaults(run=command.run, command=command.name)
-        child.add_argument(
-            "--configfile",
-            nargs="+",
-            action="extend",
-            type=Path,
-            default=[],
-            metavar="FILE",
-            help=f"differences on top of {config.STANDARD}, in this order, as for snakemake",
-        )
-        child.add_argument(
-            "--config",
-            dest="configs",
-            action="append",
-            type=Path,
-            metavar="FILE",
-            help="a whole configuration in its place; repeat it to add differences on top",
-        )
+        config.add_flags(child)
         for names, settings in command.options:
             child.add_argument(*names, **settings)
     return parser
@@ -113,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch is imported: threads that wait by spinning starve other jobs of the node.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = build_parser().parse_args(argv)
-    arguments.configs = [*(arguments.configs or [config.STANDARD]), *arguments.configfile]
+    arguments.configs = config.named(arguments)
     near = "results/"
     try:
         demand_one_checkout(Path.cwd())

@@ -51,8 +51,7 @@ def verb(name: str, *options: Option, example: str = "") -> Callable[[Verb], Ver
     return register
 
 
-CONFIG = "--config config/config.yaml"
-DEMO = "--config config/demo.yaml"
+DEMO = "--configfile config/demo.yaml"
 ONE_RUN = "--training scaled --seed 1"
 TRAINING = option("--training", required=True, help="key of `trainings`")
 VARIANT = option("--variant", required=True, help="key of `variants`")
@@ -136,7 +135,7 @@ def check(settings: Config, arguments: argparse.Namespace) -> None:
         metavar="N",
         help="of queries and gallery pack only frames that clips of N, or configured, frames use",
     ),
-    example="--config my-cluster.yaml",
+    example="--configfile my-cluster.yaml",
 )
 def pack(settings: Config, arguments: argparse.Namespace) -> None:
     """Copy the indexed frames into a few large files that read faster than one file each."""
@@ -194,7 +193,7 @@ def params(settings: Config, arguments: argparse.Namespace) -> None:
         metavar="NAME",
         help="a tensor, or a pattern of tensors, that may be left over or missing; repeatable",
     ),
-    example="--config config/released.yaml --training released ViT-B-16_20.pth",
+    example="ViT-B-16_20.pth --configfile config/released.yaml --training released",
 )
 def import_checkpoint(settings: Config, arguments: argparse.Namespace) -> None:
     """Turn a checkpoint of the released code into the final weights of a training."""
@@ -324,7 +323,7 @@ def _session(arguments: argparse.Namespace) -> "Session":
 
 def _demo(settings: Config) -> config.Demo:
     if settings.demo is None:
-        raise UserError("no `demo` section: add --config config/demo.yaml")
+        raise UserError("no `demo` section: add --configfile config/demo.yaml")
     return settings.demo
 
 

@@ -1,5 +1,6 @@
 """The configuration: what is refused, with one message that names the key."""
 
+import argparse
 import contextlib
 import tempfile
 from pathlib import Path
@@ -118,3 +119,17 @@ def test_a_partial_schedule_keeps_the_other_defaults_of_its_stage(stage: str) ->
     default = getattr(config.Training(), stage).schedule
     changed = config.Training.model_validate({stage: {"schedule": {"warmup_epochs": 3}}})
     assert getattr(changed, stage).schedule == default.model_copy(update={"warmup_epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("line", "files"),
+    [
+        ("", ["config/config.yaml"]),
+        ("--configfile a.yaml b.yaml", ["config/config.yaml", "a.yaml", "b.yaml"]),
+        ("--config a.yaml --config b.yaml --configfile c.yaml", ["a.yaml", "b.yaml", "c.yaml"]),
+    ],
+)
+def test_files_are_named_as_for_snakemake(line: str, files: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser)
+    assert config.named(parser.parse_args(line.split())) == [Path(file) for file in files]

@@ -19,7 +19,7 @@ from reid.config.experiment import (
     Tune,
     Variant,
 )
-from reid.config.files import STANDARD, load, parse
+from reid.config.files import STANDARD, add_flags, load, named, parse
 from reid.config.training import (
     Adapters,
     Augment,

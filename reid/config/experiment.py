@@ -171,7 +171,7 @@ class Report(Section):
 
 
 class Runtime(Section):
-    """What changes speed, not results: but for `precision`, no part of a fingerprint."""
+    """What changes speed, not results: but for `precision`, no part of a stamp."""
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes a GPU if there is one")
     workers: Whole = option(2, "data-loading processes; 0 loads in the trainer")

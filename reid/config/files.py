@@ -1,5 +1,6 @@
 """Read YAML files into a validated `Config`; errors use the terms of YAML, not of Python."""
 
+import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,31 @@ from reid.files import read_yaml
 
 STANDARD = Path("config/config.yaml")
 """The configuration that the workflow reads by default."""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name configuration files, as Snakemake has them."""
+    parser.add_argument(
+        "--configfile",
+        action="extend",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help=f"your differences from {STANDARD}, in this order",
+    )
+    parser.add_argument(
+        "--config",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help=f"a whole configuration in place of {STANDARD}; again: differences from it",
+    )
+
+
+def named(arguments: argparse.Namespace) -> list[Path]:
+    """The files that those options name, each a difference from the one before."""
+    return [*(arguments.config or [STANDARD]), *arguments.configfile]
 
 
 def load(paths: Sequence[Path]) -> Config:

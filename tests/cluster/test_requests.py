@@ -1,6 +1,5 @@
 """What the workflow asks Slurm for, as Snakemake's plan says it."""
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,17 +82,3 @@ def test_more_gpus_bring_their_cpus_and_memory() -> None:
         STAGE2.with_gpus(3, nodes=2)
     with pytest.raises(UserError, match="asks for no GPU"):
         replace(STAGE2, options={}).with_gpus(2, nodes=1)
-
-
-@pytest.mark.parametrize(
-    ("line", "files"),
-    [
-        ("", ["config/config.yaml"]),
-        ("--configfile a.yaml b.yaml", ["config/config.yaml", "a.yaml", "b.yaml"]),
-        ("--config a.yaml b.yaml --configfile c.yaml", ["a.yaml", "b.yaml", "c.yaml"]),
-    ],
-)
-def test_files_are_named_as_for_reid_or_as_for_snakemake(line: str, files: list[str]) -> None:
-    parser = argparse.ArgumentParser()
-    requests.add_flags(parser)
-    assert requests.config_files(parser.parse_args(line.split())) == [Path(file) for file in files]
