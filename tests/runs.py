@@ -118,7 +118,7 @@ class Lab:
 
     def steps(self) -> list[dict[str, Any]]:
         """Journal records of all steps of stage 2 so far."""
-        return [line for line in read_json_lines(self.run / "stage2.jsonl") if "loss" in line]
+        return [line for line in read_json_lines(self.work() / "stage2.jsonl") if "loss" in line]
 
 
 def make_lab(folder: Path) -> Lab:

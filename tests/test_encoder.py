@@ -123,7 +123,7 @@ BAD = {
     "top must be at least 1": lambda encoder: encoder.rank(ONE, ONE, top=0),
     "is no folder of a run": lambda encoder: TrackletEncoder(RUN / "manifest.json"),
     "empty holds no finished run": lambda encoder: TrackletEncoder("empty"),
-    "is of no finished run": lambda encoder: TrackletEncoder("unfinished"),
+    "unfinished holds no finished run": lambda encoder: TrackletEncoder("unfinished"),
     "device must be one of auto, cpu, cuda": lambda encoder: TrackletEncoder(RUN, device="tpu"),
     "test_sampling must be one of": lambda encoder: TrackletEncoder(RUN, test_sampling="last"),
     "was made with backbone": lambda encoder: TrackletEncoder(RUN, weights="other.safetensors"),
@@ -140,7 +140,7 @@ def test_bad_input_is_one_clear_error(encoder, tmp_path, monkeypatch):
         write_frame(Path(path), seed=0, height=30)
     for identity in (1, 2):
         write_tracklet(Path("people"), identity, camera=0)
-    write_json(Path("unfinished/manifest.json"), {"seed": 1})
+    write_json(Path("unfinished/stage2.manifest.json"), {"seed": 1})
     other = {name: tensor + 1 for name, tensor in state_dict(TINY).items()}
     save_file(other, "other.safetensors")
     for message, call in BAD.items():

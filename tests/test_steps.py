@@ -36,6 +36,7 @@ OTHERS = {
     "weights": "other.pt",
     **{name: Path("other.csv") for name in ("root", "manifest", "damaged", "results")},
     "layout": "manifest",
+    "name": "other",
 }
 
 

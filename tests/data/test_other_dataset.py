@@ -1,13 +1,17 @@
 """A dataset in another layout through the whole line of commands: as many cameras as it has."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 from safetensors import safe_open
 
+from reid import config
 from reid.data.stored import count_cameras, read_split, write_split
 from tests.data.layouts import make_g2a, make_mars
+from tests.golden.experiment import working_in
+from tests.manifests import describe
 from tests.runs import STAGE1, STAGE2, TRAINING, make_lab
 
 ONE_EPOCH = {
@@ -41,6 +45,8 @@ def test_from_index_to_table(tmp_path, layout, make, protocol, cameras):
         assert opened.get_tensor("prompts.camera").shape[2] == cameras
     path = results / "index" / f"{protocol}.parquet"
     write_split(path, read_split(path), cameras=("only one",))
+    with working_in(tmp_path):
+        describe(config.load([Path("config.yaml")]))
     assert lab.finish("extract", *small) == 1
     assert f"small was trained for {cameras} cameras, results/other/index" in lab.log()
     measured = json.loads((results / f"retrieval/row/seed1/{protocol}.json").read_text())

@@ -33,6 +33,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def leave(folder: Path, silence: float = 0.0, **fields: Any) -> Path:
     """A lease file as another process would have left it."""
     path = folder / "lease.json"
+    folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**ELSEWHERE, **fields}))
     os.utime(path, (time.time() - silence,) * 2)
     return path

@@ -78,15 +78,6 @@ def test_fault_06_runtime_may_change(two_epochs: Lab, expected: dict[str, Any]) 
     assert len(list(checkpoints_of(lab).iterdir())) == 1
 
 
-def test_a_finished_run_of_other_settings_is_trained_anew(lab: Lab) -> None:
-    assert lab.finish(*STAGE2) == 0, lab.log()
-    lab.configure({**TRAINING, "stage2": {**TRAINING["stage2"], "epochs": 2}})
-    assert lab.finish(*STAGE2) == 0, lab.log()
-    assert "a finished run of other settings; starting anew" in lab.log()
-    names = sorted(path.stem for path in checkpoints_of(lab).iterdir())
-    assert names == ["00001-0000000", "00002-0000000"]
-
-
 def test_fault_08_stage_2_refuses_foreign_stage_1_weights(lab: Lab) -> None:
     path = lab.run / "stage1.safetensors"
     whole = bytearray(path.read_bytes())
