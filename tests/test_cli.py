@@ -196,3 +196,19 @@ def assert_one_line(lab: Lab, words: list[str]) -> None:
     assert "Traceback" not in lab.log()
     for word in words:
         assert word in lines[0]
+
+
+def test_a_job_of_slurm_computes_with_its_own_cpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever Snakemake, which may run on a log-in node of one core, has set."""
+    code = "import runpy, os; runpy.run_module('reid'); import torch; "
+    code += "print(torch.get_num_threads(), os.environ['OPENBLAS_NUM_THREADS'])"
+    for name, value in (("OMP_NUM_THREADS", "1"), ("SLURM_CPUS_PER_TASK", "2")):
+        monkeypatch.setenv(name, value)
+    for processes, threads in (("1", "2"), ("2", "1")):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        printed = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert printed.stdout.split() == [threads, threads]

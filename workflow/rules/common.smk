@@ -146,7 +146,9 @@ def weights(wildcards):
 
 def backbone_of_demo_weights(wildcards, output):
     """A param: the key of `backbones` whose weights file this is."""
-    return next(n for n, b in SETTINGS.backbones.items() if at(b.weights) == at(output[0]))
+    return next(
+        n for n, b in SETTINGS.backbones.items() if at(b.weights) == at(output[0])
+    )
 
 
 def dataset(wildcards):
