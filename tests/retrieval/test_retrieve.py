@@ -11,6 +11,7 @@ from reid.features.features import read_features
 from reid.retrieval import retrieve
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.rerank import k_reciprocal
+from tests.manifests import describe
 from tests.retrieval import oracle, worlds
 
 
@@ -85,7 +86,7 @@ ROWS = np.ones((54, 16), np.float32)
         ({"heights": ROWS[:3, 0]}, "not 54 positive heights"),
         ({"features": None}, "holds no features"),
         ("truncated", "is damaged"),
-        ("missing", "does not exist"),
+        ("missing", "not run: run `reid extract --training good --seed 1 --protocol A2G`"),
     ],
 )
 def test_bad_features_are_one_clear_error(world, change, message):
@@ -97,5 +98,6 @@ def test_bad_features_are_one_clear_error(world, change, message):
     else:
         tensors = {"features": ROWS, "flipped": ROWS, "heights": ROWS[:, 0], **change}
         save_file({key: value for key, value in tensors.items() if value is not None}, path)
+    describe(world[0])
     with pytest.raises(UserError, match=message):
         run(world, "rerank", "A2G")

@@ -152,11 +152,9 @@ def test_without_an_index_the_first_row_says_what_the_gallery_is(tmp_path, rows,
 
 def test_every_seed_has_its_own_file_of_the_protocols_that_are_cases(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    dataset = {"name": "small", "root": "data", "protocols": ["A2G"]}
+    dataset = {"name": "small", "root": "data", "protocols": ["A2G", "G2G", "ALL"]}
     options = worlds.settings(seeds=[1, 2], dataset=dataset)
     worlds.make(options)
-    dataset["protocols"] = ["A2G", "G2G", "ALL"]
-    options = worlds.settings(seeds=[1, 2], dataset=dataset)
     first, second = (pd.read_csv(submission.run(options, "good", seed)) for seed in (1, 2))
     assert not first[GALLERY].equals(second[GALLERY])
     assert {*first["case"]} == {CASE}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from reid import config
+from reid.chain import Chain
 from reid.cli import main
 from reid.config import Tune
 from reid.data.holdout import VALIDATION, hold_out, part
@@ -21,6 +22,7 @@ from reid.retrieval import retrieve, submission, tune
 from reid.retrieval.metrics import evaluate
 from reid.retrieval.rerank import k_reciprocal
 from reid.status import statuses
+from tests.manifests import describe
 from tests.retrieval import worlds
 
 
@@ -95,6 +97,7 @@ def world(tmp_path, monkeypatch):
     held = part(worlds.train_tracklets(), options.trainings["good"].validation, VALIDATION)
     rows = [worlds.features_of(held, seed=s, noise=2.0) for s in (1, 2)]
     worlds.write_features(results.features("good", 1, VALIDATION), *rows)
+    describe(options)
     return options, results, held, rows
 
 
@@ -129,58 +132,64 @@ def test_run_writes_the_choice_and_the_variant_uses_it(world, capsys):
     assert "Tuned, A2G" not in capsys.readouterr().out
     content["chosen"]["k1"] = 5
     results.tuned("tuned", 1).write_text(json.dumps(content))
+    describe(options, "tune")
     table.run(options)
-    assert "Tuned, A2G: stale: the tuning changed afterwards." in capsys.readouterr().out
+    assert "Tuned, A2G: outdated: tuning changed." in capsys.readouterr().out
 
 
-OTHER_SHARE = {"good": {"backbone": "tiny", "validation": {"share": 0.25}}}
-NO_FLIP = {"tuned": {**VARIANTS["tuned"], "flip_tta": False}}
+OTHER_SHARE = {"good": {"backbone": "tiny", "validation": {"share": 0.25, "seed": 1}}}
+OTHER_FLIP = {
+    "good": {**GOOD, "flip_tta": True},
+    "tuned": {**VARIANTS["tuned"], "flip_tta": False},
+}
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "named", "cause"),
     [
-        ({"tune": {**TUNE, "k1": [3, 7]}}, "tune"),
-        ({"trainings": TRAININGS | OTHER_SHARE}, "validation"),
-        ({"variants": VARIANTS | NO_FLIP}, "flip_tta"),
-        ({"dataset": {"name": "small", "root": "data", "protocols": ["A2G"]}}, "protocols"),
+        ({"tune": {**TUNE, "k1": [3, 7]}}, "tune.k1: [3, 6] -> [3, 7]", "tune tuned seed1"),
+        ({"variants": OTHER_FLIP}, "flip_tta: true -> false", "tune tuned seed1"),
+        ({"trainings": TRAININGS | OTHER_SHARE}, "validation.share: 0.5 -> 0.25",
+         "stage1 good seed1"),
+        ({"dataset": {"name": "small", "root": "data", "protocols": ["A2G"]}},
+         'protocols: ["A2G", "G2A", "A2A"] -> ["A2G"]', "index"),
     ],
-)
-def test_a_tuning_of_other_options_is_refused_and_no_row(world, capsys, changes, named):
+)  # fmt: skip
+def test_a_tuning_of_other_options_is_refused_and_no_row(world, capsys, changes, named, cause):
     options, *_ = world
     tune.run(options, "tuned", 1)
     retrieve.run(options, "tuned", 1, "A2G")
     others = tuned_settings(**changes)
-    reason = f"was made with other options ({named})"
-    message = re.escape(f"{reason}: run `reid tune --variant tuned --seed 1`")
+    message = f"{re.escape(named)}: run `reid .*{cause.split()[0]}"
     with pytest.raises(UserError, match=message):
         retrieve.run(others, "tuned", 1, "A2G")
     with pytest.raises(UserError, match=message):
         submission.run(others, "tuned", 1)
     table.run(others)
-    assert f"Tuned, A2G: stale: the tuning {reason}." in capsys.readouterr().out
-    states = {status.job.step: status for status in statuses(others) if status.job.output.exists()}
-    assert states["tune"].state == states["retrieve"].state == "outdated"
-    assert states["tune"].detail == f"the tuning {reason}"
-    assert {status.state for status in statuses(options)} == {"done", "waiting"}
+    assert f"Tuned, A2G: outdated: {cause}: {named}" in capsys.readouterr().out
+    states = {status.job.name: status for status in statuses(Chain(others))}
+    tuning, row = states["tune tuned seed1"], states["retrieve tuned seed1 A2G"]
+    assert tuning.state == row.state == "outdated"
+    assert tuning.detail.startswith(named)
+    before = [status for status in statuses(Chain(options)) if status.job.step != "table"]
+    assert {status.state for status in before} == {"done", "waiting"}
 
 
-DAMAGED = {
-    "was made of other features": lambda text: text,
-    "does not say what it was made with": lambda text: text.replace('"options"', '"old"'),
-    "is damaged": lambda text: text[:-10],
-}
-
-
-@pytest.mark.parametrize("reason", ["does not exist", *DAMAGED])
-def test_a_tuning_of_other_features_or_a_damaged_one_is_refused(world, reason):
+@pytest.mark.parametrize(
+    "reason", ["features changed: run", "not run: run", "names no parameters: run"]
+)
+def test_a_tuning_of_other_features_and_one_without_a_choice_are_refused(world, reason):
     options, results, _, rows = world
-    if reason in DAMAGED:
-        tune.run(options, "tuned", 1)
-        path = results.tuned("tuned", 1)
-        path.write_text(DAMAGED[reason](path.read_text()))
+    tune.run(options, "tuned", 1)
+    if reason.startswith("features"):
         worlds.write_features(results.features("good", 1, VALIDATION), *rows[::-1])
-    with pytest.raises(UserError, match=f"seed1.json {reason}: run `reid tune --variant tuned"):
+        describe(options, "extract")
+    elif reason.startswith("not run"):
+        results.tuned("tuned", 1).unlink()
+    else:
+        results.tuned("tuned", 1).write_text("{}")
+        describe(options, "tune")
+    with pytest.raises(UserError, match=f"seed1.json:? {reason} `reid tune"):
         retrieve.run(options, "tuned", 1, "A2G")
 
 
@@ -196,6 +205,7 @@ def test_protocols_without_positives_are_left_out(world, capsys):
     options, results, held, rows = world
     protocols = ["A2A", "G2G", "A2G"]
     options = tuned_settings(dataset={"name": "small", "root": "data", "protocols": protocols})
+    worlds.make(options)
     train = worlds.train_tracklets()
     for tracklets in (
         [t for t in train if t.camera != 2],
@@ -204,12 +214,14 @@ def test_protocols_without_positives_are_left_out(world, capsys):
         write_split(results.index("train"), tracklets)
         kept = [row for row, t in enumerate(held) if t.path in {t.path for t in tracklets}]
         worlds.write_features(results.features("good", 1, VALIDATION), *(r[kept] for r in rows))
+        describe(options)
         tune.run(options, "tuned", 1)
         content = json.loads(results.tuned("tuned", 1).read_text())
         assert set(content["protocols"]) == {"A2G"}
         message = "left out, no held-out query has a positive: A2A, G2G\n"
         assert capsys.readouterr().out.startswith(message)
     write_split(results.index("train"), [replace(t, camera=0) for t in train])
+    describe(options)
     with pytest.raises(UserError, match="no held-out query has a positive in any protocol"):
         tune.run(options, "tuned", 1)
 

@@ -10,8 +10,15 @@ from reid import config
 from reid.data.index import Index
 from reid.data.tracklet import CAPTURE_POINTS, Tracklet
 from reid.paths import Results
+from tests.manifests import describe
 
-SIDES = {"A2G": ((1, 2), (0,)), "G2A": ((0,), (1, 2)), "A2A": ((1,), (1, 2))}
+SIDES = {
+    "A2G": ((1, 2), (0,)),
+    "G2A": ((0,), (1, 2)),
+    "A2A": ((1,), (1, 2)),
+    "G2G": ((0,), (0,)),
+    "ALL": ((0, 1, 2), (0, 1, 2)),
+}
 """Cameras of queries and gallery. Entries of camera 1 in the gallery of A2A are junk."""
 
 
@@ -92,15 +99,22 @@ def write_features(path: Path, features, flipped=None):
 
 
 def make(options):
-    """Index and features of every training, seed and protocol, under the working directory."""
+    """Index and features of every training, seed and protocol, under the working directory.
+
+    Their manifests say that they were made with `options`, by trainings of which nothing is there.
+    """
     results = Results.of(options)
     splits = {protocol: protocol_tracklets(protocol) for protocol in options.dataset.protocols}
     Index({"train": train_tracklets(), **splits}, ()).write(results.index("train").parent)
     for training in options.trainings:
         noise = {"plain": 3.0, "good": 1.0}[training]
         for seed in options.seeds:
+            for stage in (1, 2):
+                results.stage(training, seed, stage).parent.mkdir(parents=True, exist_ok=True)
+                results.stage(training, seed, stage).touch()
             for protocol, tracklets in splits.items():
                 rows = features_of(tracklets, seed=seed, noise=noise)
                 mirrored = features_of(tracklets, seed=seed + 1000, noise=noise)
                 write_features(results.features(training, seed, protocol), rows, mirrored)
+    describe(options)
     return results
