@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,7 @@ class Contents:
     def digest(self, path: Path) -> str:
         """Of a file its SHA-256; of a folder, as the root of a dataset, that of `listing`."""
         if path.is_dir():
-            lines = [f"{name} {inside}\n" for name, inside in self.listing(path)]
-            return hashlib.sha256("".join(lines).encode()).hexdigest()
+            return _of_lines(f"{name} {inside}\n" for name, inside in self.listing(path))
         if not path.is_file():
             return MISSING
         digest: str = self.of(path, sha256_of_file)
@@ -67,8 +67,13 @@ class Contents:
 
 def names_in(folder: Path) -> str:
     """Digest of the names in a folder but hidden ones and other systems' leftovers."""
-    names = sorted(child.name for child in folder.iterdir() if not is_ignored(child.name))
-    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    names = (child.name for child in folder.iterdir() if not is_ignored(child.name))
+    return _of_lines(f"{name}\0" for name in names)[:16]
+
+
+def _of_lines(lines: Iterable[str]) -> str:
+    """SHA-256 of texts with names of files, whatever their order and the locale: any bytes."""
+    return hashlib.sha256(b"".join(sorted(map(os.fsencode, lines)))).hexdigest()
 
 
 def _folders(folder: Path, depth: int) -> list[Path]:

@@ -191,9 +191,8 @@ def _tracklet(folder: Path, camera: int | None) -> Tracklet:
     problems = [f"{path}: {reason}" for path, reason in rejected if reason != IGNORED]
     if len(people) > 1:
         problems.append(f"{folder.name}: its names tell of different people")
-    if problems and (camera is None or not tracklets):
-        raise UserError(
-            f"{folder.parent / problems[0]}; without names of DetReIDX, say what took the images "
-            "with camera=0 (ground), 1 or 2 (aerial)"
-        )
+    if problems:
+        hint = "without names of DetReIDX, say what took the images with camera=0 (ground), 1 or 2"
+        words = f"; {hint} (aerial)" if camera is None else ": move it away, or repair it"
+        raise UserError(f"{folder.parent / problems[0]}{words}")
     return tracklets[0]

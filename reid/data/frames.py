@@ -19,7 +19,7 @@ SPECIAL, UNREADABLE = "not a file, or a broken link", "cannot be read"
 
 LARGEST_FRAME = 1 << 26  # bytes
 
-_SYSTEM = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"}
+_SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found"}
 _DIGITS = re.compile("([0-9]+)")
 
 
@@ -55,7 +55,7 @@ def list_folder(folder: Path | str, *, check_sizes: bool) -> Listing:
 
 def is_ignored(name: str) -> bool:
     """Whether a file or folder is hidden or one that systems put anywhere."""
-    return name.startswith(".") or name in _SYSTEM
+    return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def _sort_in(entry: "os.DirEntry[str]", listing: Listing, check_sizes: bool) -> None:
@@ -107,9 +107,18 @@ def folders_with_frames(root: Path, _above: tuple[str, ...] = ()) -> Iterator[Pa
             yield from folders_with_frames(root / name, real)
 
 
+_JPEG = (".jpg", ".jpeg")
+_OTHER_IMAGES = (".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+
+
 def is_jpeg(name: str) -> bool:
     """Whether a file name is that of a JPEG."""
-    return name.lower().endswith((".jpg", ".jpeg"))
+    return name.lower().endswith(_JPEG)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name is that of a JPEG, or of an image that must be converted to one."""
+    return name.lower().endswith(_JPEG + _OTHER_IMAGES)
 
 
 class Frames(Protocol):

@@ -17,19 +17,18 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, ValidationError
 
 from reid.config import nearest
-from reid.data.frames import is_jpeg
+from reid.data.frames import is_image, is_jpeg
 from reid.data.scan import Contents, Source, number_identities
 from reid.data.tracklet import Scene, Subset, View
 from reid.errors import UserError
 
 LARGEST_CAMERA = 126
-_OTHER_IMAGES = {".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
 
 
 def _of_dataset(path: PurePosixPath) -> PurePosixPath:
     if path == PurePosixPath() or path.is_absolute() or ".." in path.parts:
         raise ValueError("not below dataset.root")
-    if path.suffix.lower() in _OTHER_IMAGES:
+    if is_image(path.name) and not is_jpeg(path.name):
         raise ValueError("not a .jpg file: convert the frames to JPEG")
     return path
 

@@ -53,7 +53,7 @@ def sample_frames(
 
 
 def pk_batches(
-    labels: Sequence[int], *, batch_size: int, instances: int, seed: int, epoch: int
+    labels: Sequence[int], *, stage: str, batch_size: int, instances: int, seed: int, epoch: int
 ) -> list[list[Draw]]:
     """Batches of batch_size / K identities with K = `instances` tracklets each, for one epoch.
 
@@ -61,7 +61,7 @@ def pk_batches(
     into chunks of K, dropping the remainder; an identity with fewer than K is drawn with
     replacement; chunks of all identities are shuffled together (so two chunks of a batch may
     be of one identity); the incomplete last batch is dropped. Raises UserError when there is
-    not one whole batch.
+    not one whole batch; `stage` is whose options they are (`stage1`).
     """
     if batch_size % instances:
         raise ValueError(f"batch of {batch_size} is not a multiple of {instances} instances")
@@ -81,7 +81,7 @@ def pk_batches(
     if len(flat) < batch_size:
         raise UserError(
             f"{len(by_label)} training identities give {len(flat)} tracklets an epoch by "
-            f"{instances}: fewer than one batch of {batch_size}; lower stage2.batch_size"
+            f"{instances}: fewer than one batch of {batch_size}; lower {stage}.batch_size"
         )
     return _batches(
         flat[: len(flat) // batch_size * batch_size], batch_size, seed=seed, epoch=epoch

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reid.data.detreidx import UnknownName
-from reid.data.frames import FOLDER, IGNORED, NOT_UTF8, is_jpeg, list_folder
+from reid.data.frames import FOLDER, IGNORED, NOT_UTF8, is_image, list_folder
 from reid.data.lists import Rejected
 from reid.data.stored import demand_folder
 from reid.data.tracklet import FrameNames, Scene, Subset, Tracklet
@@ -93,7 +93,7 @@ def read_folder(
     }
     whole = any(source.frames is None for source in sources)
     if not complete:
-        problems = {n: why for n, why in problems.items() if n in wanted or (whole and is_jpeg(n))}
+        problems = {n: why for n, why in problems.items() if n in wanted or (whole and is_image(n))}
     rejected = [
         row for name in sorted(problems) for row in reject(root, f"{folder}/{name}", problems[name])
     ]

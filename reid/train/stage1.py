@@ -90,6 +90,7 @@ def cache_images(
     options = training.stage1
     batches = pk_batches(
         dataset.labels,
+        stage="stage1",
         batch_size=options.batch_size,
         instances=options.instances,
         seed=derive_seed(seed, "stage 1 views"),

@@ -111,6 +111,7 @@ def visual_stage(
     def batches(epoch: int) -> list[list[Draw]]:
         return pk_batches(
             dataset.labels,
+            stage="stage2",
             batch_size=options.batch_size,
             instances=options.instances,
             seed=seed,

@@ -85,7 +85,7 @@ def test_training_frames_depend_on_both_seeds(tree):
 @pytest.mark.parametrize("jitter", [None, ColorJitter(brightness=0.5, hue=0.3, place="on_crop")])
 def test_batches_are_the_same_for_any_number_of_workers(tree, jitter):
     data = dataset(tree, color_jitter=jitter)
-    batches = pk_batches(data.labels, batch_size=4, instances=2, seed=0, epoch=0)
+    batches = pk_batches(data.labels, stage="stage2", batch_size=4, instances=2, seed=0, epoch=0)
     expected = list(loader(data, batches, workers=0))
     for batch, planned in zip(expected, batches, strict=True):
         assert batch.index.tolist() == [draw.index for draw in planned]

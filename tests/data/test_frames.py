@@ -85,23 +85,28 @@ def test_other_names_have_another_digest(one: list[str], other: list[str]) -> No
     assert (FrameNames.of(one).digest() == FrameNames.of(other).digest()) == (one == other)
 
 
+OF_SYSTEMS = ["._1.jpg", ".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "thumbs.db", "ehthumbs.db",
+              "Desktop.ini", "Icon\r", "@eaDir", "__MACOSX", "lost+found"]  # fmt: skip
+
+
 def test_what_is_no_frame_has_its_reason(tmp_path: Path) -> None:
     (tmp_path / "2.JPG").write_bytes(b"xx")
     (tmp_path / "1.jpeg").write_bytes(b"x")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "link.jpg").symlink_to("2.JPG")
     (tmp_path / "broken.jpg").symlink_to("nowhere")
-    for name in ("a.png", "empty.jpg", "._1.jpg", "Thumbs.db"):
+    for name in ("a.png", "empty.jpg"):
         (tmp_path / name).touch()
-    for name in ("deeper", "x.jpg", "@eaDir", "__MACOSX", ".ipynb_checkpoints"):
+    for name in ("deeper", "x.jpg"):
         (tmp_path / name).mkdir()
+    for name in OF_SYSTEMS:
+        (tmp_path / name).touch()
     listing = list_folder(tmp_path, check_sizes=True)
     assert listing.frames == {"1.jpeg": 1, "2.JPG": 2, "link.jpg": 2}
     ignored, folder = "of the system, ignored", "folder inside a tracklet folder"
     special = "not a file, or a broken link"
     assert listing.problems == {
-        **dict.fromkeys(["._1.jpg", "Thumbs.db", "@eaDir", "__MACOSX"], ignored),
-        ".ipynb_checkpoints": ignored,
+        **dict.fromkeys(OF_SYSTEMS, ignored),
         "deeper": folder,
         "x.jpg": folder,
         "a.png": "not a .jpg file",

@@ -217,7 +217,9 @@ def test_the_command_writes_every_part_or_only_what_it_rejects(tree, tmp_path, m
     assert "index: 23/23 folders" in printed.out
     assert "0001_0999,empty tracklet" in (folder / "rejected.csv").read_text()
     assert {path.name for path in state()} == {"rejected.csv", "summary.json"}
+    (tree / "train/\udce9").mkdir()  # a name in Latin-1
     assert run(max_rejected_share=0.1) == 0
+    assert r"train/\udce9,name is not UTF-8" in (folder / "rejected.csv").read_text()
     stems = {"train", "A2G", "G2A", "A2A", "times"}
     assert {path.stem for path in state()} == stems | {"rejected", "summary", "train.manifest"}
     before = state()

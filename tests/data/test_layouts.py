@@ -279,8 +279,11 @@ def test_manifest_of_folders(tmp_path):
         assert str(by_path[0]) == str(by_path[1])
     for path in (root / "train/anna/c0_noon").iterdir():
         path.rename(path.with_suffix(".png"))
-    (row,) = build("manifest", root, protocols=("ALL",), manifest=listed).rejected
-    assert row == ("train/anna/c0_noon", "empty tracklet: no .jpg file in it")
+    (root / "train/anna/c0_noon/notes.txt").touch()
+    rejected = build("manifest", root, protocols=("ALL",), manifest=listed).rejected
+    assert rejected == tuple(
+        (f"train/anna/c0_noon/shot {number}.png", "not a .jpg file") for number in (1, 10, 2)
+    )
 
 
 @pytest.mark.parametrize(

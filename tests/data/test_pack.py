@@ -89,7 +89,7 @@ def test_packed_and_unpacked_batches_are_identical(tree, tracklets, packed):
     options = {"clip": Clip(frames=4, height=32, width=16), "train": True, "seed": 1}
     plain = TrackletDataset(train, tree, **options)
     fast = TrackletDataset(train, tree / "not there", pack=packed, **options)
-    batches = pk_batches(plain.labels, batch_size=8, instances=4, seed=0, epoch=0)
+    batches = pk_batches(plain.labels, stage="stage2", batch_size=8, instances=4, seed=0, epoch=0)
     loaded = loader(plain, batches, workers=0), loader(fast, batches, workers=2)
     for one, two in zip(*loaded, strict=True):
         assert torch.equal(one.frames, two.frames)

@@ -61,7 +61,12 @@ def labeled(draw):
 def test_pk_batches_are_chunks_of_k_of_one_identity(case, seed, epoch):
     labels, instances = case
     batches = pk_batches(
-        labels, batch_size=2 * instances, instances=instances, seed=seed, epoch=epoch
+        labels,
+        stage="stage2",
+        batch_size=2 * instances,
+        instances=instances,
+        seed=seed,
+        epoch=epoch,
     )
     sizes = Counter(labels)
     used = Counter()
@@ -84,7 +89,9 @@ def test_pk_batches_repeat_by_seed_and_epoch_only():
     labels = [i // 8 for i in range(80)]
 
     def batches(seed, epoch):
-        return pk_batches(labels, batch_size=16, instances=8, seed=seed, epoch=epoch)
+        return pk_batches(
+            labels, stage="stage2", batch_size=16, instances=8, seed=seed, epoch=epoch
+        )
 
     assert batches(1, 2) == batches(1, 2) != batches(2, 2)
     epochs = [batches(1, epoch) for epoch in range(20)]
@@ -95,9 +102,10 @@ def test_pk_batches_repeat_by_seed_and_epoch_only():
     assert min(seeds) >= 0
 
 
-def test_too_few_tracklets_for_one_batch_are_an_error():
-    with pytest.raises(UserError, match="batch_size"):
-        pk_batches([0, 0, 0], batch_size=16, instances=8, seed=0, epoch=0)
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_too_few_tracklets_for_one_batch_are_an_error(stage):
+    with pytest.raises(UserError, match=rf"one batch of 16; lower {stage}\.batch_size"):
+        pk_batches([0, 0, 0], stage=stage, batch_size=16, instances=8, seed=0, epoch=0)
 
 
 def test_sequential_batches_keep_the_order():

@@ -135,7 +135,12 @@ def test_stage_1_caches_the_features_of_the_view(settings: Config, view: str) ->
     dataset = training_clips(settings, "all", 3, None)
     features, labels = cache_images(dataset, training, weights, seed=3, engine=ENGINE)
     drawn = pk_batches(
-        dataset.labels, batch_size=4, instances=2, seed=derive_seed(3, "stage 1 views"), epoch=0
+        dataset.labels,
+        stage="stage1",
+        batch_size=4,
+        instances=2,
+        seed=derive_seed(3, "stage 1 views"),
+        epoch=0,
     )
     batch = dataset.load([draw for draws in drawn for draw in draws])
     clips = {
