@@ -106,14 +106,13 @@ class Chain:
             if maker is None:
                 continue  # a file of the user, which the job itself reads or refuses
             if cause := self._cause(maker):
+                problem = str(self.problem(cause))
+                words = " does not exist" if problem == NOT_RUN else f" does not hold ({problem})"
                 raise UserError(
-                    f"{cause.output}: {self.problem(cause)}: run `reid {cause.command}` (or "
-                    "`snakemake`, which runs all that is needed)"
+                    f"{cause.output}{words}: run `reid {cause.command}`, or `snakemake`"
                 )
-            manifest = provenance.read(maker.manifest)
-            if manifest is None or not path.exists():
-                raise UserError(f"{path} is gone: run `reid {maker.command}`")
-            manifest.verify(path)
+            if manifest := provenance.read(maker.manifest):
+                manifest.verify(path)
         stamp = self.stamp(job)
         self.contents.save()
         return stamp

@@ -77,7 +77,7 @@ BAD = {
     "config is a folder": (INDEX, lambda lab: replace_by_folder(lab.folder / "config.yaml"),
                            ["config.yaml cannot be read (Is a directory)"]),
     "no data": (STAGE1, remove("data", "results"),
-                ["index/train.parquet: not run: run `reid index`"]),
+                ["index/train.parquet does not exist: run `reid index`"]),
     "other geometry": (STAGE1, other_geometry,
                        ["tiny.safetensors", "text_projection", "(64, 32)"]),
     "missing": (STAGE1, lambda lab: (lab.folder / "tiny.safetensors").unlink(),

@@ -38,7 +38,7 @@ def begin(lab: Lab) -> int:
     """A stage 2 that is at work: returns its process id."""
     pid = lab.start(*STAGE2, before=slow_steps)
     attempts = lab.work() / "attempts.jsonl"
-    wait_for(lambda: [*read_json_lines(attempts), {}][-1].get("event") == "start", 60)
+    wait_for(lambda: [{}, *read_json_lines(attempts)][-1].get("event") == "start", 60)
     return pid
 
 

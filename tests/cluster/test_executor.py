@@ -237,20 +237,18 @@ def test_the_plugin_calls_what_is_overridden() -> None:
     ("events", "killed"),
     [
         ("", False),
-        ("2 start", True),
-        ("2 start, 2 stopped", False),
-        ("2 start, 2 failed", False),
-        ("2 start, 2 stopped, 2 start", True),
-        ("1 start", False),
-        ("2 start, 1 start, 1 done", True),
+        ("start", True),
+        ("start stopped", False),
+        ("start failed", False),
+        ("start stopped start", True),
     ],
 )
 def test_fault_20_was_killed(tmp_path: Path, events: str, killed: bool) -> None:
     ledger = tmp_path / "attempts.jsonl"
-    for stage, event in map(str.split, filter(None, events.split(", "))):
+    for event in events.split():
         with ledger.open("a") as lines:
-            lines.write(f'{{"stage": "stage{stage}", "event": "{event}"}}\n')
-    for end in ("", '{"stage": "sta'):  # the last line of a process that was killed
+            lines.write(f'{{"event": "{event}"}}\n')
+    for end in ("", '{"event": "sta'):  # the last line of a process that was killed
         with ledger.open("a") as lines:
             lines.write(end)
-        assert was_killed(ledger, "stage2") is killed
+        assert was_killed(ledger) is killed

@@ -49,7 +49,7 @@ def lab(
     monkeypatch.setattr(requests, "planned", lambda _: plan)
     for path in lab.run.glob("stage2.*"):
         path.unlink()
-    shutil.rmtree(lab.work())
+    shutil.rmtree(lab.work(), ignore_errors=True)
     monkeypatch.chdir(lab.folder)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

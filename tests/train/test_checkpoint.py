@@ -101,7 +101,7 @@ def test_files_of_others_are_never_touched(
 def test_fault_03_killed_while_a_checkpoint_is_written(
     lab: Lab, expected: dict[str, Any], moment: str
 ) -> None:
-    before_rename = kill_at(Path, "chmod", 2)
+    before_rename = kill_at(Path, "chmod", 4)
     fault = before_rename if moment == "before rename" else kill_at(Checkpoints, "_trim", 2)
     assert lab.finish(*STAGE2, before=fault) == -signal.SIGKILL
     assert lab.finish(*STAGE2) == 0, lab.log()

@@ -146,6 +146,6 @@ def test_fault_23_a_tracklet_changed_after_indexing_stops_training_at_once(
         *["reid", "train", "stage2", "--config", "mini.yaml", "--training", "plain", "--seed", "1"]
     )
     assert printed.returncode == 1
-    assert printed.stdout.startswith("error: ")
+    assert printed.stdout.splitlines()[-1].startswith("error: ")
     assert tracklet.name in printed.stdout
     assert "reid index" in printed.stdout

@@ -20,7 +20,7 @@ from reid.chain import Chain
 from reid.paths import Results
 
 arguments = cli.build_parser().parse_args()
-settings = config.load(arguments.configs)
+settings = config.load(config.named(arguments))
 results = Results.of(settings)
 a = arguments
 if a.run.__name__ == "stage2" and Path(f"fail-{a.training}").exists():
