@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.data.frames import is_ignored
+from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, write_text
 
 MISSING = "missing"
@@ -24,7 +25,7 @@ class Contents:
         self._memory = memory
         try:
             self._known: dict[str, Any] = dict(read_json(memory)) if memory.exists() else {}
-        except (ValueError, TypeError):
+        except (UserError, ValueError, TypeError):
             self._known = {}
         self._changed = False
 

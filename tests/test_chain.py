@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from reid import config, provenance
-from reid.chain import Chain
+from reid import config, provenance, steps
+from reid.chain import Chain, name_of
 from reid.cli import main
 from reid.config import Config
 from reid.paths import Results
@@ -59,6 +59,13 @@ def configure(**changes: Mapping[str, Any]) -> Config:
     return config.load([Path("config.yaml")])
 
 
+def flip_last_bit(path: Path) -> None:
+    """Damage a file but keep its size."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def measured(settings: Config) -> str | None:
     """Why the one number does not hold; None if it does."""
     chain = Chain(settings)
@@ -72,6 +79,7 @@ def test_a_number_holds_whatever_the_times_and_places(home: Path) -> None:
     Path("tiny.safetensors").rename("moved.safetensors")
     Path("data").rename("elsewhere")
     (next(Path("elsewhere/train").iterdir()) / ".DS_Store").touch()
+    Path("elsewhere/.Trash").mkdir()
     weights = {"tiny": {"weights": "moved.safetensors"}}
     assert measured(configure(dataset__root="elsewhere", backbones=weights)) is None
 
@@ -102,28 +110,124 @@ def test_another_option_is_named_with_both_values(
 
 
 def test_other_data_and_other_weights_are_seen(home: Path) -> None:
-    person = next(Path("data/train").iterdir())
-    (person / f"{person.name}_9999").mkdir()
-    assert measured(configure()) == "index: dataset changed"
-    (person / f"{person.name}_9999").rmdir()
-    assert measured(configure()) is None
-    with Path("tiny.safetensors").open("ab") as weights:
-        weights.write(b"\0")
+    for part in ("train", "case1_aerial_to_ground/query"):
+        person = next(Path("data", part).iterdir())
+        (person / f"{person.name}_9999").mkdir()
+        assert measured(configure()) == "index: dataset changed"
+        (person / f"{person.name}_9999").rmdir()
+        assert measured(configure()) is None
+    flip_last_bit(Path("tiny.safetensors"))
     assert measured(configure()) == "stage1 small seed1: weights changed"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "null", '{"a": 1}'])
+def test_damaged_memory_of_digests_is_read_again(home: Path, text: str) -> None:
+    (RESULTS.stamps() / "digests.json").write_text(text)
+    assert measured(configure()) is None
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "reason"),
+    [
+        ("options", "gone", 1, "gone: 1 -> null"),
+        ("options", "tuned", None, "tuned: null -> false"),
+        ("code", "reid.retrieval.metrics", "0", "code of reid.retrieval.metrics"),
+        ("code", "reid.retrieval.metrics", None, "code of reid.retrieval.metrics"),
+        ("code", "reid.gone", "0", "code of reid.gone"),
+        ("inputs", "gone", "0", "gone is no input any more"),
+        ("inputs", "features", None, "features is a new input"),
+        ("inputs", "features", "missing", "features changed"),
+    ],
+)
+def test_whatever_differs_from_the_manifest_is_named(
+    home: Path, section: str, key: str, value: object, reason: str
+) -> None:
+    """`value` is what the manifest says, None if nothing."""
+    path = RESULTS.retrieval("row", 1, "A2G").with_suffix(".manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["stamp"][section][key] = value
+    if value is None:
+        del manifest["stamp"][section][key]
+    path.write_text(json.dumps(manifest))
+    assert measured(configure()) == reason
+
+
+def test_every_input_of_a_job_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other content of each file in turn: which jobs of seed 2 are told so."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(steps, "TEMPLATES", Path("templates"))
+    settings = config.parse({**trained.SETTINGS, "seeds": [1, 2]}, source="test")
+    Path("templates").mkdir()
+    Path("templates/page.html").write_text("before")
+    Path("tiny.safetensors").write_text("before")
+    jobs = Chain(settings).jobs
+    for path in (path for job in jobs for path in job.outputs):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("before")
+    describe(settings)
+    assert {Chain(settings).problem(job) for job in jobs} == {None}
+    trainings = [job for job in jobs if job.step in ("stage1", "stage2")]
+    assert len({name_of(Chain(settings).stamp(job)) for job in trainings}) == 4
+    for (path, role), told in EDGES.items():
+        path.write_text("after")
+        if path in Chain(settings).makers:
+            describe(settings, Chain(settings).makers[path].step)
+        chain = Chain(settings)
+        found = {
+            job.name.replace(" small", "").replace(" seed2", "")
+            for job in jobs
+            if "seed1" not in job.name and f"{role} changed" in str(chain.problem(job)).split("; ")
+        }
+        assert found == told, path
+        path.write_text("before")
+        describe(settings)
+
+
+EXTRACTIONS = {f"extract {split}" for split in ("A2G", "G2A", "A2A", "validation")}
+EDGES = {
+    (RESULTS.index("A2G"), "index"): {"extract A2G", "retrieve row A2G", "retrieve tuned A2G"},
+    (RESULTS.index("train"), "index"): {"stage1", "stage2", "extract validation", "tune tuned"},
+    (RESULTS.stage("small", 2, 1), "stage1"): {"stage2"},
+    (RESULTS.stage("small", 2, 2), "stage2"): EXTRACTIONS,
+    (RESULTS.features("small", 2, "A2G"), "features"): {"retrieve row A2G", "retrieve tuned A2G"},
+    (RESULTS.features("small", 2, "validation"), "features"): {"tune tuned"},
+    (RESULTS.tuned("tuned", 2), "tuning"): {
+        f"retrieve tuned {split}" for split in ("A2G", "G2A", "A2A")
+    },
+    (RESULTS.retrieval("row", 2, "A2G"), "row seed 2 A2G"): {"table", "report"},
+    (Path("tiny.safetensors"), "weights"): {"stage1", "stage2"} | EXTRACTIONS,
+    (Path("templates/page.html"), "template page.html"): {"report"},
+}
+"""A file and its role -> the jobs that read it."""
+
+
+def test_every_output_of_a_job_counts(home: Path) -> None:
+    settings, path = configure(), RESULTS.index("A2A")
+    index = Chain(settings).steps.index()
+    path.write_bytes(path.read_bytes() + b"more")
+    assert Chain(settings).problem(index) == f"{path} is not what its manifest describes"
+    path.unlink()
+    assert Chain(settings).problem(index) == f"{path} is missing"
+    assert measured(settings) is None, "a number of another protocol"
+
+
+def test_a_job_that_fails_vouches_for_nothing(home: Path) -> None:
+    RESULTS.features("small", 1, "A2G").write_bytes(b"damaged")
+    describe(configure(), "extract")
+    run("retrieve", "--variant", "row", *ONE, code=1)
+    assert measured(configure()) == "features changed"
 
 
 def test_a_replaced_artifact_is_refused_where_it_would_be_read(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = RESULTS.stage("small", 1, 2)
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1  # of equal size
-    weights.write_bytes(content)
+    flip_last_bit(weights)
     run("extract", "--training", "small", *ONE, code=1)
     assert "stage2.safetensors is not the file that its manifest describes" in (
         capsys.readouterr().err
     )
-    weights.write_bytes(content[:-8])
+    weights.write_bytes(weights.read_bytes()[:-8])
     assert "stage2.safetensors is not what its manifest describes" in str(measured(configure()))
     run("retrieve", "--variant", "row", *ONE, code=1)
     assert "run `reid train stage2 --training small --seed 1`" in capsys.readouterr().err
@@ -137,11 +241,14 @@ def test_metrics_edited_by_hand_are_no_number(home: Path) -> None:
 
 
 def test_what_a_purge_removed_does_not_contradict_a_number(home: Path) -> None:
+    settings = configure()
+    kept = Chain(settings).work(Chain(settings).steps.stage("small", 1, 1))
     for path in (RESULTS.stage("small", 1, 2), RESULTS.features("small", 1, "A2G")):
         path.unlink()
     shutil.rmtree("data")
     Path("tiny.safetensors").unlink()
-    assert measured(configure()) is None
+    assert measured(settings) is None
+    assert Chain(settings).work(Chain(settings).steps.stage("small", 1, 1)) == kept
 
 
 def test_two_labs_get_equal_digests_at_every_step(done: Path, tmp_path: Path) -> None:

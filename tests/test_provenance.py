@@ -42,6 +42,27 @@ def test_a_manifest_is_complete_and_knows_its_outputs(
         manifest.verify(weights)
     weights.write_bytes(b"other weights")
     assert not manifest.fits(weights)
+    other = weights.rename(tmp_path / "other.safetensors")
+    assert not manifest.fits(other)
+    with pytest.raises(UserError, match="is not the file that its manifest"):
+        manifest.verify(other)
+
+
+def test_made_is_of_what_made_these_bytes_first(tmp_path: Path) -> None:
+    output, path = tmp_path / "a.json", tmp_path / "a.manifest.json"
+    made = provenance.facts()
+    for content, stamp, host, expected in (
+        ("1", "x", "first", "first"),
+        ("1", "x", "second", "first"),
+        ("1", "y", "third", "third"),
+        ("2", "y", "fourth", "fourth"),
+    ):
+        output.write_text(content)
+        provenance.write(path, stamp={"step": stamp}, outputs=[output], made={**made, "host": host})
+        manifest = provenance.read(path)
+        assert manifest is not None
+        assert (manifest.stamp, manifest.made["host"]) == ({"step": stamp}, expected)
+        manifest.verify(output)
 
 
 @pytest.mark.parametrize(
