@@ -61,12 +61,11 @@ def read(path: Path) -> Manifest | None:
     try:
         content = read_json(path)
         outputs, stamp, made = content["outputs"], content["stamp"], content["made"]
-        if not all(isinstance(part, dict) for part in (stamp, made, *outputs.values())):
-            return None
-        assert all({"sha256", "bytes"} <= known.keys() for known in outputs.values())
-        return Manifest(stamp, outputs, made)
-    except (UserError, KeyError, TypeError, AttributeError, AssertionError):
+        mappings = all(isinstance(part, dict) for part in (stamp, made, outputs))
+        known = all({"sha256", "bytes"} <= output.keys() for output in outputs.values())
+    except (UserError, KeyError, TypeError, AttributeError):
         return None
+    return Manifest(stamp, outputs, made) if mappings and known else None
 
 
 def write(

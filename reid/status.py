@@ -5,6 +5,7 @@ on any machine that sees the results.
 """
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reid.chain import NOT_RUN, Chain, Stamp, difference
+from reid.claim import foreign_files
 from reid.config import STANDARD, Config
+from reid.errors import UserError
 from reid.files import read_end, read_json, read_json_lines
 from reid.progress import duration
 from reid.steps import Job
@@ -63,6 +66,8 @@ def clean(config: Config, *, really: bool) -> None:
     """Print what trainings with other options left, and how much; with `really` remove it."""
     earlier = earlier_runs(Chain(config))
     for folder, words in earlier:
+        if foreign := next(foreign_files(folder, _is_progress), None):
+            raise UserError(f"{folder / foreign} is not of a training: move it away first")
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{'removed' if really else 'would remove'} {folder} ({size:,} bytes): {words}")
         if really:
@@ -71,6 +76,17 @@ def clean(config: Config, *, really: bool) -> None:
         print("nothing is left of trainings with other options")
     elif not really:
         print("nothing was removed: to remove it, add --yes")
+
+
+def _is_progress(name: str) -> bool:
+    """Whether a trainer writes a file of this name into its work folder."""
+    return _PROGRESS.fullmatch(name) is not None
+
+
+_PROGRESS = re.compile(
+    r"(attempts|stage\d(\.speed)?)\.jsonl|(stamp|lease)\.json|tensorboard/.+"
+    r"|checkpoints/stage\d/\d{5}-\d{7}\.pt"
+)
 
 
 def earlier_runs(chain: Chain) -> list[tuple[Path, str]]:
