@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from reid import config, provenance, steps
-from reid.chain import Chain, name_of
+from reid.chain import IMPORT, Chain, name_of
 from reid.cli import main
 from reid.config import Config
 from reid.paths import Results
@@ -152,6 +152,23 @@ def test_whatever_differs_from_the_manifest_is_named(
     assert measured(configure()) == reason
 
 
+def test_imported_weights_hold_however_trained_but_not_in_another_network(home: Path) -> None:
+    path = RESULTS.stage("small", 1, 2).with_suffix(".manifest.json")
+    manifest = json.loads(path.read_text())
+    stamp = manifest["stamp"]
+    stamp["step"] = IMPORT
+    path.write_text(json.dumps(manifest))
+    settings = configure(trainings__small__stage2={"losses": {"triplet": 2}})
+    assert measured(settings) is None
+    others = {"seed": 2, "backbone": {}, "model": {}, "clip": {}, "metadata": False}
+    for part, key, value in [("options", *other) for other in others.items()] + [
+        ("inputs", "weights", "0")
+    ]:
+        changed = {**stamp, part: {**stamp[part], key: value}}
+        path.write_text(json.dumps({**manifest, "stamp": changed}))
+        assert str(measured(settings)).startswith(f"stage2 small seed1: {key}")
+
+
 def test_every_input_of_a_job_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other content of each file in turn: which jobs of seed 2 are told so."""
     monkeypatch.chdir(tmp_path)
@@ -286,10 +303,11 @@ def test_diff_prints_options_first_then_code_inputs_and_machine(
     run("diff", str(done), "data", code=1)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "checkpoints"])
 def test_results_of_an_earlier_version_are_recognized_and_kept(
-    home: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = RESULTS.run("small", 1) / "manifest.json"
+    old = RESULTS.run("small", 1) / name
     old.write_text("{}")
     run("extract", "--training", "small", *ONE, code=1)
     error = capsys.readouterr().err

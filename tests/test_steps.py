@@ -11,7 +11,7 @@ from reid import config as options
 from reid import sources
 from reid.config import Config
 from reid.errors import UserError
-from reid.steps import ENTRIES, Steps
+from reid.steps import ENTRIES, Steps, lists_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = options.load([ROOT / "config" / "config.yaml", ROOT / "config" / "demo.yaml"])
@@ -137,6 +137,38 @@ def test_trainings_that_agree_in_stage_1_have_one_owner() -> None:
     assert all(owner == name for name, owner in owners.items())
     alone = Steps(changed(CONFIG, "trainings.attention.stage1.lr")).stage1_owners
     assert alone["attention"] == "attention"
+
+
+def test_a_submission_depends_on_what_its_retrievals_depend_on() -> None:
+    steps = Steps(CONFIG)
+    for variant in CONFIG.variants:
+        jobs = [steps.retrieve(variant, 1, split) for split in CONFIG.dataset.protocols]
+        submission = steps.submission(variant, 1)
+        assert {*submission.inputs.values()} == {
+            file for job in jobs for file in job.inputs.values()
+        }
+        assert all(submission.options == job.options for job in jobs)
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        ("mars", ["damaged.csv", "info/a.txt"]),
+        ("g2a-vreid", ["damaged.csv", "info/a.txt"]),
+        ("manifest", ["damaged.csv", "manifest.csv"]),
+        ("detreidx", ["damaged.csv"]),
+    ],
+)
+def test_lists_of_a_layout_are_inputs_of_the_index(
+    tmp_path: Path, layout: str, names: list[str]
+) -> None:
+    (tmp_path / "info").mkdir()
+    (tmp_path / "info" / "a.txt").touch()
+    update = {"root": tmp_path, "damaged": tmp_path / "damaged.csv", "layout": layout}
+    dataset = CONFIG.dataset.model_copy(update=update)
+    assert lists_of(dataset) == [tmp_path / name for name in names]
+    inputs = Steps(CONFIG.model_copy(update={"dataset": dataset})).index().inputs.values()
+    assert {*lists_of(dataset)} < {*inputs}
 
 
 def test_no_stage_depends_on_the_command_line_or_on_later_stages() -> None:
