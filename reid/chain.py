@@ -146,16 +146,21 @@ class Chain:
     def work(self, job: Job) -> Path:
         """Where the trainer of a stage keeps, or kept, what it needs to resume."""
         training, seed = job.place
-        manifest = None if self.problem(job) else provenance.read(job.manifest)
-        stamp = name_of(manifest.stamp if manifest else self.stamp(job))
+        made = self.history(job)
+        trained = made and made.stamp["step"] == job.step
+        stamp = name_of(made.stamp if made and trained else self.stamp(job))
         return self.results.work(training, int(seed.removeprefix("seed")), job.step, stamp)
+
+    def history(self, job: Job) -> Manifest | None:
+        """The manifest of outputs that hold, or would if they were not gone: after a purge."""
+        pending = self.digest(job.output).startswith(PENDING)
+        return None if pending else provenance.read(job.manifest)
 
     def why(self, job: Job) -> str | None:
         """Why the outputs of a job do not hold, by the first job behind them that has changed."""
-        cause = self._cause(job)
-        if cause is None or cause is job or self.problem(job) == NOT_RUN:
-            return self.problem(job)
-        return f"{cause.name}: {self.problem(cause)}"
+        problem = self.problem(job)
+        cause = None if problem in (None, NOT_RUN) else self._cause(job, of_a_change=True)
+        return problem if cause in (None, job) else f"{cause.name}: {self.problem(cause)}"
 
     def write_stamps(self) -> None:
         """Write the stamp of every job, for Snakemake, which compares times.
@@ -178,12 +183,16 @@ class Chain:
                 os.utime(path)
         self.contents.save()
 
-    def _cause(self, job: Job) -> Job | None:
-        """The first job behind a job, or itself, whose outputs do not hold."""
-        if self.problem(job) is None:
+    def _cause(self, job: Job, *, of_a_change: bool = False) -> Job | None:
+        """The first job behind a job, or itself, whose outputs do not hold.
+
+        of_a_change: outputs that a purge removed have changed nothing.
+        """
+        if self.history(job) if of_a_change else self.problem(job) is None:
             return None
         before = (self.makers.get(path) for path in job.inputs.values())
-        causes = (self._cause(maker) for maker in before if maker is not None)
+        makers = (maker for maker in before if maker is not None)
+        causes = (self._cause(maker, of_a_change=of_a_change) for maker in makers)
         return next((cause for cause in causes if cause is not None), job)
 
     def _made(self, job: Job, path: Path) -> str:

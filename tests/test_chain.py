@@ -266,6 +266,7 @@ def test_what_a_purge_removed_does_not_contradict_a_number(home: Path) -> None:
     Path("tiny.safetensors").unlink()
     assert measured(settings) is None
     assert Chain(settings).work(Chain(settings).steps.stage("small", 1, 1)) == kept
+    assert measured(configure(variants__row__flip_tta=False)) == "flip_tta: true -> false"
 
 
 def test_two_labs_get_equal_digests_at_every_step(done: Path, tmp_path: Path) -> None:

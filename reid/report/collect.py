@@ -21,9 +21,7 @@ from reid.config import Config, Variant
 from reid.errors import UserError
 from reid.files import read_json, read_json_lines
 from reid.provenance import Manifest
-
-DAMAGED = (UserError, KeyError, IndexError, TypeError, ValueError, AttributeError)
-"""What reading a file raises that is not JSON, or lacks a field, or has one of another type."""
+from reid.steps import Job
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class Measurement:
     """The file, and `scores` as shares: mean_ap, trapezoid, rank1, rank5, rank10, chance,
     without_rerank; low and high, the 95 % bootstrap interval of mAP over query identities, where
     there are two identities; queries that have a positive."""
+    manifest: Path
+    """Where its history begins (reid.provenance)."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,6 @@ class AblationRow:
     """Why there is no measurement."""
     seeds: tuple[int, ...]
     protocols: tuple[str, ...]
-    manifests: tuple[Path, ...] = ()
-    """Where the history of each measurement begins (reid.provenance)."""
 
     @property
     def label(self) -> str:
@@ -132,21 +130,27 @@ def one_line(text: str) -> str:
     return " ".join(text.split()).encode("utf-8", "replace").decode("utf-8")
 
 
+def gap(chain: Chain, job: Job) -> str | None:
+    """Why nothing is shown of a job; None if its outputs hold."""
+    problem = chain.why(job)
+    return f"outdated: {problem}" if problem not in (None, NOT_RUN) else problem
+
+
 def ablation_rows(config: Config) -> list[AblationRow]:
     """All variants of the configuration with what was measured of them."""
     chain = Chain(config)
 
     def measurement(name: str, variant: Variant, seed: int, protocol: str) -> Measurement | str:
         job = chain.steps.retrieve(name, seed, protocol)
-        if problem := chain.why(job):
-            return problem if problem == NOT_RUN else f"outdated: {problem}"
+        if reason := gap(chain, job):
+            return reason
         try:
             if manifest := provenance.read(job.manifest):
                 manifest.verify(job.output)
             content = read_json(job.output)
             content["scores"], label = _scores(content), one_line(variant.label)
-            return Measurement(name, label, variant.training, seed, protocol, content)
-        except DAMAGED:
+            return Measurement(name, label, variant.training, seed, protocol, content, job.manifest)
+        except UserError:
             return f"unreadable: run `reid {job.command}` again"
 
     rows = []
@@ -164,7 +168,6 @@ def ablation_rows(config: Config) -> list[AblationRow]:
                 {key: each for key, each in outcomes.items() if isinstance(each, str)},
                 config.seeds,
                 config.dataset.protocols,
-                tuple(chain.steps.retrieve(name, *key).manifest for key in outcomes),
             )
         )
     return rows
@@ -215,9 +218,8 @@ def _scores(content: Mapping[str, Any]) -> dict[str, float]:
 
 def _record(chain: Chain, training: str, seed: int) -> TrainingRecord:
     second = chain.steps.stage2(training, seed)
-    manifest = provenance.read(second.manifest)
-    if gap := chain.why(second):
-        return TrainingRecord(training, seed, gap if gap == NOT_RUN else f"outdated: {gap}")
+    if (manifest := chain.history(second)) is None:
+        return TrainingRecord(training, seed, gap(chain, second))
     stages = (1, 2) if chain.steps.stage1_owners[training] == training else (2,)
     folders = {stage: chain.work(chain.steps.stage(training, seed, stage)) for stage in stages}
     curves = {s: _curve(path / f"stage{s}.jsonl", training, seed) for s, path in folders.items()}

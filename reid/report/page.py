@@ -92,6 +92,7 @@ def run(config: Config) -> Path:
         "costs": cost.costs(config, records),
         "times": cost.step_times(config),
         "records": records,
+        "rows": rows,
         "provenance": pd.DataFrame(map(_provenance, records)).fillna(""),
         "data": {path.stem: sha256_of_file(path) for path in indexes if path.exists()},
         "configuration": yaml.safe_dump(settings, sort_keys=False),
@@ -180,9 +181,9 @@ def _tuning_plots(config: Config, look: Look, gaps: Gaps) -> list[Plot]:
     tuned = {name: variant for name, variant in config.variants.items() if variant.tuned}
     for (name, variant), seed in product(tuned.items(), config.seeds):
         job = chain.steps.tune(name, seed)
-        with gaps.around(f"Tuning of {variant.label}"):
-            if problem := chain.why(job):
-                raise UserError(f"{job.output}: {problem}")
+        with gaps.around(f"Tuning of {variant.label}, seed {seed}"):
+            if reason := collect.gap(chain, job):
+                raise UserError(reason)
             label, training = variant.label, variant.training
             plots.append(figures.tuning_plot(read_json(job.output), label, training, look))
     return plots
@@ -224,6 +225,7 @@ def _provenance(record: TrainingRecord) -> dict[str, str]:
         "Time": duration(record.seconds),
         "Jobs": ", ".join(record.jobs) or "none",
         "Machine": ", ".join(filter(None, machine)),
+        "Threads": str(made["threads"]),
         "Commit": git["sha"][:10] + (" changed" if git["dirty"] else ""),
         "Stamp": name_of(manifest.stamp),
     }

@@ -114,7 +114,7 @@ def scores(rows: Sequence[AblationRow]) -> pd.DataFrame:
         for score in ("low", "high", "chance"):
             for protocol in row.protocols:
                 line[f"{protocol}_{score}"] = row.spread(protocol, score).mean
-        line["manifests"] = " ".join(path.as_posix() for path in row.manifests)
+        line["manifests"] = " ".join(m.manifest.as_posix() for m in row.measurements.values())
         lines.append(line)
     return pd.DataFrame(lines)
 

@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 from reid import config
+from reid.chain import Chain
 from reid.cli import main
 from reid.config import Config
 from tests.clips import TINY, state_dict
@@ -63,6 +64,12 @@ def parsed(**changes: Any) -> Config:
     """The configuration, with other entries of its report section."""
     raw = {**SETTINGS, "report": {**SETTINGS["report"], **changes}}
     return config.parse(raw, source="test")
+
+
+def work(training: str, stage: int) -> Path:
+    """Where the trainer kept curves and attempts."""
+    chain = Chain(parsed())
+    return chain.work(chain.steps.stage(training, 1, stage))
 
 
 def make_home(home: Path) -> None:

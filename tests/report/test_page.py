@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from reid.chain import name_of
 from reid.cli import main
-from reid.files import read_json
+from reid.files import read_json, sha256_of_file
 from reid.report import page as reporting
 from reid.report.collect import AblationRow, Measurement
 from reid.report.page import protocol_table, scene
 from reid.report.table import MEANS, check_lines
-from tests.report.home import PROTOCOLS, Page, csv_rows, parsed, replaced, without
+from tests.report.home import PROTOCOLS, Page, csv_rows, parsed, replaced, without, work
 from tests.retrieval.worlds import tracklet
 
 COMMAND = ["report", "--config", "config.yaml"]
@@ -87,7 +88,8 @@ def test_the_numbers_are_those_of_the_table(results, page):
 
 def scored(name, **scores):
     """A row with these scores on one protocol."""
-    measurement = Measurement(name, name, "mean", 1, "A2G", {"scores": {"queries": 1, **scores}})
+    content = {"scores": {"queries": 1, **scores}}
+    measurement = Measurement(name, name, "mean", 1, "A2G", content, Path("A2G.manifest.json"))
     variant = parsed().variants[name]
     return AblationRow(name, variant, {(1, "A2G"): measurement}, {}, (1,), ("A2G",))
 
@@ -173,35 +175,42 @@ def test_it_needs_no_network_no_eyes_and_no_mouse(page):
 
 
 def test_provenance_names_what_made_the_numbers(results, page):
-    manifest = read_json(results.manifest("pooled", 1))
+    weights = results.stage("pooled", 1, 2)
+    manifest = read_json(weights.with_suffix(".manifest.json"))
+    made = manifest["made"]
     cells = {c: t for (table, row, c), t in page.cells.items() if (table, row) == (MADE, "pooled")}
-    assert cells["Finished"].startswith(manifest["finished"][:10])
-    assert cells["Commit"].startswith(manifest["git"]["sha"][:10])
+    assert cells["Finished"].startswith(made["finished"][:10])
+    assert cells["Commit"].startswith(made["git"]["sha"][:10])
     assert (cells["Seed"], cells["Starts"], cells["Jobs"]) == ("1", "2", "none")
-    assert cells["Fingerprint"] == manifest["fingerprint"]
-    assert manifest["outputs"]["stage2"]["sha256"] in page.text
-    assert f"torch {manifest['packages']['torch']}" in page.text
+    assert cells["Threads"] == str(made["threads"])
+    assert cells["Stamp"] == name_of(manifest["stamp"])
+    assert work("pooled", 2).name == f"stage2-{cells['Stamp']}"
+    assert sha256_of_file(weights) in page.text
+    assert f"torch {made['packages']['torch']}" in page.text
+    behind = page.text.partition("Manifests behind each row")[2].partition("configuration")[0]
+    for path in results.root.glob("retrieval/*/seed1/*.manifest.json"):
+        assert path.as_posix() in behind
 
 
 MADE = "Trainings and what made them"
 MISSING = {
     "frames": {
         "data": "Ranked lists of A2G: data/",
-        "results/little/tune/tuned/seed1.json": "Tuning of + Tuned: ",
-        "results/little/train/mean/seed1/manifest.json": "Training mean, seed 1: not run",
-        "results/little/train/pooled/seed1/stage2.jsonl": "",
-        "results/little/train/pooled/seed1/attempts.jsonl": "",
+        "results/little/tune/tuned/seed1.json": "Tuning of + Tuned, seed 1: not run",
+        "results/little/train/mean/seed1/stage2.manifest.json": "Training mean, seed 1: outdated: ",
+        "results/little/train/pooled/seed1/stage2.safetensors": "",
+        "WORK/stage2.jsonl": "",
+        "WORK/attempts.jsonl": "",
     },
     "features": {
         "results/little/features/pooled/seed1/A2G.safetensors": "Temporal attention of pooled: ",
         "results/little/features/pooled/seed1/G2A.safetensors": "Ranked lists of G2A: ",
         "results/little/retrieval/pooled/seed1/A2A.json": "+ Attention, A2A: not run",
-        "results/little/train/mean/seed1/stage1.jsonl": "",
-        "results/little/train/mean/seed1/stage2.speed.jsonl": "",
+        "WORK/stage2.speed.jsonl": "",
         "tiny.safetensors": "",
     },
     "index": {
-        "results/little/index": "Ranked lists of A2G: ",
+        "results/little/index/A2G.parquet": "Ranked lists of A2G: ",
         "results/little/retrieval/mean": "Mean <pooling>, A2G, G2A, A2A: not run",
         "results/little/retrieval/tuned": "+ Tuned, A2G, G2A, A2A: not run",
     },
@@ -210,9 +219,10 @@ MISSING = {
 
 @pytest.mark.parametrize("missing", MISSING)
 def test_missing_artifacts_are_gaps_and_no_failure(page, missing):
+    folder = work("pooled", 2).as_posix()
     with ExitStack() as stack:
         for path in MISSING[missing]:
-            stack.enter_context(without(Path(path)))
+            stack.enter_context(without(Path(path.replace("WORK", folder))))
         after = again()
     always = "+ Later, A2G, G2A, A2A: not run", "Training later, seed 1: not run"
     for reason in (*MISSING[missing].values(), *always):
@@ -221,6 +231,7 @@ def test_missing_artifacts_are_gaps_and_no_failure(page, missing):
         assert "img" not in {tag for tag, _ in after.tags}
         row = {place: text for place, text in ablation_cells(page).items() if "+ Att" in place[0]}
         assert row.items() <= ablation_cells(after).items()
+        assert after.cells[MADE, "pooled", "Commit"] == page.cells[MADE, "pooled", "Commit"]
 
 
 def test_nothing_run_at_all(tmp_path, monkeypatch):
@@ -239,14 +250,14 @@ def test_stale_numbers_are_nowhere(results):
             other = results.features("pooled", 1, "G2A").read_bytes()
             stack.enter_context(replaced(path, other))
         page = again()
-    assert "+ Attention, A2A: stale: the features changed afterwards" in gaps(page)
+    assert "+ Attention, A2A: outdated: extract pooled seed1 A2A: " in gaps(page)
     assert ablation_cells(page)["+ Attention", "A2A"] == "not run"
     assert "Ranked lists of A2A" not in page.text
     for path in results.figures().glob("*.csv"):
         rows = csv_rows(path)
         assert not [r for r in rows if (r.get("variant"), r.get("protocol")) == ("pooled", "A2A")]
-    assert "seed1.json was made of other features" in gaps(page)
-    assert "+ Tuned, A2G, G2A, A2A: stale: the tuning was made of other features" in gaps(page)
+    assert "Tuning of + Tuned, seed 1: outdated: extract pooled seed1 validation: " in gaps(page)
+    assert "+ Tuned, A2G, G2A: outdated: extract pooled seed1 validation: " in gaps(page)
     assert not (results.figures() / "tuning_tuned_seed1.svg").exists()
 
 
