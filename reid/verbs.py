@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, get_args
 
 from reid import config
-from reid.chain import Chain
+from reid.chain import NOT_RUN, Chain
 from reid.config import Config
 from reid.data.holdout import VALIDATION
 from reid.errors import UserError
@@ -123,6 +123,7 @@ def check(settings: Config, arguments: argparse.Namespace) -> None:
     """Decode the indexed frames: list damaged, odd and equal ones, and sizes by capture point."""
     from reid.data import check as checking
 
+    _warn_of_index(settings)
     checking.run(settings, frames=arguments.frames, least_height=arguments.least_height)
 
 
@@ -143,6 +144,7 @@ def pack(settings: Config, arguments: argparse.Namespace) -> None:
 
     if arguments.verify and arguments.frames_per_tracklet is not None:
         raise UserError("--verify only compares: leave --frames-per-tracklet out")
+    _warn_of_index(settings)
     if arguments.verify:
         packing.run_verify(settings)
     else:
@@ -306,6 +308,14 @@ def diff(_: Config, arguments: argparse.Namespace) -> None:
 
     for line in comparing.compare(arguments.first, arguments.second):
         print(line)
+
+
+def _warn_of_index(settings: Config) -> None:
+    """Say so if the index is not that of the dataset and options of now."""
+    chain = Chain(settings)
+    problem = chain.why(chain.steps.index())
+    if problem not in (None, NOT_RUN):
+        print(f"warning: the index does not hold ({problem}): run `reid index` again", flush=True)
 
 
 def _session(arguments: argparse.Namespace) -> "Session":

@@ -109,11 +109,15 @@ def test_another_option_is_named_with_both_values(
         assert ",," in line, "a number stands in the table"
 
 
-def test_other_data_and_other_weights_are_seen(home: Path) -> None:
+def test_other_data_and_other_weights_are_seen(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for part in ("train", "case1_aerial_to_ground/query"):
         person = next(Path("data", part).iterdir())
         (person / f"{person.name}_9999").mkdir()
         assert measured(configure()) == "index: dataset changed"
+        run("check", "--frames", "1")
+        assert "warning: the index does not hold (dataset changed)" in capsys.readouterr().out
         (person / f"{person.name}_9999").rmdir()
         assert measured(configure()) is None
     flip_last_bit(Path("tiny.safetensors"))
