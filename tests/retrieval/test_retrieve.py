@@ -86,7 +86,7 @@ ROWS = np.ones((54, 16), np.float32)
         ({"heights": ROWS[:3, 0]}, "not 54 positive heights"),
         ({"features": None}, "holds no features"),
         ("truncated", "is damaged"),
-        ("missing", "not run: run `reid extract --training good --seed 1 --protocol A2G`"),
+        ("missing", "A2G.safetensors does not exist: run `reid extract --training good --seed 1"),
     ],
 )
 def test_bad_features_are_one_clear_error(world, change, message):

@@ -160,7 +160,7 @@ def test_a_tuning_of_other_options_is_refused_and_no_row(world, capsys, changes,
     tune.run(options, "tuned", 1)
     retrieve.run(options, "tuned", 1, "A2G")
     others = tuned_settings(**changes)
-    message = f"{re.escape(named)}: run `reid .*{cause.split()[0]}"
+    message = f"{re.escape(f'does not hold ({named})')}: run `reid .*{cause.split()[0]}"
     with pytest.raises(UserError, match=message):
         retrieve.run(others, "tuned", 1, "A2G")
     with pytest.raises(UserError, match=message):
@@ -176,20 +176,21 @@ def test_a_tuning_of_other_options_is_refused_and_no_row(world, capsys, changes,
 
 
 @pytest.mark.parametrize(
-    "reason", ["features changed: run", "not run: run", "names no parameters: run"]
+    "reason",
+    [" does not hold (features changed):", " does not exist:", " names no parameters:"],
 )
 def test_a_tuning_of_other_features_and_one_without_a_choice_are_refused(world, reason):
     options, results, _, rows = world
     tune.run(options, "tuned", 1)
-    if reason.startswith("features"):
+    if "features" in reason:
         worlds.write_features(results.features("good", 1, VALIDATION), *rows[::-1])
         describe(options, "extract")
-    elif reason.startswith("not run"):
+    elif "exist" in reason:
         results.tuned("tuned", 1).unlink()
     else:
         results.tuned("tuned", 1).write_text("{}")
         describe(options, "tune")
-    with pytest.raises(UserError, match=f"seed1.json:? {reason} `reid tune"):
+    with pytest.raises(UserError, match=re.escape(f"seed1.json{reason} run `reid tune")):
         retrieve.run(options, "tuned", 1, "A2G")
 
 
