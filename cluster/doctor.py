@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cluster import query, requests
 from cluster.requests import Profile, Request
@@ -243,7 +243,8 @@ def trial(case: Case, patience: float) -> Iterator[Finding]:
     report = folder / "report.json"
     (folder / "now").touch()  # by the clock of the file system
     delay = max(0.0, (folder / "now").stat().st_mtime - report.stat().st_mtime)
-    yield from (Finding(*finding) for finding in read_json(report))
+    found: Any = read_json(report)
+    yield from (Finding(*finding) for finding in found)
     seen = f"a file of the node was seen here {delay:.1f} s after it was written"
     advice = f"set latency-wait in {case.profile.file} to at least {5 * delay:.0f} (seconds)"
     yield verdict(delay < SLOW_SECONDS, "shared files", seen, seen, advice, "warn")

@@ -20,7 +20,7 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from cluster import query
 from reid.errors import UserError
-from reid.files import read_json_lines
+from reid.train import attempts
 
 COUNTED = "it counts as failed, and is submitted again while retries are left"
 FAILED = ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
@@ -228,5 +228,5 @@ def was_killed(ledger: Path) -> bool:
 
     A trainer that is asked to stop, or fails, records so in the `ledger`, attempts.jsonl.
     """
-    events = [line.get("event") for line in read_json_lines(ledger)]
-    return bool(events) and events[-1] == "start"
+    made = attempts.read(ledger.parent)
+    return bool(made) and made[-1]["event"] == "start"

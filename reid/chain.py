@@ -170,7 +170,7 @@ class Chain:
         """
         for job in self.jobs:
             path, text = self.results.stamp(job.step, *job.place), _text(self.stamp(job))
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
+            if not path.exists() or path.read_bytes() != text.encode():
                 write_text(path, text)
             made = [file for file in (*job.outputs, *self.steps.traces(job)) if file.exists()]
             times = [output.stat().st_mtime_ns for output in made]
@@ -208,7 +208,8 @@ class Chain:
             return NOT_RUN if len(missing) == len(job.outputs) else f"{missing[0]} is missing"
         manifest = provenance.read(job.manifest)
         if manifest is None:
-            return UNKNOWN
+            damaged = f"{job.manifest} is damaged or {UNKNOWN}"
+            return damaged if job.manifest.exists() else UNKNOWN
         wrong = [path for path in job.outputs if not manifest.fits(path)]
         if wrong:
             return f"{wrong[0]} is not what its manifest describes"

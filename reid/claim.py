@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reid.errors import UserError
-from reid.files import read_json, write_json
+from reid.files import RECORD, read_json, write_json
 
 MARK = ".xfd-reid.json"
 """File that says which kind of output a folder holds, and of what."""
@@ -62,10 +62,12 @@ def claim(
 
 
 def read_mark(folder: Path) -> dict[str, Any]:
-    """What the mark of `folder` says, nothing without one. Raises UserError if it is damaged."""
+    """What the mark of `folder` says; nothing without one, or of one that is damaged."""
     mark = folder / MARK
-    content = read_json(mark) if mark.is_file() else {}
-    return content if isinstance(content, dict) else {}
+    try:
+        return read_json(mark, RECORD) if mark.is_file() else {}
+    except UserError:
+        return {}
 
 
 def foreign_files(folder: Path, ours: Callable[[str], bool]) -> Iterator[str]:

@@ -3,13 +3,21 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeAlias
+
+from pydantic import Field, TypeAdapter
 
 from reid.data.frames import is_ignored
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, write_text
+
+_Known: TypeAlias = dict[
+    str, tuple[tuple[int, int, int, int], Annotated[str, Field(pattern="^[0-9a-f]{16,64}$")]]
+]
+_KNOWN = TypeAdapter(_Known)
 
 MISSING = "missing"
 """Digest of what is not there."""
@@ -23,19 +31,21 @@ class Contents:
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
-        try:
-            self._known: dict[str, Any] = dict(read_json(memory)) if memory.exists() else {}
-        except (UserError, ValueError, TypeError):
-            self._known = {}
+        self._known: _Known = {}
         self._changed = False
+        if memory.exists():
+            try:
+                self._known = read_json(memory, _KNOWN)
+            except UserError:
+                print(f"warning: {memory} is damaged: all files are read again", file=sys.stderr)
 
-    def of(self, path: Path, read: Callable[[Path], Any]) -> Any:
-        """What `read(path)` gives (JSON-able), read again only if the file or folder changed."""
+    def of(self, path: Path, read: Callable[[Path], str]) -> str:
+        """The digest that `read(path)` gives, read again only if the file or folder changed."""
         status, key = path.stat(), f"{read.__name__} {path.absolute()}"
-        now = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        now = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         known = self._known.get(key)
-        if not (isinstance(known, list) and len(known) == 2 and known[0] == now):
-            self._known[key] = known = [now, read(path)]
+        if known is None or known[0] != now:
+            self._known[key] = known = (now, read(path))
             self._changed = True
         return known[1]
 
@@ -51,8 +61,7 @@ class Contents:
             return _of_lines(f"{name} {inside}\n" for name, inside in self.listing(path))
         if not path.is_file():
             return MISSING
-        digest: str = self.of(path, sha256_of_file)
-        return digest
+        return self.of(path, sha256_of_file)
 
     def listing(self, root: Path) -> Iterator[tuple[str, str]]:
         """Folders of a dataset down to those of a person, and a digest of the names in each.

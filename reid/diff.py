@@ -16,7 +16,7 @@ def compare(first: Path, second: Path) -> Iterator[str]:
     """Lines for people: options, code and inputs of each pair of manifests; then what ran them.
 
     first, second: artifacts, their manifests, or folders, whose manifests are paired by their path
-    below them. Raises UserError where there is none.
+    below them. Raises UserError where there is none, and naming one that is damaged.
     """
     one, other = manifests_of(first), manifests_of(second)
     if len(one) == len(other) == 1:  # two artifacts may have different names
@@ -42,15 +42,12 @@ def manifests_of(path: Path) -> dict[str, Manifest]:
         paths = [path]
     else:
         paths = [path.with_name(path.stem + SUFFIX)]
-    read = {file: provenance.read(file) for file in paths}
-    found = {
-        str(file.relative_to(path) if path.is_dir() else file.name).removesuffix(SUFFIX): manifest
-        for file, manifest in read.items()
-        if manifest
-    }
+    found = [file for file in paths if file.exists()]
     if not found:
         raise UserError(f"{path}: no manifest there: expected an artifact, or a folder of results")
-    return found
+    names = [str(file.relative_to(path) if path.is_dir() else file.name) for file in found]
+    manifests = map(provenance.read_whole, found)
+    return dict(zip((name.removesuffix(SUFFIX) for name in names), manifests, strict=True))
 
 
 def _lines(one: Manifest, other: Manifest) -> Iterator[str]:

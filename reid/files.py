@@ -11,11 +11,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from reid.errors import UserError
+
+T = TypeVar("T")
+ANY_JSON: TypeAdapter[Any] = TypeAdapter(Any)
+RECORD: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+LARGEST_JSON = 1 << 30  # bytes
 
 
 @contextmanager
@@ -97,18 +103,17 @@ def read_end(path: Path, size: int) -> str:
         return ""
 
 
-def read_json_lines(path: Path, *, last_bytes: int = sys.maxsize) -> Iterator[dict[str, Any]]:
-    """Records (objects) of a growing file, none where it is missing; optionally only of its end.
+def read_json_lines(
+    path: Path, kind: TypeAdapter[T], *, last_bytes: int = sys.maxsize
+) -> Iterator[T]:
+    """Records of a kind in a growing file, none where it is missing; optionally only of its end.
 
-    A line that is being written, or was cut off when its writer was killed, is left out.
+    A line that is of another kind, is being written, was cut off when its writer was killed, or is
+    damaged is left out.
     """
     for line in read_end(path, last_bytes).splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict):
-            yield record
+        with suppress(ValidationError):
+            yield kind.validate_json(line, strict=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -116,18 +121,21 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, *, made_by: str | None = None) -> Any:
-    """Read a JSON file. Raises UserError when it is missing or damaged.
+def read_json(path: Path, kind: TypeAdapter[T] = ANY_JSON) -> T:
+    """Read a JSON file of a kind. Raises UserError when it is missing, damaged or of another kind.
 
-    `made_by` is the command that writes it, for those errors.
+    Without a kind the caller checks the content itself.
     """
-    step = f"`{made_by}`" if made_by else "the step that makes it"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return kind.validate_json(read_regular(path, LARGEST_JSON), strict=True)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run {step}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error}): delete it and run {step} again") from None
+        raise UserError(f"{path} does not exist: run the step that makes it") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise UserError(
+            f"{path} is damaged ({reason}): delete it and run the step that makes it again"
+        ) from None
 
 
 LARGEST_YAML = 1 << 22  # bytes

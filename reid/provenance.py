@@ -20,6 +20,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
+
 from reid.errors import UserError
 from reid.files import read_json, sha256_of_file, write_json
 
@@ -29,6 +32,47 @@ PACKAGES = ("xfd-reid", "torch", "torchvision", "open_clip_torch", "numpy", "num
 SLURM = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "CLUSTER_NAME", "JOB_NODELIST")
 LONGEST_DIFF = 1 << 16
 """Characters of a diff that are kept; of a longer one only its digest."""
+
+
+class _Stamp(TypedDict):
+    step: str
+    options: dict[str, Any]
+    code: dict[str, str]
+    inputs: dict[str, str]
+
+
+class _Output(TypedDict):
+    sha256: str
+    bytes: int
+
+
+class _Git(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    sha: str
+    dirty: list[str]
+
+
+class _Made(TypedDict):
+    """What is read of it; it holds more."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    finished: str
+    host: str
+    device: str
+    gpu: str | None
+    precision: str | None
+    git: _Git | None
+    inputs: dict[str, str]
+
+
+class _Content(TypedDict):
+    stamp: _Stamp
+    outputs: dict[str, _Output]
+    made: _Made
+
+
+_CONTENT = TypeAdapter(_Content)
+STAMP = TypeAdapter(_Stamp)
 
 
 @dataclass(frozen=True)
@@ -56,16 +100,15 @@ class Manifest:
 
 def read(path: Path) -> Manifest | None:
     """Read a manifest; None where there is none, or none that this version can read."""
-    if not path.exists():
-        return None
     try:
-        content = read_json(path)
-        outputs, stamp, made = content["outputs"], content["stamp"], content["made"]
-        mappings = all(isinstance(part, dict) for part in (stamp, made, outputs))
-        known = all({"sha256", "bytes"} <= output.keys() for output in outputs.values())
-    except (UserError, KeyError, TypeError, AttributeError):
+        return read_whole(path)
+    except UserError:
         return None
-    return Manifest(stamp, outputs, made) if mappings and known else None
+
+
+def read_whole(path: Path) -> Manifest:
+    """Read a manifest. Raises UserError when it is missing, damaged or of another version."""
+    return Manifest(**read_json(path, _CONTENT))
 
 
 def write(

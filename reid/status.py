@@ -8,22 +8,25 @@ import os
 import re
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from reid.chain import NOT_RUN, Chain, Stamp, difference
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from reid.chain import NOT_RUN, Chain, difference
 from reid.claim import foreign_files
 from reid.config import STANDARD, Config
 from reid.errors import UserError
 from reid.files import read_end, read_json, read_json_lines
 from reid.progress import duration
+from reid.provenance import STAMP
 from reid.steps import Job
+from reid.train import attempts
 from reid.train.lease import owner_of
-
-EVENTS = ("start", "stopped", "failed", "done")
-"""Of an attempt at a stage."""
 
 State = Literal["done", "outdated", "running", "stopped", "failed", "unfinished", "waiting"]
 """`unfinished`: started and without a result; only its log can tell whether it still runs.
@@ -102,10 +105,14 @@ def earlier_runs(chain: Chain) -> list[tuple[Path, str]]:
         for folder in sorted(current.parent.glob(f"{job.step}-*")):
             if folder == current or not (folder / "stamp.json").is_file() or owner_of(folder):
                 continue
-            made: Stamp = read_json(folder / "stamp.json")
-            ended = any(a.get("event") == "done" for a in _attempts(folder))
+            ended = any(attempt["event"] == "done" for attempt in attempts.read(folder))
             words = "finished" if ended else "unfinished"
-            runs.append((folder, f"{words}; {difference(made, chain.stamp(job)) or 'the same'}"))
+            try:
+                made = read_json(folder / "stamp.json", STAMP)
+                changes = difference(made, chain.stamp(job)) or "the same"
+            except UserError:
+                changes = "its stamp.json is damaged, so that nothing tells what differs"
+            runs.append((folder, f"{words}; {changes}"))
     return runs
 
 
@@ -163,15 +170,15 @@ def resume_command(files: Sequence[Path]) -> str:
 
 def _of_training(job: Job, log: Path, folder: Path) -> Status | None:
     """The state of a stage that was started; None if it was not, or its output was deleted."""
-    attempts = _attempts(folder)
-    if not attempts or attempts[-1].get("event") == "done":
+    tries = attempts.read(folder)
+    if not tries or tries[-1]["event"] == "done":
         return None
-    starts = sum(attempt.get("event") == "start" for attempt in attempts)
+    starts = sum(attempt["event"] == "start" for attempt in tries)
     words = [f"attempt {starts}", *_position(folder / f"{job.step}.jsonl")]
-    last = attempts[-1]
-    if last.get("event") != "start":
-        state: State = "stopped" if last.get("event") == "stopped" else "failed"
-        words.append(f"{last.get('time')}: {last.get('reason')}")
+    last = tries[-1]
+    if last["event"] != "start":
+        state: State = "stopped" if last["event"] == "stopped" else "failed"
+        words.append(f"{last['time'].isoformat()}: {last.get('reason')}")
         return Status(job, log, state, ", ".join(words))
     owner = owner_of(folder)
     if owner is None:
@@ -180,17 +187,19 @@ def _of_training(job: Job, log: Path, folder: Path) -> Status | None:
     return Status(job, log, "running", ", ".join([*words, str(owner), heartbeat]))
 
 
-def _attempts(folder: Path) -> list[dict[str, Any]]:
-    records = read_json_lines(folder / "attempts.jsonl")
-    return [record for record in records if record.get("event") in EVENTS]
-
-
 def _position(metrics: Path) -> Iterator[str]:
-    steps = [record for record in read_json_lines(metrics, last_bytes=_END) if "step" in record]
-    if steps:
-        yield f"epoch {steps[-1].get('epoch')}, step {steps[-1]['step']}"
+    for place in deque(read_json_lines(metrics, _PLACE, last_bytes=_END), maxlen=1):
+        yield f"epoch {place['epoch']}, step {place['step']}"
 
 
+class _Place(TypedDict):
+    """What a line of a journal has that tells where training is."""
+
+    epoch: int
+    step: int
+
+
+_PLACE = TypeAdapter(_Place)
 _END = 2**16
 """Bytes read from the end of a log: more than any line that is written here."""
 

@@ -27,7 +27,7 @@ import reid.train.stage2  # noqa: F401 - imported before the fork, for speed
 from reid import config
 from reid.chain import Chain
 from reid.cli import main
-from reid.files import read_json_lines
+from reid.files import RECORD, read_json_lines
 from tests.clips import TINY, state_dict
 from tests.trees import make_tree
 
@@ -118,7 +118,8 @@ class Lab:
 
     def steps(self) -> list[dict[str, Any]]:
         """Journal records of all steps of stage 2 so far."""
-        return [line for line in read_json_lines(self.work() / "stage2.jsonl") if "loss" in line]
+        lines = read_json_lines(self.work() / "stage2.jsonl", RECORD)
+        return [line for line in lines if "loss" in line]
 
 
 def make_lab(folder: Path) -> Lab:

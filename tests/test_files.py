@@ -8,21 +8,21 @@ from unittest import mock
 
 import pytest
 
-from reid.files import append_json_line, read_json_lines, read_yaml, write_text
+from reid.files import RECORD, append_json_line, read_json_lines, read_yaml, write_text
 
 
 @pytest.mark.parametrize("cut", ['{"a"', '{"a": 1', '{"a": 1}', ""])
 def test_a_line_that_was_cut_costs_nothing_else(tmp_path: Path, cut: str) -> None:
     path = tmp_path / "x.jsonl"
-    assert list(read_json_lines(path)) == []
+    assert list(read_json_lines(path, RECORD)) == []
     append_json_line(path, {"n": 1})
     with path.open("a") as lines:
         lines.write(cut)
     whole = [{"n": 1}, *([{"a": 1}] if cut == '{"a": 1}' else [])]
-    assert list(read_json_lines(path)) == whole
+    assert list(read_json_lines(path, RECORD)) == whole
     append_json_line(path, {"n": 2})
     append_json_line(path, {"n": 3})
-    assert list(read_json_lines(path)) == [*whole, {"n": 2}, {"n": 3}]
+    assert list(read_json_lines(path, RECORD)) == [*whole, {"n": 2}, {"n": 3}]
 
 
 def test_anchors_and_merges_repeat_no_key(tmp_path: Path) -> None:

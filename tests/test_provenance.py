@@ -23,8 +23,8 @@ def test_a_manifest_is_complete_and_knows_its_outputs(
     weights, path = tmp_path / "stage2.safetensors", tmp_path / "stage2.manifest.json"
     weights.write_bytes(b"weights")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    stamp = {"step": "stage2", "options": {"lr": 0.1}}
-    made = {**provenance.facts("cpu", "bf16"), "started": "2026-01-01T00:00:00+00:00"}
+    stamp = {"step": "stage2", "options": {"lr": 0.1}, "code": {}, "inputs": {}}
+    made = {**provenance.facts("cpu", "bf16"), "started": "2026-01-01T00:00:00+00:00", "inputs": {}}
     provenance.write(path, stamp=stamp, outputs=[weights], made=made)
     manifest = provenance.read(path)
     assert manifest is not None
@@ -50,18 +50,19 @@ def test_a_manifest_is_complete_and_knows_its_outputs(
 
 def test_made_is_of_what_made_these_bytes_first(tmp_path: Path) -> None:
     output, path = tmp_path / "a.json", tmp_path / "a.manifest.json"
-    made = provenance.facts()
-    for content, stamp, host, expected in (
+    made = {**provenance.facts(), "inputs": {}}
+    for content, step, host, expected in (
         ("1", "x", "first", "first"),
         ("1", "x", "second", "first"),
         ("1", "y", "third", "third"),
         ("2", "y", "fourth", "fourth"),
     ):
         output.write_text(content)
-        provenance.write(path, stamp={"step": stamp}, outputs=[output], made={**made, "host": host})
+        stamp = {"step": step, "options": {}, "code": {}, "inputs": {}}
+        provenance.write(path, stamp=stamp, outputs=[output], made={**made, "host": host})
         manifest = provenance.read(path)
         assert manifest is not None
-        assert (manifest.stamp, manifest.made["host"]) == ({"step": stamp}, expected)
+        assert (manifest.stamp, manifest.made["host"]) == (stamp, expected)
         manifest.verify(output)
 
 

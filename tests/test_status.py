@@ -8,7 +8,7 @@ import pytest
 
 from reid import config, status
 from reid.chain import Chain
-from reid.files import read_json_lines
+from reid.files import RECORD, read_json_lines
 from reid.paths import Results
 from tests.manifests import describe
 from tests.runs import STAGE1, STAGE2, Lab, make_lab, slow_steps, wait, wait_for
@@ -38,7 +38,7 @@ def begin(lab: Lab) -> int:
     """A stage 2 that is at work: returns its process id."""
     pid = lab.start(*STAGE2, before=slow_steps)
     attempts = lab.work() / "attempts.jsonl"
-    wait_for(lambda: [{}, *read_json_lines(attempts)][-1].get("event") == "start", 60)
+    wait_for(lambda: [{}, *read_json_lines(attempts, RECORD)][-1].get("event") == "start", 60)
     return pid
 
 
@@ -99,7 +99,7 @@ def test_damaged_records_of_a_training_end_nothing(lab: Lab, damage: str) -> Non
         (lab.work() / name).write_text(damage)
     assert states("stage2") == [("waiting", "")]
     with (lab.work() / "attempts.jsonl").open("a") as attempts:
-        attempts.write('\n{"event": "start"}\n')
+        attempts.write('\n{"event": "start", "time": "2026-01-01T00:00:00+00:00"}\n')
     [(state, detail)] = states("stage2")
     assert (state, detail[:9]) in {("failed", "attempt 1"), ("running", "attempt 1")}
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
 
 from reid.claim import remove_temporaries
@@ -34,6 +35,8 @@ from reid.processes import worker_pool
 from reid.progress import Progress
 
 TRACKLETS_A_PART = 32
+PART = ("tracklet", "position", "height", "width", "mode", "bytes", "digest", "damage")
+"""Columns."""
 
 
 def inspect(
@@ -56,17 +59,29 @@ def inspect(
     paths = [
         folder / f"{sha256_of_json([frames, *map(identity_of, part)])}.parquet" for part in parts
     ]
-    missing = [part for part in zip(paths, parts, strict=True) if not part[0].exists()]
+    missing = [part for part in zip(paths, parts, strict=True) if _read_part(part[0]) is None]
     progress = Progress("check", len(parts), "parts", done=len(parts) - len(missing))
     work = partial(_inspect_part, root=root, frames=frames)
     with worker_pool(workers) if workers else nullcontext() as pool:
         for _ in pool.map(work, missing) if pool else map(work, missing):
             if not quiet:
                 progress.advance()
-    tables = [pd.read_parquet(path) for path in paths]
-    for start, table in zip(starts, tables, strict=True):
-        table["tracklet"] += start
+    tables = []
+    for start, path in zip(starts, paths, strict=True):
+        table = _read_part(path)
+        if table is None:
+            raise UserError(f"{path} was damaged while `reid check` ran: run it again")
+        tables.append(table.assign(tracklet=table.tracklet + start))
     return pd.concat(tables, ignore_index=True)
+
+
+def _read_part(path: Path) -> pd.DataFrame | None:
+    """A finished part; None where there is none that is whole."""
+    try:
+        table = pd.read_parquet(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    return table if tuple(table.columns) == PART else None
 
 
 def _inspect_part(part: tuple[Path, Sequence[Tracklet]], *, root: Path, frames: int | None) -> None:
@@ -79,14 +94,13 @@ def _inspect_part(part: tuple[Path, Sequence[Tracklet]], *, root: Path, frames: 
             (number, position, *_inspect_frame(files, tracklet, position))
             for position in (np.arange(step) * count // step).tolist()
         ]
-    names = ("tracklet", "position", "height", "width", "mode", "bytes", "digest", "damage")
-    table = pd.DataFrame.from_records(rows, columns=names)
+    table = pd.DataFrame.from_records(rows, columns=PART)
     integers = dict.fromkeys(("tracklet", "position", "height", "width", "bytes"), np.int32)
     table = table.astype(
         {**integers, "digest": np.uint64, "mode": "category", "damage": "category"}
     )
     with replacing(path) as temporary:
-        table.to_parquet(temporary)
+        table.to_parquet(temporary, write_page_checksum=True)
 
 
 def _inspect_frame(

@@ -7,7 +7,6 @@ pack/pack.json       size of each tar, SHA-256 of each table: written last, the 
 
 import fcntl
 import filecmp
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from reid.claim import claim, remove_temporaries
 from reid.config import Runtime
@@ -93,6 +94,18 @@ def _changed(path: Path) -> UserError:
     )
 
 
+class _Shard(TypedDict):
+    tar_bytes: int
+    table_sha256: str
+
+
+class _Pack(TypedDict):
+    shards: list[_Shard]
+
+
+_PACK = TypeAdapter(_Pack)
+
+
 def read_manifest(folder: Path) -> list[tuple[int, str]]:
     """Size of the tar and hash of the table of each shard, from `pack.json`.
 
@@ -100,14 +113,14 @@ def read_manifest(folder: Path) -> list[tuple[int, str]]:
     """
     path = folder / "pack.json"
     try:
-        shards = json.loads(read_regular(path, 1 << 26))["shards"]
-        return [(int(shard["tar_bytes"]), str(shard["table_sha256"])) for shard in shards]
+        content = _PACK.validate_json(read_regular(path, 1 << 26), strict=True)
     except OSError:
         raise UserError(
             f"{folder} holds no finished pack: run `reid pack`, or unset runtime.pack"
         ) from None
-    except (KeyError, TypeError, ValueError):
+    except ValidationError:
         raise UserError(f"{path} is damaged or of another version: run `reid pack` again") from None
+    return [(shard["tar_bytes"], shard["table_sha256"]) for shard in content["shards"]]
 
 
 def read_rows(table: Path) -> list[Row]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from reid.config import Config
 from reid.data.detreidx import CAMERAS
@@ -39,6 +40,7 @@ _FACTS = [*(field.name for field in fields(Tracklet)), "prefix", "suffix"]
 """What a tracklet is made of: the name of a frame is prefix, its entry of `frames`, suffix. Other
 columns are for people."""
 _TIMES: dict[str, pa.DataType] = {"folder": pa.string(), "modified": pa.int64()}
+_CAMERAS, _DIGESTS = TypeAdapter(tuple[str, ...]), TypeAdapter(dict[str, str])
 _AGAIN = "run `reid index` again"
 
 
@@ -78,7 +80,7 @@ def read_cameras(path: Path) -> tuple[str, ...]:
         metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
         if b"cameras" not in metadata:
             raise UserError(f"{path} is not an index of this version: {_AGAIN}")
-        return tuple(json.loads(metadata[b"cameras"]))
+        return _CAMERAS.validate_json(metadata[b"cameras"])
 
 
 def count_cameras(path: Path) -> int:
@@ -135,18 +137,18 @@ def write_times(folder: Path, times: Mapping[str, int], splits: Iterable[str]) -
     columns: dict[str, list[Any]] = {"folder": [*times], "modified": [*times.values()]}
     table = pa.table(columns, pa.schema(_TIMES, {"digests": json.dumps(digests)}))
     buffer = BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     write_changed(folder / "times.parquet", buffer.getvalue())
 
 
 def _read_times(path: Path) -> dict[str, int]:
     """Those of the index that the split `path` belongs to; none where they are of another one."""
     try:
-        table = pq.read_table(path.with_name("times.parquet"))
-    except (pa.ArrowException, OSError):
+        table = pq.read_table(path.with_name("times.parquet"), page_checksum_verification=True)
+        digests = _DIGESTS.validate_json((table.schema.metadata or {}).get(b"digests", b"{}"))
+    except (pa.ArrowException, OSError, ValueError):  # ValueError: not JSON, or not of names
         return {}
-    digests = json.loads((table.schema.metadata or {}).get(b"digests", b"{}"))
-    if digests.get(path.stem) != sha256_of_file(path):
+    if not table.schema.equals(pa.schema(_TIMES)) or digests.get(path.stem) != sha256_of_file(path):
         return {}
     return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
 

@@ -8,12 +8,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import pandas as pd
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from reid import provenance
 from reid.chain import NOT_RUN, Chain
@@ -22,6 +23,26 @@ from reid.errors import UserError
 from reid.files import read_json, read_json_lines
 from reid.provenance import Manifest
 from reid.steps import Job
+from reid.train import attempts
+from reid.train.attempts import Attempt
+
+
+class _Step(TypedDict):
+    """A line of a journal that has a loss."""
+
+    epoch: int
+    loss: float
+    accuracy: NotRequired[float]
+
+
+class _Speed(TypedDict):
+    """A line for each epoch of a training."""
+
+    frames_per_second: float
+    peak_memory_bytes: NotRequired[int]
+
+
+_STEP, _SPEED = TypeAdapter(_Step), TypeAdapter(_Speed)
 
 
 @dataclass(frozen=True)
@@ -147,7 +168,7 @@ def ablation_rows(config: Config) -> list[AblationRow]:
         try:
             if manifest := provenance.read(job.manifest):
                 manifest.verify(job.output)
-            content = read_json(job.output)
+            content: Any = read_json(job.output)
             content["scores"], label = _scores(content), one_line(variant.label)
             return Measurement(name, label, variant.training, seed, protocol, content, job.manifest)
         except UserError:
@@ -223,16 +244,16 @@ def _record(chain: Chain, training: str, seed: int) -> TrainingRecord:
     stages = (1, 2) if chain.steps.stage1_owners[training] == training else (2,)
     folders = {stage: chain.work(chain.steps.stage(training, seed, stage)) for stage in stages}
     curves = {s: _curve(path / f"stage{s}.jsonl", training, seed) for s, path in folders.items()}
-    speeds = list(read_json_lines(folders[2] / "stage2.speed.jsonl"))
+    speeds = list(read_json_lines(folders[2] / "stage2.speed.jsonl", _SPEED))
     rates = [speed["frames_per_second"] for speed in speeds]
-    attempts = [a for path in folders.values() for a in read_json_lines(path / "attempts.jsonl")]
-    slurm = [(a.get("made") or {}).get("slurm") or {} for a in attempts]
+    tries = [attempt for path in folders.values() for attempt in attempts.read(path)]
+    slurm = [each["made"]["slurm"] or {} for each in tries if "made" in each]
     return TrainingRecord(
         training=training,
         seed=seed,
         manifest=manifest,
-        starts=sum(attempt["event"] == "start" for attempt in attempts),
-        seconds=attempted_seconds(attempts),
+        starts=sum(each["event"] == "start" for each in tries),
+        seconds=attempted_seconds(tries),
         jobs=tuple(dict.fromkeys(job["job_id"] for job in slurm if "job_id" in job)),
         curves={stage: curve for stage, curve in curves.items() if not curve.empty},
         frames_per_second=statistics.median(rates) if rates else None,
@@ -240,21 +261,20 @@ def _record(chain: Chain, training: str, seed: int) -> TrainingRecord:
     )
 
 
-def attempted_seconds(attempts: Sequence[Mapping[str, Any]]) -> float:
-    """Time from each start to the next end, of what `attempts.jsonl` records."""
+def attempted_seconds(tries: Sequence[Attempt]) -> float:
+    """Time from each start to the next end."""
     seconds, began = 0.0, None
-    for attempt in attempts:
-        now = datetime.fromisoformat(attempt["time"])
-        if attempt["event"] == "start":
-            began = now
+    for each in tries:
+        if each["event"] == "start":
+            began = each["time"]
         elif began is not None:
-            seconds += (now - began).total_seconds()
+            seconds += (each["time"] - began).total_seconds()
             began = None
     return seconds
 
 
 def _curve(path: Path, training: str, seed: int) -> pd.DataFrame:
-    steps = pd.DataFrame([step for step in read_json_lines(path) if step.get("loss") is not None])
+    steps = pd.DataFrame([*read_json_lines(path, _STEP)])
     if steps.empty:
         return steps
     values = [value for value in ("accuracy", "loss") if value in steps]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -144,6 +145,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
             raise OSError(str(error)) from None
 
 
+_FACTS = TypeAdapter(dict[str, object])
+
+
 def load_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Read what `save_tensors` wrote. Raises UserError when it is missing or damaged.
 
@@ -151,13 +155,14 @@ def load_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[s
     """
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            facts = _FACTS.validate_json((file.metadata() or {}).get("facts", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run `{made_by}`") from None
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{path} is damaged ({error}): delete it and run `{made_by}` again"
+            f"{path} is damaged ({reason}): delete it and run `{made_by}` again"
         ) from None
 
 

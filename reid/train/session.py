@@ -3,19 +3,17 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from reid import provenance
 from reid.chain import Chain
 from reid.config import Runtime
-from reid.errors import Stopped, UserError
-from reid.files import append_json_line, read_json_lines, write_json
+from reid.errors import UserError
+from reid.files import write_json
 from reid.steps import Job
-from reid.train import distributed, lease
+from reid.train import attempts, distributed, lease
 from reid.train.common import Precision, autocast, pick_device, pick_precision
 from reid.train.distributed import World
 from reid.train.interrupt import Interrupt
@@ -65,14 +63,13 @@ class Session:
         """
         stamp = chain.ready(job)
         folder = chain.work(job)
-        attempts = folder / "attempts.jsonl"
         slurm = self.environment.get("SLURM_JOB_ID")
         cuda = pick_device(runtime.device).type == "cuda"
         world = distributed.join(self.environment, cuda=cuda)
         # The launcher lets each process see either all GPUs of its node or only its own.
         number = world.local_rank % torch.cuda.device_count() if cuda else 0
         device = torch.device("cuda", number) if cuda else torch.device("cpu")
-        starts = [] if self.restart else starts_of(attempts)
+        starts = [] if self.restart else attempts.starts(folder)
         if starts and (threads := starts[0]["threads"]) != torch.get_num_threads():
             print(f"with {threads} threads, as at the first start: the same bits", flush=True)
             torch.set_num_threads(threads)
@@ -85,7 +82,7 @@ class Session:
                     lease.held(folder, job=slurm, interrupt=self.interrupt, patience=self.patience)
                 )
                 write_json(folder / "stamp.json", stamp)
-                stack.enter_context(_recorded(attempts, made))
+                stack.enter_context(attempts.recorded(folder, made))
             try:
                 yield Engine(device, folder, self.interrupt, runtime, world, self.restart)
             except torch.OutOfMemoryError as error:
@@ -96,31 +93,5 @@ class Session:
                     "runtime.precision to bf16"
                 ) from error
             if world.leads:
-                made["starts"] = starts_of(attempts)
+                made["starts"] = attempts.starts(folder)
                 chain.write_manifest(job, stamp, made)
-
-
-def starts_of(attempts: Path) -> list[dict[str, Any]]:
-    """Every start of a stage, in order: when, where, and by what code."""
-    records = read_json_lines(attempts)
-    return [record["made"] for record in records if isinstance(record.get("made"), dict)]
-
-
-@contextmanager
-def _recorded(path: Path, made: Mapping[str, Any]) -> Iterator[None]:
-    """Append a line at the start and at the end of an attempt."""
-
-    def append(event: str, **facts: object) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        append_json_line(path, {"time": now, "event": event, **facts})
-
-    git = made["git"] and {key: made["git"][key] for key in ("sha", "dirty")}
-    start = {"started", "slurm", "host", "device", "gpu", "precision", "threads", "packages"}
-    append("start", made={"git": git, **{key: made[key] for key in made if key in start}})
-    try:
-        yield
-    except BaseException as error:
-        event = "stopped" if isinstance(error, Stopped) else "failed"
-        append(event, reason=str(error) or type(error).__name__)
-        raise
-    append("done")

@@ -247,7 +247,7 @@ def test_fault_20_was_killed(tmp_path: Path, events: str, killed: bool) -> None:
     ledger = tmp_path / "attempts.jsonl"
     for event in events.split():
         with ledger.open("a") as lines:
-            lines.write(f'{{"event": "{event}"}}\n')
+            lines.write(f'{{"event": "{event}", "time": "2026-01-01T00:00:00Z"}}\n')
     for end in ("", '{"event": "sta'):  # the last line of a process that was killed
         with ledger.open("a") as lines:
             lines.write(end)

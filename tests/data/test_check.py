@@ -157,7 +157,16 @@ def test_each_kind_of_copy_is_told_apart(tree, inspect):
     assert check.duplicates(seen, same_person) == [leak]
 
 
-def test_a_killed_check_continues_with_the_same_report(tree, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda content: b"",
+        lambda content: bytes(len(content)),
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:],
+    ],
+)
+def test_a_killed_check_continues_with_the_same_report(tree, tmp_path, monkeypatch, damaged):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(check, "TRACKLETS_A_PART", 1)
     configs = configure(tmp_path, tree)
@@ -177,10 +186,13 @@ def test_a_killed_check_continues_with_the_same_report(tree, tmp_path, monkeypat
     monkeypatch.setattr(Files, "read", counted)
     assert in_a_fork(lambda: main(["check", *configs])) == -signal.SIGKILL
     (folder / "parts" / "notes.txt").write_text("the user's")
-    assert len(list((folder / "parts").glob("*.parquet"))) == 3
+    cut, other, _ = (folder / "parts").glob("*.parquet")
+    cut.write_bytes(damaged(cut.read_bytes()))
+    pd.DataFrame({"tracklet": [0]}).to_parquet(other)
     assert main(["check", *configs]) == 0
     frames = len(list((tree / "train").rglob("*.jpg"))) * 2  # as many in A2G
-    assert reads.stat().st_size == frames + 2  # those of the tracklet that the kill cut off
+    # Again those of the tracklet that the kill cut off, and of two whose parts are damaged.
+    assert reads.stat().st_size == frames + 2 + 2 * 4
     assert {path.name: path.read_bytes() for path in folder.glob("*.csv")} == report
     assert [path.name for path in (folder / "parts").iterdir()] == ["notes.txt"]
 

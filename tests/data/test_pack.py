@@ -120,6 +120,15 @@ def exchange(folder):
     (folder / "x").rename(folder / "00001.parquet")
 
 
+NO_MANIFESTS = (b"", bytes(99), b"\xff", b"null", b"[]", b"{}", b"[" * 99999, b'{"shards": [{}]}',
+                b'{"shards": {"a": 1}}', b'{"shards": [{"tar_bytes": 1e999, "table_sha256": "a"}]}',
+                b'{"shards": [{"tar_bytes": 1, "table_sha256": null}]}')  # fmt: skip
+
+
+def manifest(content):
+    return lambda folder: (folder / "pack.json").write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -130,8 +139,7 @@ def exchange(folder):
         (lambda folder: (folder / "00001.parquet").unlink(), r"00001\.parquet is damaged"),
         (exchange, r"00000\.parquet is not what was packed"),
         (cut("pack.json"), r"pack\.json is damaged or of another version"),
-        (lambda folder: (folder / "pack.json").write_text("[]"), "of another version"),
-        (lambda folder: (folder / "pack.json").write_text('{"shards": [{"a": 1}]}'), "of another"),
+        *((manifest(text), "of another version") for text in NO_MANIFESTS),
         (lambda folder: (folder / "pack.json").unlink(), "holds no finished pack"),
     ],
 )

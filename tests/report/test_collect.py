@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from datetime import datetime
 
 import pytest
 from safetensors.numpy import load_file
@@ -52,7 +53,10 @@ def test_a_damaged_manifest_is_a_gap(results, content):
 def test_time_of_attempts_counts_from_a_start_to_the_next_end():
     times = [("start", "07:00:00"), ("stopped", "08:00:00"), ("start", "09:00:00"),
              ("failed", "09:30:00"), ("start", "10:00:00")]  # fmt: skip
-    attempts = [{"time": f"2026-01-01T{time}+00:00", "event": event} for event, time in times]
+    attempts = [
+        {"time": datetime.fromisoformat(f"2026-01-01T{time}+00:00"), "event": event}
+        for event, time in times
+    ]
     assert attempted_seconds(attempts) == 1.5 * 3600
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import reid.train.stage1
-from reid.files import read_json_lines
+from reid.files import RECORD, read_json_lines
 from tests.runs import STAGE1, STAGE2, TRAINING, Lab, remains, slow_steps, wait, wait_for
 from tests.train.conftest import STEPS, checkpoints_of, free_port, kill_at
 
@@ -144,10 +144,10 @@ def test_curves_and_speed_are_written(lab: Lab) -> None:
     events.Reload()
     losses = [record["loss"] for record in lab.steps()]
     assert [scalar.value for scalar in events.Scalars("loss")] == pytest.approx(losses)
-    records = read_json_lines(lab.work() / "stage2.jsonl")
+    records = read_json_lines(lab.work() / "stage2.jsonl", RECORD)
     rates = [record["lr"]["adapters"] for record in records if "lr" in record]
     assert [scalar.value for scalar in events.Scalars("lr/adapters")] == pytest.approx(rates)
     assert "gradient_norm/heads" in events.Tags()["scalars"]
-    speed = list(read_json_lines(lab.work() / "stage2.speed.jsonl"))
+    speed = list(read_json_lines(lab.work() / "stage2.speed.jsonl", RECORD))
     assert [record["epoch"] for record in speed] == [1, 2, 3]
     assert all(record["frames_per_second"] > 0 for record in speed)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import reid.train.stage2
-from reid.files import read_json_lines
+from reid.files import RECORD, read_json_lines
 from tests.runs import STAGE2, Lab, remains, slow_steps, wait, wait_for
 from tests.train.conftest import STEPS, at_call, checkpoints_of
 
@@ -45,7 +45,7 @@ def test_fault_02_a_signal_to_the_group_saves_that_very_step(
     assert lab.finish(*STAGE2) == 0, lab.log()
     assert "resuming before epoch" in lab.log()
     assert remains(lab) == expected
-    events = [record["event"] for record in read_json_lines(lab.work() / "attempts.jsonl")]
+    events = [record["event"] for record in read_json_lines(lab.work() / "attempts.jsonl", RECORD)]
     assert events[-4:] == ["start", "stopped", "start", "done"]
 
 
