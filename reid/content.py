@@ -41,7 +41,8 @@ class Contents:
 
     def of(self, path: Path, read: Callable[[Path], str]) -> str:
         """The digest that `read(path)` gives, read again only if the file or folder changed."""
-        status, key = path.stat(), f"{read.__name__} {path.absolute()}"
+        name = os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")
+        status, key = path.stat(), f"{read.__name__} {name}"
         now = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         known = self._known.get(key)
         if known is None or known[0] != now:

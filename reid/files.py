@@ -90,7 +90,7 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
         lines.seek(max(0, end - 1))
         whole = end == 0 or lines.read(1) == b"\n"
         lines.write(b"" if whole else b"\n")
-        lines.write(json.dumps(record).encode() + b"\n")
+        lines.write(_encoded(record) + b"\n")
 
 
 def read_end(path: Path, size: int) -> str:
@@ -111,14 +111,20 @@ def read_json_lines(
     A line that is of another kind, is being written, was cut off when its writer was killed, or is
     damaged is left out.
     """
-    for line in read_end(path, last_bytes).splitlines():
+    for line in read_end(path, last_bytes).split("\n"):
         with suppress(ValidationError):
             yield kind.validate_json(line, strict=True)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    with replacing(path) as temporary:
+        temporary.write_bytes(_encoded(value, indent=2, allow_nan=False) + b"\n")
+
+
+def _encoded(value: Any, **options: Any) -> bytes:
+    """JSON that any reader takes: "?" for what UTF-8 cannot encode, as bytes of other names."""
+    return json.dumps(value, ensure_ascii=False, **options).encode("utf-8", "replace")
 
 
 def read_json(path: Path, kind: TypeAdapter[T] = ANY_JSON) -> T:

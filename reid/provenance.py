@@ -176,11 +176,11 @@ def slurm_job(environment: Mapping[str, str]) -> dict[str, str] | None:
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+            ["git", "-C", str(folder), *arguments], capture_output=True, check=True
         )
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
-    return done.stdout.rstrip("\n")
+    return done.stdout.decode("utf-8", "replace").rstrip("\n")  # a diff may be of any bytes
 
 
 def _version(package: str) -> str | None:

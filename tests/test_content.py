@@ -19,7 +19,11 @@ def digest(names: list[bytes]) -> str:
         (Path(root) / "train").mkdir()
         for name in names:
             (Path(root) / "train" / os.fsdecode(name)).mkdir()
-        return Contents(Path(root) / "none").digest(Path(root))
+        contents = Contents(Path(root) / "memory")
+        found = contents.digest(Path(root))
+        contents.save()
+        assert Contents(Path(root) / "memory").digest(Path(root)) == found
+        return found
 
 
 @given(st.lists(NAME.filter(lambda name: name[:1] != b"."), unique=True, max_size=3))

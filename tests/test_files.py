@@ -3,12 +3,23 @@
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from reid.files import RECORD, append_json_line, read_json_lines, read_yaml, write_text
+from reid.files import (
+    RECORD,
+    append_json_line,
+    read_json,
+    read_json_lines,
+    read_yaml,
+    write_json,
+    write_text,
+)
 
 
 @pytest.mark.parametrize("cut", ['{"a"', '{"a": 1', '{"a": 1}', ""])
@@ -23,6 +34,19 @@ def test_a_line_that_was_cut_costs_nothing_else(tmp_path: Path, cut: str) -> Non
     append_json_line(path, {"n": 2})
     append_json_line(path, {"n": 3})
     assert list(read_json_lines(path, RECORD)) == [*whole, {"n": 2}, {"n": 3}]
+
+
+@given(st.dictionaries(st.text(), st.text(st.characters(exclude_categories=()))))
+@example({"reason": "data/Ren\udce9 is missing\u2028\u0085\r\n"})
+def test_any_text_is_read_back_but_what_no_encoding_has(record: dict[str, str]) -> None:
+    shown = {key: text.encode(errors="replace").decode() for key, text in record.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        append_json_line(path, record)
+        append_json_line(path, record)
+        assert list(read_json_lines(path, RECORD)) == [shown, shown]
+        write_json(path, record)
+        assert read_json(path, RECORD) == shown
 
 
 def test_anchors_and_merges_repeat_no_key(tmp_path: Path) -> None:

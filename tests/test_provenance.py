@@ -90,11 +90,11 @@ def test_git_state_of_a_checkout_but_not_of_a_folder_inside_one(tmp_path: Path) 
     git(tmp_path, "commit", "-m", "one")
     clean = {"sha": git(tmp_path, "rev-parse", "HEAD"), "dirty": []}
     assert provenance.git_state(tmp_path) == clean
-    (tmp_path / "a").write_text("2")
+    (tmp_path / "a").write_bytes(b"caf\xe9")
     state = provenance.git_state(tmp_path)
     assert state is not None
     assert (state["sha"], state["dirty"]) == (clean["sha"], ["a"])
     assert "-1\n" in state["diff"]
-    assert "+2" in state["diff"]
+    assert "+caf\ufffd" in state["diff"]
     (tmp_path / "site-packages").mkdir()
     assert provenance.git_state(tmp_path / "site-packages") is None

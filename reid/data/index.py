@@ -184,6 +184,12 @@ def run(config: Config) -> None:
             damaged={path: f"damaged: {damage}" for path, damage in damaged.items()},
             quiet=False,
         )
+        found = {row.path for row in index.rejected}
+        if unknown := [path for path in damaged if path not in found]:
+            print(
+                f"warning: {len(unknown)} frames of {options.damaged} are in no tracklet, the "
+                f"first is {unknown[0]}: is it the list of another dataset?"
+            )
         index.write_report(folder)
         check_limits(index.splits, index.rejected, options, report=folder / "rejected.csv")
         index.write(folder)

@@ -40,8 +40,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object
 def read_csv(path: Path, columns: Sequence[str], expected: str) -> list[tuple[str, ...]]:
     """Rows of a table. Raises UserError when it is missing or has other columns than `expected`."""
     try:
-        text = read_regular(path, 1 << 30).decode()
-        header, *rows = map(tuple, csv.reader(StringIO(text, newline="")))
+        text = read_regular(path, 1 << 30).decode("utf-8-sig")
+        header, *rows = filter(None, map(tuple, csv.reader(StringIO(text, newline=""))))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): expected {expected}") from None
     except (ValueError, csv.Error):  # empty, or no text

@@ -197,7 +197,9 @@ def test_a_killed_check_continues_with_the_same_report(tree, tmp_path, monkeypat
     assert [path.name for path in (folder / "parts").iterdir()] == ["notes.txt"]
 
 
-def test_index_leaves_out_what_check_found_up_to_the_budget(tree, tracklets, tmp_path, monkeypatch):
+def test_index_leaves_out_what_check_found_up_to_the_budget(
+    tree, tracklets, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     bad = frame(tree, tracklets[3], 0)
     bad.write_bytes(b"not a jpeg")
@@ -214,7 +216,14 @@ def test_index_leaves_out_what_check_found_up_to_the_budget(tree, tracklets, tmp
         rows = list(csv.DictReader(opened))
     path = f"{tracklets[3].path}/{bad.name}"
     assert rows == [{"path": path, "reason": "damaged: is not a whole JPEG (Not a JPEG file)"}]
+    listed = tmp_path / "list.csv"  # as an editor of Windows may leave it
+    text = (folder / "check" / "damaged.csv").read_bytes()
+    listed.write_bytes(b"\xef\xbb\xbf" + text + b"x,y\r\n\r\n")
+    capsys.readouterr()
+    assert main(["index", *config(damaged=str(listed), max_rejected_share=0.1)]) == 0
+    assert f"1 frames of {listed} are in no tracklet, the first is x" in capsys.readouterr().out
     assert main(["index", *config(damaged=verdict, max_rejected_share=0.1)]) == 0
+    assert "in no tracklet" not in capsys.readouterr().out
     left = index.read_split(folder / "index" / "train.parquet")
     assert [len(tracklet.frames) for tracklet in left] == [4, 4, 4, 3, 4, 4]
 
