@@ -12,7 +12,14 @@ if cpus := int(os.environ.get("SLURM_CPUS_PER_TASK", 0)):
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = str(threads)
 
-from reid.cli import main
+from reid.errors import of_memory
+
+try:
+    from reid.cli import main
+except (MemoryError, ImportError) as error:
+    if (lack := of_memory(error)) is None:
+        raise
+    sys.exit(f"error: {lack}")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,7 @@ from pathlib import Path
 from reid import __version__, config, verbs
 from reid.config import Config
 from reid.data.holdout import VALIDATION
-from reid.errors import Unresumable, UserError, of_system
+from reid.errors import Unresumable, UserError, of_memory, of_system
 from reid.paths import Results
 from reid.sources import demand_one_checkout
 
@@ -118,6 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             return 1
         print(f"error: {of_system(error, near)}", file=sys.stderr)
+        return UserError.exit_code
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if (lack := of_memory(error)) is None or os.environ.get("REID_TRACEBACK"):
+            raise
+        print(f"error: {lack}", file=sys.stderr)
         return UserError.exit_code
     except KeyboardInterrupt:
         print("interrupted: run the same command again to resume", file=sys.stderr)

@@ -64,17 +64,27 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """Bytes of a regular file.
+LARGEST_FILE = 16 << 30
+"""Bytes; a whole checkpoint of ViT-L/14 with its optimizer has a third of that."""
 
-    Raises OSError also for a pipe, a device or more than `most` bytes, before it is opened: to
-    open a pipe would wait for its writer, to read a device may never end.
+
+def demand_regular(path: Path, most: int = LARGEST_FILE) -> int:
+    """Bytes of a regular file, as its folder says; it is not opened.
+
+    Raises OSError also for a pipe, a device or more than `most` bytes: to open a pipe would wait
+    for its writer, to read a device may never end.
     """
     status = path.stat()
     if not S_ISREG(status.st_mode) or status.st_size > most:
-        raise OSError(errno.EINVAL, f"not a regular file of at most {most >> 20} MiB", str(path))
+        raise OSError(errno.EINVAL, f"not a regular file of at most {most >> 20:,} MiB", str(path))
+    return status.st_size
+
+
+def read_regular(path: Path, most: int = LARGEST_FILE) -> bytes:
+    """Bytes of a regular file. Raises OSError as `demand_regular`."""
+    size = demand_regular(path, most)
     with path.open("rb") as file:
-        return file.read(status.st_size)
+        return file.read(size)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -96,6 +106,7 @@ def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
 def read_end(path: Path, size: int) -> str:
     """The last `size` bytes of a text file, replacing what is not UTF-8; empty where missing."""
     try:
+        demand_regular(path)
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - size))
             return file.read().decode("utf-8", errors="replace")
@@ -114,6 +125,9 @@ def read_json_lines(
     for line in read_end(path, last_bytes).split("\n"):
         with suppress(ValidationError):
             yield kind.validate_json(line, strict=True)
+
+
+LARGEST_JSON = 1 << 30  # bytes
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -174,9 +188,12 @@ class _PlainLoader(yaml.SafeLoader):
         """A value; errors of its type name the line."""
         try:
             return super().construct_object(node, deep=deep)
-        except (ValueError, OverflowError) as error:
+        except (ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            wrong = isinstance(error, LookupError | AttributeError)  # said in terms of Python
+            kind = str(node.tag).rpartition(":")[2]
+            reason = f"not a {kind}" if wrong else error
             raise _Unclear(
-                f"line {node.start_mark.line + 1}: {node.value!r:.40}: {error}"
+                f"line {node.start_mark.line + 1}: {node.value!r:.40}: {reason}"
             ) from None
 
     def construct_decimal(self, node: yaml.ScalarNode) -> int:
@@ -198,11 +215,7 @@ def read_yaml(path: Path) -> Any:
     """
     expected = "expected a YAML configuration file"
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise UserError(f"{path} is not a regular file: {expected}")
-        if path.is_file() and path.stat().st_size > LARGEST_YAML:
-            raise UserError(f"{path} is larger than {LARGEST_YAML >> 20} MiB: {expected}")
-        return yaml.load(path.read_text(encoding="utf-8-sig"), _PlainLoader)
+        return yaml.load(read_regular(path, LARGEST_YAML).decode("utf-8-sig"), _PlainLoader)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: {expected}") from None
     except OSError as error:
@@ -217,7 +230,8 @@ def read_yaml(path: Path) -> Any:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Hex SHA-256 of a file's bytes. Raises OSError as `demand_regular`."""
+    demand_regular(path)
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

@@ -33,9 +33,14 @@ Value = TypeVar("Value")
 
 
 def expanded(path: Any) -> Any:
-    """A path with `~` and `$VARIABLES` expanded as in the shell. Raises ValueError if unset."""
+    """A path with `~` and `$VARIABLES` expanded as in the shell.
+
+    Raises ValueError if one is not set, and for what no file can be called.
+    """
     if not isinstance(path, str):
         return path
+    if not path or "\0" in path:
+        raise ValueError(f"expected a path, found {path!r}")
     replaced = os.path.expandvars(path)
     if "$" in replaced:
         raise ValueError(f"{path} names an environment variable that is not set")

@@ -145,7 +145,7 @@ class Demo(Section):
     seed: int = option(7, "of everything that is rendered")
     train_identities: Count = option(24, "people rendered for training")
     test_identities: Count = option(16, "other people, for the protocols")
-    frames: Count = option(8, "frames of a tracklet")
+    frames: Size = option(8, "frames of a tracklet")
     ground_tracklets: Count = option(4, "of one identity, over both sessions")
     capture_points: Annotated[Count, Field(le=18)] = option(
         6, "aerial tracklets of one identity and session, each at its own point"
@@ -174,7 +174,9 @@ class Runtime(Section):
     """What changes speed, not results: but for `precision`, no part of a stamp."""
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto takes a GPU if there is one")
-    workers: Whole = option(2, "data-loading processes; 0 loads in the trainer")
+    workers: Annotated[Whole, Field(le=1024)] = option(
+        2, "data-loading processes; 0 loads in the trainer"
+    )
     pack: LocalPath | None = option(None, "folder of `reid pack`: frames are read from there")
     stage_to: str | None = option(None, "disk of the node to copy the pack to, say `$TMPDIR`")
     extract_batch: Size = option(16, "tracklets of an extraction batch (Table 3)")

@@ -133,6 +133,8 @@ _SHAPES = {
     "tuple_type": "expected a list",
     "dict_type": "expected a mapping",
     "model_type": "expected a mapping",
+    "path_type": "expected a path",
+    "too_short": "expected at least one entry",
 }
 """Pydantic error type -> message in the terms of YAML."""
 

@@ -23,6 +23,7 @@ from reid.data.scan import Contents, Source, number_identities, reject, subfolde
 from reid.data.stored import count_cameras
 from reid.data.tracklet import Scene, Subset, View
 from reid.errors import UserError
+from reid.files import demand_regular
 
 SceneOf = Callable[[str, int, str], Scene]
 """Name of a tracklet's folder, identity of its person and file name of a frame -> its scene."""
@@ -193,8 +194,12 @@ def _lines(path: Path) -> list[str]:
 
 
 def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: is dataset.layout right?")
+    try:
+        demand_regular(path, 1 << 30)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: is dataset.layout right?") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     return path
 
 

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -35,10 +35,21 @@ def loader(
         generator=torch.Generator().manual_seed(0),
     )
     with naming_dead_processes():
-        for batch in loaded:
+        for batch in _started(loaded):
             if isinstance(batch, UserError):
                 raise batch
             yield batch
+
+
+def _started(loaded: "DataLoader[Any]") -> Iterator[Batch | UserError]:
+    """Raises UserError when the loading processes cannot be started."""
+    try:
+        return iter(loaded)
+    except (OSError, ImportError) as error:  # locks are files in /dev/shm; ImportError: no locks
+        raise UserError(
+            f"the data-loading processes cannot be started ({error}): see that /dev/shm is there, "
+            "writable and not full, or set runtime.workers to 0"
+        ) from None
 
 
 def _load(dataset: TrackletDataset, draws: Sequence[Draw]) -> Batch | UserError:

@@ -21,6 +21,7 @@ from reid.data.frames import is_image, is_jpeg
 from reid.data.scan import Contents, Source, number_identities
 from reid.data.tracklet import Scene, Subset, View
 from reid.errors import UserError
+from reid.files import read_regular
 
 LARGEST_CAMERA = 126
 
@@ -49,7 +50,7 @@ class _Row(BaseModel):
 def find_manifest(path: Path) -> Contents:
     """The tracklets of a manifest. Raises UserError naming the line."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path, 1 << 30).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): see dataset.manifest") from None
     rows = csv.DictReader(StringIO(text, newline=""))

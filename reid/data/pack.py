@@ -32,6 +32,8 @@ from reid.paths import Results
 from reid.progress import Progress
 
 LARGEST_SHARD = 1 << 30
+MOST_FRAMES = 4096
+"""Of a clip, as in the configuration."""
 
 Selection: TypeAlias = Callable[[Tracklet], Sequence[int]]
 """Positions of the frames to keep, ascending."""
@@ -50,8 +52,8 @@ def sampled(frames: int, clips: Collection[Clip]) -> Selection:
     Training tracklets stay whole: training may draw any of their frames. Raises UserError when a
     clip takes more than `frames`.
     """
-    if frames < 1:
-        raise UserError(f"--frames-per-tracklet is {frames}: expected at least 1")
+    if not 1 <= frames <= MOST_FRAMES:
+        raise UserError(f"--frames-per-tracklet is {frames}: expected 1 to {MOST_FRAMES}")
     for clip in clips:
         if clip.frames > frames:
             raise UserError(

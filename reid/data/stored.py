@@ -24,7 +24,7 @@ from reid.data.frames import EMPTY, SPECIAL, UNREADABLE, list_folder
 from reid.data.lists import read_rejected, write_changed
 from reid.data.tracklet import FrameNames, Tracklet
 from reid.errors import UserError
-from reid.files import sha256_of_file
+from reid.files import demand_regular, sha256_of_file
 from reid.paths import SPLITS, Results
 
 _COLUMNS: dict[pa.DataType, tuple[str, ...]] = {
@@ -77,6 +77,7 @@ def read_cameras(path: Path) -> tuple[str, ...]:
     Raises UserError as `read_split`.
     """
     with _naming(path):
+        demand_regular(path)
         metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
         if b"cameras" not in metadata:
             raise UserError(f"{path} is not an index of this version: {_AGAIN}")
@@ -90,10 +91,12 @@ def count_cameras(path: Path) -> int:
 
 def read_split(path: Path) -> tuple[Tracklet, ...]:
     """Tracklets of one split's Parquet file. Raises UserError when missing or damaged."""
-    with _naming(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-        if not file.schema_arrow.equals(SCHEMA):
-            raise UserError(f"{path} has other columns than an index of this version: {_AGAIN}")
-        table = file.read(columns=_FACTS, use_threads=False)
+    with _naming(path):
+        demand_regular(path)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if not file.schema_arrow.equals(SCHEMA):
+                raise UserError(f"{path} has other columns than an index of this version: {_AGAIN}")
+            table = file.read(columns=_FACTS, use_threads=False)
     tracklets: list[Tracklet] = []
     for batch in table.to_batches():
         frames = batch.column("frames")
@@ -144,6 +147,7 @@ def write_times(folder: Path, times: Mapping[str, int], splits: Iterable[str]) -
 def _read_times(path: Path) -> dict[str, int]:
     """Those of the index that the split `path` belongs to; none where they are of another one."""
     try:
+        demand_regular(path.with_name("times.parquet"))
         table = pq.read_table(path.with_name("times.parquet"), page_checksum_verification=True)
         digests = _DIGESTS.validate_json((table.schema.metadata or {}).get(b"digests", b"{}"))
     except (pa.ArrowException, OSError, ValueError):  # ValueError: not JSON, or not of names

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from reid.errors import UserError
+from reid.files import demand_regular
 
 Floats = NDArray[np.float32]
 
@@ -61,6 +62,7 @@ def read_heights(path: Path, *, rows: int) -> Floats | None:
 def _read(path: Path, names: Sequence[str]) -> dict[str, Floats]:
     """Those of the named tensors that a file has. Raises UserError when it cannot be read."""
     try:
+        demand_regular(path)
         with safe_open(path, framework="numpy") as file:
             stored = set(file.keys())
             return {name: file.get_tensor(name) for name in names if name in stored}

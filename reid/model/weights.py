@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reid.config import OPEN_CLIP_PREFIX, Backbone, nearest
 from reid.errors import UserError
-from reid.files import sha256_of_file
+from reid.files import demand_regular, sha256_of_file
 from reid.model import pickled
 from reid.model.names import plain_tensors
 from reid.model.text import TOKENS, TextTower
@@ -30,8 +30,6 @@ from reid.model.vit import VIT_B16, VIT_L14, Geometry, VisualTower
 GEOMETRIES = {"vit_b16": VIT_B16, "vit_l14": VIT_L14}
 """Of the backbones whose name promises one."""
 _HINT = "put the CLIP file there or change `backbones` (README: data and weights)"
-_LARGEST = 16 << 30
-"""Bytes of a file; a whole checkpoint of ViT-L/14 with its optimizer has a third of that."""
 _UNUSED = ("logit_scale",)
 """Tensors that may be there or not: nothing here reads them."""
 _HEADS = {
@@ -175,17 +173,12 @@ def _located(spec: str) -> tuple[Path, str | None]:
 def _regular(path: Path, hint: str = _HINT) -> Path:
     """The path, if it is a file that can be read; else raises UserError ending in `hint`."""
     try:
-        regular, size = path.is_file(), path.stat().st_size
-        if regular:
-            path.open("rb").close()
+        demand_regular(path)
+        path.open("rb").close()
     except FileNotFoundError:
         raise UserError(f"weights {path} do not exist: {hint}") from None
     except OSError as error:
         raise UserError(f"weights {path} cannot be read ({error.strerror}): {hint}") from None
-    if not regular:
-        raise UserError(f"weights {path} are not a regular file: {hint}")
-    if size > _LARGEST:
-        raise UserError(f"weights {path} have {size:,} bytes, more than any CLIP: {hint}")
     return path
 
 

@@ -25,7 +25,7 @@ from reid.data.stored import read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
 from reid.features.features import Floats, read_features
-from reid.files import replacing
+from reid.files import demand_regular, replacing
 from reid.paths import Results
 from reid.retrieval.distances import device_for
 from reid.retrieval.metrics import Metrics, rank, summarize
@@ -145,6 +145,7 @@ def read(path: Path, indices: Mapping[str, Sequence[Tracklet]]) -> list[Case]:
         column_types=dict.fromkeys(COLUMNS, pa.string()), include_columns=list(COLUMNS[1:])
     )
     try:
+        demand_regular(path)
         blocks = pyarrow.csv.ReadOptions(use_threads=False, block_size=LONGEST_ROW)
         table = pyarrow.csv.read_csv(path, blocks, convert_options=options).to_pandas()
     except FileNotFoundError:

@@ -19,7 +19,7 @@ import torch
 
 from reid.claim import remove_temporaries
 from reid.errors import Unresumable
-from reid.files import replacing
+from reid.files import read_regular, replacing
 
 MARK = b"xfd-reid checkpoint\n"
 _NAME = re.compile(r"\d{5}-\d{7}\.pt")
@@ -108,7 +108,7 @@ class Checkpoints:
 
 def _read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint. Raises OSError, and ValueError when it is damaged."""
-    content = path.read_bytes()
+    content = read_regular(path)
     end = max(0, len(content) - hashlib.sha256().digest_size - len(MARK))
     if content[end:] != hashlib.sha256(content[:end]).digest() + MARK:
         whole = content.endswith(MARK)

@@ -20,7 +20,7 @@ from reid.data.packed import pack_for
 from reid.data.stored import check_fresh, read_split
 from reid.data.tracklet import Tracklet
 from reid.errors import UserError
-from reid.files import replacing
+from reid.files import demand_regular, replacing
 from reid.model import network
 from reid.model.network import VideoReID
 from reid.model.vit import Geometry
@@ -154,12 +154,13 @@ def load_tensors(path: Path, *, made_by: str) -> tuple[dict[str, Tensor], dict[s
     `made_by` is the command that writes it, for those errors.
     """
     try:
+        demand_regular(path)
         with safe_open(path, framework="pt") as file:
             facts = _FACTS.validate_json((file.metadata() or {}).get("facts", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run `{made_by}`") from None
-    except (SafetensorError, ValidationError) as error:
+    except (SafetensorError, OSError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{path} is damaged ({reason}): delete it and run `{made_by}` again"

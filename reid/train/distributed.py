@@ -76,20 +76,42 @@ def join(environment: Mapping[str, str], *, cuda: bool) -> World:
     torchrun sets RANK and WORLD_SIZE; for the tasks of `srun` and of submitit's jobs submitit's
     helper works them out. A process started alone is a world of one.
     """
-    if int(environment.get("WORLD_SIZE", "1")) > 1 and "RANK" in environment:
-        world = World(
-            int(environment["RANK"]),
-            int(environment["WORLD_SIZE"]),
-            int(environment.get("LOCAL_RANK", "0")),
-        )
-    elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+    if _number(environment, "WORLD_SIZE", 1) > 1 and "RANK" in environment:
+        world = _of_torchrun(environment)
+    elif _number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1:
         world = _of_submitit(environment, launcher="slurm")
-    elif int(environment.get("SUBMITIT_LOCAL_NTASKS", "1")) > 1:
+    elif _number(environment, "SUBMITIT_LOCAL_NTASKS", 1) > 1:
         world = _of_submitit(environment, launcher="local")
     else:
         return World()
-    dist.init_process_group("nccl" if cuda else "gloo", rank=world.rank, world_size=world.size)
+    try:
+        dist.init_process_group("nccl" if cuda else "gloo", rank=world.rank, world_size=world.size)
+    except dist.DistError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"process {world.rank} of {world.size} did not meet the others ({reason}): {_UNSET}"
+        ) from None
     return world
+
+
+_UNSET = "to train in one process, unset WORLD_SIZE and RANK; for several, start them by torchrun"
+
+
+def _of_torchrun(environment: Mapping[str, str]) -> World:
+    rank, size = (_number(environment, name, 0) for name in ("RANK", "WORLD_SIZE"))
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]
+    if missing or not 0 <= rank < size:
+        found = f"{missing[0]} is not set" if missing else "no process has that number"
+        raise UserError(f"WORLD_SIZE is {size} and RANK is {rank}, but {found}: {_UNSET}")
+    return World(rank, size, _number(environment, "LOCAL_RANK", 0))
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    """A whole number from the environment. Raises UserError."""
+    text = environment.get(name) or str(default)
+    if not text.isdecimal():
+        raise UserError(f"{name} is {text!r} in the environment: expected a number, or unset it")
+    return int(text)
 
 
 def _of_submitit(environment: Mapping[str, str], *, launcher: str) -> World:

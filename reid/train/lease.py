@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from reid.errors import LeaseHeld
+from reid.files import demand_regular
 from reid.train.interrupt import Interrupt
 
 BEAT_SECONDS = 10.0
@@ -193,6 +194,7 @@ def _create(path: Path, owner: Owner | None = None) -> bool:
 
 def _read(path: Path, now: float) -> Owner:
     """The owner that a lease file names, DAMAGED if it names none. Raises OSError."""
+    demand_regular(path)
     with path.open("rb") as file:
         content, last_beat = file.read(4096), os.fstat(file.fileno()).st_mtime
     try:

@@ -138,7 +138,7 @@ def test_a_file_that_is_not_whole_is_one_clear_error(world, tmp_path, message):
         (f"1,{CASE},0001_1", "Expected 4 columns, got 3"),
         (f"1,{CASE},0001_1,0001_2,0001_3", "Expected 4 columns, got 5"),
         (f"1,{CASE},0001_1,\udcff", "invalid UTF8 data"),
-        (None, "expected a csv of .*directory"),
+        (None, "expected a csv of .*not a regular file"),
     ],
 )
 def test_without_an_index_the_first_row_says_what_the_gallery_is(tmp_path, rows, message):

@@ -87,8 +87,8 @@ def tabulate_what_there_is():
     """After a failure: table and report with gaps, in place of those from before, and what to
     type."""
     if any(path.exists() for path in METRICS):
-        shell("python -m reid table --config {FROZEN}")
-        shell("python -m reid report --config {FROZEN}")
+        shell("python -m reid table --config {FROZEN:q}")
+        shell("python -m reid report --config {FROZEN:q}")
     command = shlex.join(["snakemake", *sys.argv[1:]])
     print(
         f"To resume, run the same command again once the cause is mended (finished jobs are kept):\n{command}"

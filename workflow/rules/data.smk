@@ -19,4 +19,4 @@ rule index:
     params:
         config=frozen,
     shell:
-        "exec python -m reid index --config {params.config} >> {log} 2>&1"
+        "exec python -m reid index --config {params.config:q} >> {log:q} 2>&1"

@@ -27,7 +27,7 @@ rule table:
     params:
         config=frozen,
     shell:
-        "exec python -m reid table --config {params.config} >> {log} 2>&1"
+        "exec python -m reid table --config {params.config:q} >> {log:q} 2>&1"
 
 
 rule report:
@@ -59,4 +59,4 @@ rule report:
     params:
         config=frozen,
     shell:
-        "exec python -m reid report --config {params.config} >> {log} 2>&1"
+        "exec python -m reid report --config {params.config:q} >> {log:q} 2>&1"

@@ -21,8 +21,8 @@ rule extract:
     params:
         config=frozen,
     shell:
-        "exec python -m reid extract --config {params.config} --training {wildcards.training}"
-        " --seed {wildcards.seed} --protocol {wildcards.protocol} >> {log} 2>&1"
+        "exec python -m reid extract --config {params.config:q} --training {wildcards.training}"
+        " --seed {wildcards.seed} --protocol {wildcards.protocol} >> {log:q} 2>&1"
 
 
 rule tune:
@@ -46,8 +46,8 @@ rule tune:
     params:
         config=frozen,
     shell:
-        "exec python -m reid tune --config {params.config} --variant {wildcards.variant}"
-        " --seed {wildcards.seed} >> {log} 2>&1"
+        "exec python -m reid tune --config {params.config:q} --variant {wildcards.variant}"
+        " --seed {wildcards.seed} >> {log:q} 2>&1"
 
 
 rule retrieve:
@@ -72,8 +72,8 @@ rule retrieve:
     params:
         config=frozen,
     shell:
-        "exec python -m reid retrieve --config {params.config} --variant {wildcards.variant}"
-        " --seed {wildcards.seed} --protocol {wildcards.protocol} >> {log} 2>&1"
+        "exec python -m reid retrieve --config {params.config:q} --variant {wildcards.variant}"
+        " --seed {wildcards.seed} --protocol {wildcards.protocol} >> {log:q} 2>&1"
 
 
 rule submission:
@@ -97,5 +97,5 @@ rule submission:
     params:
         config=frozen,
     shell:
-        "exec python -m reid submission --config {params.config} --variant {wildcards.variant}"
-        " --seed {wildcards.seed} >> {log} 2>&1"
+        "exec python -m reid submission --config {params.config:q} --variant {wildcards.variant}"
+        " --seed {wildcards.seed} >> {log:q} 2>&1"
