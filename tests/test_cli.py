@@ -55,6 +55,12 @@ def results_are_a_file(lab: Lab) -> None:
     (lab.folder / "results").touch()
 
 
+def link(lab: Lab, name: str, target: str) -> None:
+    if (lab.folder / name).exists():
+        shutil.rmtree(lab.folder / name)
+    (lab.folder / name).symlink_to(target)
+
+
 def other_geometry(lab: Lab) -> None:
     tensors = load_file(lab.folder / "tiny.safetensors")
     save_file({**tensors, "visual.proj": torch.zeros(128, 32)}, lab.folder / "tiny.safetensors")
@@ -73,7 +79,12 @@ BAD = {
                      ["rejected.csv", "x.jpg"]),
     "typo": (INDEX, lambda lab: edit(lab.folder / "config.yaml", lambda t: t.replace("h_s", "hs")),
              ["trainings.small.stage", "unknown key batchsize (did you mean batch_size?)"]),
-    "results are a file": (INDEX, results_are_a_file, ["results", "Not a directory"]),
+    "results are a file": (INDEX, results_are_a_file,
+                           ["results is a file, where a folder is expected: remove it or name"]),
+    "results are a link to nowhere": (INDEX, lambda lab: link(lab, "results", "/nonexistent/x"),
+                                      ["results is a link that leads nowhere (to /nonexistent/x)"]),
+    "a folder is a loop": (STAGE1, lambda lab: link(lab, "results/tiny/train", "train"),
+                           ["results/tiny/train is a link that leads nowhere (to train)"]),
     "config is a folder": (INDEX, lambda lab: replace_by_folder(lab.folder / "config.yaml"),
                            ["config.yaml cannot be read (not a regular file"]),
     "no data": (STAGE1, remove("data", "results"),
@@ -123,6 +134,48 @@ def test_bad_input_is_one_line(
     assert lab.finish(*verb) == 1
     assert_one_line(lab, words)
     assert "weights_only" not in lab.log()
+
+
+SURROUNDINGS: dict[str, tuple[dict[str, str], list[str]]] = {
+    "left over": ({"WORLD_SIZE": "2", "RANK": "0"}, ["MASTER_ADDR is not set", "unset WORLD_SIZE"]),
+    "no number": ({"WORLD_SIZE": "two"}, ["WORLD_SIZE is 'two'", "expected a number"]),
+    "no such process": (
+        {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"},
+        ["WORLD_SIZE is 2 and RANK is 2"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("variables", "words"), SURROUNDINGS.values(), ids=list(SURROUNDINGS))
+def test_left_over_variables_are_named(
+    lab: Lab, variables: dict[str, str], words: list[str]
+) -> None:
+    assert lab.finish(*STAGE1, environment=variables) == 1
+    assert_one_line(lab, words)
+
+
+@pytest.mark.parametrize("megabytes", [30, 100, 900])
+def test_too_little_address_space_is_one_line(lab: Lab, megabytes: int) -> None:
+    def little() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+
+    run = reid(lab, *STAGE1, preexec_fn=little)
+    output, errors = run.communicate()
+    assert run.returncode == 1
+    assert errors.startswith("error: memory ran out"), output + errors
+    assert errors.count("\n") == 1
+
+
+def test_a_read_only_dev_shm_is_named(lab: Lab) -> None:
+    lab.configure(workers=2)
+    words = [sys.executable, "-m", "reid", *STAGE1, "--config", "config.yaml"]
+    mount = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o ro none /dev/shm && exec "$@"', "sh"]
+    if subprocess.run([*mount, "true"], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    run = subprocess.run([*mount, *words], cwd=lab.folder, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "/dev/shm" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,10 +1,11 @@
 """Batches from loading processes."""
 
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -24,6 +25,8 @@ def loader(
     With a GPU they come in page-locked memory. Raises UserError for an unreadable frame, from any
     process, or when a loading process dies.
     """
+    if workers:
+        _demand_locks()
     loaded = DataLoader(
         cast("Dataset[Sequence[Draw]]", batches),
         batch_size=None,  # an item is the draws of a whole batch
@@ -35,19 +38,19 @@ def loader(
         generator=torch.Generator().manual_seed(0),
     )
     with naming_dead_processes():
-        for batch in _started(loaded):
+        for batch in loaded:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
 
 
-def _started(loaded: "DataLoader[Any]") -> Iterator[Batch | UserError]:
-    """Raises UserError when the loading processes cannot be started."""
+def _demand_locks() -> None:
+    """Raise UserError where processes cannot share a lock, which is a file in /dev/shm."""
     try:
-        return iter(loaded)
-    except (OSError, ImportError) as error:  # locks are files in /dev/shm; ImportError: no locks
+        multiprocessing.Lock()
+    except (OSError, ImportError) as error:  # ImportError: of a system without such locks
         raise UserError(
-            f"the data-loading processes cannot be started ({error}): see that /dev/shm is there, "
+            f"data-loading processes cannot be started ({error}): see that /dev/shm is there, "
             "writable and not full, or set runtime.workers to 0"
         ) from None
 

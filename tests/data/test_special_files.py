@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 
 from reid.config import Clip
-from reid.data import check, index, pack
+from reid.data import check, index, pack, stored
 from reid.data.dataset import TrackletDataset
 from reid.data.lists import read_damaged
+from reid.data.manifest import find_manifest
 from reid.data.packed import Packed, stage
 from reid.errors import UserError
+from reid.features.features import read_features
+from reid.files import read_json, read_yaml
+from reid.model.weights import load, read_tensors
+from reid.retrieval import submission
+from reid.train.common import load_tensors
+from tests.data.layouts import make_mars
 from tests.trees import make_tree
 
 
@@ -63,6 +70,37 @@ def test_a_file_of_a_pack(tmp_path: Path, replace: Callable[[Path], None], name:
     if name == "pack.json":
         with pytest.raises(UserError, match="no finished pack"):
             stage(tmp_path / "pack", tmp_path / "node")
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "read_json": read_json,
+    "read_yaml": read_yaml,
+    "manifest": find_manifest,
+    "submission": lambda path: submission.read(path, {}),
+    "index": stored.read_split,
+    "features": lambda path: read_features(path, rows=1, flip_tta=False),
+    "weights of a stage": lambda path: load_tensors(path, made_by="reid train stage1"),
+    "CLIP weights": lambda path: load(str(path)),
+    "checkpoint to import": read_tensors,
+}
+
+
+@pytest.mark.parametrize("reader", READERS.values(), ids=list(READERS))
+def test_any_file(
+    tmp_path: Path, replace: Callable[[Path], None], reader: Callable[[Path], object]
+) -> None:
+    (path := tmp_path / "x.csv").touch()
+    replace(path)
+    with pytest.raises((UserError, OSError), match=r"not a regular file of at most .* MiB"):
+        reader(path)
+
+
+@pytest.mark.parametrize("name", ["train_name.txt", "tracks_train_info.mat"])
+def test_a_list_of_a_layout(tmp_path: Path, replace: Callable[[Path], None], name: str) -> None:
+    root = make_mars(tmp_path / "data")
+    replace(root / "info" / name)
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(not a regular file"):
+        index.build(root, layout="mars", protocols=("ALL",))
 
 
 def test_a_list_of_damaged_frames(tmp_path: Path, replace: Callable[[Path], None]) -> None:

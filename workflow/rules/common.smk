@@ -33,6 +33,20 @@ try:
         if each.suffix in (".yaml", ".yml"):
             read_yaml(each)  # for what Snakemake's own reader lets pass: repeated keys
     SETTINGS = options.parse(config, source="configuration")
+    # Paths that Snakemake gets as inputs or outputs.
+    named = {
+        f"backbones.{name}.weights": each.file
+        for name, each in SETTINGS.backbones.items()
+        if each.file
+    }
+    named["results"] = SETTINGS.results
+    if SETTINGS.demo:
+        named["dataset.root"] = SETTINGS.dataset.root
+    for key, path in named.items():
+        if set("{}") & set(str(path)):
+            raise UserError(
+                f"{key}: {path} has braces, which Snakemake takes for wildcards: name another path"
+            )
 except UserError as error:
     raise WorkflowError(error) from None
 
