@@ -127,9 +127,6 @@ def read_json_lines(
             yield kind.validate_json(line, strict=True)
 
 
-LARGEST_JSON = 1 << 30  # bytes
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
     with replacing(path) as temporary:
