@@ -8,6 +8,7 @@ that would read them refuses, and the table shows no number of them.
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -54,7 +55,8 @@ class Chain:
 
     def __init__(self, config: Config) -> None:
         self.steps, self.results = Steps(config), Results.of(config)
-        self.contents = Contents(self.results.stamps() / "digests.json")
+        reading = name_of(modules_behind("reid.content"))
+        self.contents = Contents(self.results.stamps() / f"digests-{reading}.json")
         self._stamps: dict[Path, Stamp] = {}
         self._problems: dict[Path, str | None] = {}
         self._digests: dict[Path, str] = {}
@@ -89,6 +91,10 @@ class Chain:
             )
         return self._digests[path]
 
+    def is_pending(self, job: Job) -> bool:
+        """Whether an input of a job must be made first, so that its stamp is not yet known."""
+        return any(digest.startswith(PENDING) for digest in self.stamp(job)["inputs"].values())
+
     def problem(self, job: Job) -> str | None:
         """Why the outputs of a job do not hold, in words for people; None if they do."""
         if job.output not in self._problems:
@@ -111,8 +117,6 @@ class Chain:
                 raise UserError(
                     f"{cause.output}{words}: run `reid {cause.command}`, or `snakemake`"
                 )
-            if manifest := provenance.read(maker.manifest):
-                manifest.verify(path)
         stamp = self.stamp(job)
         self.contents.save()
         return stamp
@@ -132,6 +136,7 @@ class Chain:
         Raises UserError as `ready`.
         """
         stamp = self.stamp(job) if with_gaps else self.ready(job)
+        self.contents.save()
         made = provenance.facts(device, precision)
         yield
         self.write_manifest(job, stamp, made)
@@ -165,23 +170,33 @@ class Chain:
     def write_stamps(self) -> None:
         """Write the stamp of every job, for Snakemake, which compares times.
 
-        A stamp is newer than outputs that it no longer describes. Outputs that hold are made newer
-        than their stamp and inputs, however all of these came to be: by hand, by a copy.
+        A stamp is newer than outputs that do not hold. Outputs that hold are made newer than their
+        stamp and inputs, however all of these came to be: by hand, by a copy. None keeps a time in
+        the future: Snakemake deletes what a job made if an input is newer.
         """
-        for job in self.jobs:
-            path, text = self.results.stamp(job.step, *job.place), _text(self.stamp(job))
-            if not path.exists() or path.read_bytes() != text.encode():
-                write_text(path, text)
+        now = time.time_ns()
+        for job in (*self.jobs, *self.steps.submissions()):
+            path, stamp, problem = self._stamp_file(job), self.stamp(job), self.problem(job)
             made = [file for file in (*job.outputs, *self.steps.traces(job)) if file.exists()]
-            times = [output.stat().st_mtime_ns for output in made]
-            if self.problem(job) is None:
+            for file in made:
+                if _time(file) > now:
+                    _set_time(file, now)
+            if made and problem:
+                # Snakemake ignores the time of a file whose content it remembers from the last run.
+                stamp = {**stamp, "must run again": problem, "seen": now}
+            text = json.dumps(stamp, indent=1, sort_keys=True) + "\n"
+            if not path.exists() or path.read_bytes() != text.encode() or _time(path) > now:
+                write_text(path, text)
+                _set_time(path, time.time_ns())
+            if made and not problem:
                 files = [file for file in (path, *job.inputs.values()) if file.is_file()]
-                if max(file.stat().st_mtime_ns for file in files) > min(times):
+                if max(map(_time, files)) > min(map(_time, made)):
                     for output in made:
-                        os.utime(output)
-            elif times and path.stat().st_mtime_ns <= max(times):
-                os.utime(path)
+                        _set_time(output, time.time_ns())
         self.contents.save()
+
+    def _stamp_file(self, job: Job) -> Path:
+        return self.results.stamp(job.step, *job.place)
 
     def _cause(self, job: Job, *, of_a_change: bool = False) -> Job | None:
         """The first job behind a job, or itself, whose outputs do not hold.
@@ -197,10 +212,15 @@ class Chain:
 
     def _made(self, job: Job, path: Path) -> str:
         manifest = provenance.read(job.manifest)
-        if manifest is None or self._stale(job, manifest) or not manifest.fits(path):
+        if manifest is None or self._stale(job, manifest) or not self._fits(manifest, path):
             return f"{PENDING}{name_of(self.stamp(job))}"
         digest: str = manifest.outputs[path.name]["sha256"]
         return digest
+
+    def _fits(self, manifest: Manifest, path: Path) -> bool:
+        """Whether an output is what its manifest describes, or is gone."""
+        known = manifest.outputs.get(path.name)
+        return known is not None and self.contents.digest(path) in (known["sha256"], MISSING)
 
     def _problem(self, job: Job) -> str | None:
         missing = [path for path in job.outputs if not path.exists()]
@@ -210,7 +230,7 @@ class Chain:
         if manifest is None:
             damaged = f"{job.manifest} is damaged or {UNKNOWN}"
             return damaged if job.manifest.exists() else UNKNOWN
-        wrong = [path for path in job.outputs if not manifest.fits(path)]
+        wrong = [path for path in job.outputs if not self._fits(manifest, path)]
         if wrong:
             return f"{wrong[0]} is not what its manifest describes"
         return self._stale(job, manifest)
@@ -280,5 +300,11 @@ def _network(stamp: Mapping[str, Any]) -> Stamp:
     return {"options": options, "code": {}, "inputs": inputs}
 
 
-def _text(stamp: Stamp) -> str:
-    return json.dumps(stamp, indent=1, sort_keys=True) + "\n"
+def _time(path: Path) -> int:
+    """Time of a file as Snakemake takes it, ns: of a link, the later of its own and its file's."""
+    return max(path.stat().st_mtime_ns, path.lstat().st_mtime_ns)
+
+
+def _set_time(path: Path, time_ns: int) -> None:
+    """By this machine's clock: that of the file system may be another, or a little behind."""
+    os.utime(path, ns=(time_ns, time_ns))

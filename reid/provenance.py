@@ -83,20 +83,6 @@ class Manifest:
     outputs: Mapping[str, Mapping[str, Any]]
     made: Mapping[str, Any]
 
-    def fits(self, path: Path) -> bool:
-        """Whether an output can be what this describes, by its size; also one that is gone."""
-        known = self.outputs.get(path.name)
-        return known is not None and (not path.exists() or path.stat().st_size == known["bytes"])
-
-    def verify(self, path: Path) -> None:
-        """Raise UserError unless an output is byte for byte what this describes."""
-        known = self.outputs.get(path.name)
-        if known is None or sha256_of_file(path) != known["sha256"]:
-            raise UserError(
-                f"{path} is not the file that its manifest describes (damaged or replaced): "
-                "bring that file back, or delete it and make it again"
-            )
-
 
 def read(path: Path) -> Manifest | None:
     """Read a manifest; None where there is none, or none that this version can read."""

@@ -105,14 +105,17 @@ def earlier_runs(chain: Chain) -> list[tuple[Path, str]]:
         for folder in sorted(current.parent.glob(f"{job.step}-*")):
             if folder == current or not (folder / "stamp.json").is_file() or owner_of(folder):
                 continue
+            if chain.is_pending(job):
+                continue  # it may be what its job asks for, once its inputs are there
             ended = any(attempt["event"] == "done" for attempt in attempts.read(folder))
             words = "finished" if ended else "unfinished"
             try:
                 made = read_json(folder / "stamp.json", STAMP)
-                changes = difference(made, chain.stamp(job)) or "the same"
+                changes = difference(made, chain.stamp(job))
             except UserError:
                 changes = "its stamp.json is damaged, so that nothing tells what differs"
-            runs.append((folder, f"{words}; {changes}"))
+            if changes is not None:
+                runs.append((folder, f"{words}; {changes}"))
     return runs
 
 

@@ -8,7 +8,7 @@ in `reid.chain`. An option that is in no job changes no result.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,10 @@ class Steps:
             yield self.retrieve(variant, seed, protocol)
         yield self.table()
         yield self.report()
+
+    def submissions(self) -> Iterator[Job]:
+        """Jobs that run on demand only."""
+        yield from starmap(self.submission, product(self.config.variants, self.config.seeds))
 
     def demo_data(self) -> Job:
         """The rendered dataset."""

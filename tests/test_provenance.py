@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from reid import provenance
-from reid.errors import UserError
 from reid.files import sha256_of_file
 
 
@@ -35,17 +34,6 @@ def test_a_manifest_is_complete_and_knows_its_outputs(
     assert manifest.made["threads"] >= 1
     assert set(manifest.made["packages"]) == set(provenance.PACKAGES)
     assert manifest.outputs[weights.name]["sha256"] == sha256_of_file(weights)
-    manifest.verify(weights)
-    weights.write_bytes(b"Weights")
-    assert manifest.fits(weights), "of the same size"
-    with pytest.raises(UserError, match="is not the file that its manifest describes"):
-        manifest.verify(weights)
-    weights.write_bytes(b"other weights")
-    assert not manifest.fits(weights)
-    other = weights.rename(tmp_path / "other.safetensors")
-    assert not manifest.fits(other)
-    with pytest.raises(UserError, match="is not the file that its manifest"):
-        manifest.verify(other)
 
 
 def test_made_is_of_what_made_these_bytes_first(tmp_path: Path) -> None:
@@ -63,7 +51,6 @@ def test_made_is_of_what_made_these_bytes_first(tmp_path: Path) -> None:
         manifest = provenance.read(path)
         assert manifest is not None
         assert (manifest.stamp, manifest.made["host"]) == (stamp, expected)
-        manifest.verify(output)
 
 
 @pytest.mark.parametrize(

@@ -94,15 +94,15 @@ def test_averages_and_gain(here, capsys):
     assert "Good" not in references
 
 
-AGAIN = "reid retrieve --variant good --seed 1 --protocol A2A"
-
-
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
         (None, None, "not run"),
-        ('"mAP"', '"map"', f"unreadable: run `{AGAIN}` again"),
-        ("{", "", "outdated: results/small/retrieval/good/seed1/A2A.json is not what its "),
+        (
+            '"mAP"',
+            '"map"',
+            "outdated: results/small/retrieval/good/seed1/A2A.json is not what its ",
+        ),
     ],
 )
 def test_fault_22_no_number_is_a_gap_with_its_reason(here, capsys, old, new, reason):

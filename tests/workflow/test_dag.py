@@ -4,7 +4,9 @@ The verbs are stood in for, so that the whole DAG runs in seconds; Snakemake, th
 configuration, the command lines and the fingerprints are the real ones.
 """
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,14 +82,14 @@ class TestFresh:
         with fresh.appended("mine.yaml", change):
             jobs = fresh.plan("--configfile", "mine.yaml")
         assert counts(jobs) == {**WHOLE, "extract": 19, "tune": 1}
-        wanted = {"dataset": "detreidx", "training": "scaled", "seed": "1"}
+        wanted = {"training": "scaled", "seed": "1"}
         assert Job("extract", {**wanted, "protocol": "validation"}) in jobs
 
     def test_a_submission_is_of_its_seed(self, fresh: Workspace) -> None:
         with fresh.appended("mine.yaml", "seeds: [1, 2]\n"):
             target = "results/detreidx/submission/scaled/seed2.csv"
             jobs = fresh.plan(target, "--configfile", "mine.yaml")
-        wanted = {"dataset": "detreidx", "variant": "scaled", "seed": "2"}
+        wanted = {"variant": "scaled", "seed": "2"}
         assert Job("submission", wanted) in jobs
         assert values(jobs, "extract", "seed") == {"2"}
         assert counts(jobs)["extract"] == 3
@@ -315,6 +317,60 @@ class TestAgain:
         assert values(jobs, "stage2", "training") == {"scaled", "clip_l14"}
         assert values(jobs, "stage1", "training") == {"scaled", "clip_l14"}
 
+    def test_a_number_made_by_hand_with_another_option_is_made_again(self, done: Workspace) -> None:
+        """Twice: Snakemake remembers what the stamp was when its job ran."""
+        hand = ("retrieve", "--variant", "rerank", "--seed", "1", "--protocol", "A2A")
+        with done.appended("mine.yaml", "variants: {rerank: {rerank: {k1: 24}}}\n"):
+            for _ in range(2):
+                by_hand = done.command("reid", *hand, "--configfile", "mine.yaml")
+                assert by_hand.returncode == 0, by_hand.stdout
+                assert counts(done.plan()) == {"retrieve": 1, "table": 1, "report": 1}
+                done.snakemake()
+        assert done.plan() == []
+
+    def test_artifacts_of_the_future_and_another_option(self, done: Workspace) -> None:
+        results = done.path / "results" / "detreidx"
+        future = time.time() + 1e8
+        for path in results.rglob("*"):
+            os.utime(path, (future, future))
+        assert done.plan() == []
+        with done.appended("mine.yaml", "variants: {rerank: {rerank: {k1: 24}}}\n"):
+            jobs = done.plan("--configfile", "mine.yaml")
+            done.snakemake("--configfile", "mine.yaml")
+        assert counts(jobs) == {"retrieve": 3, "table": 1, "report": 1}
+        done.snakemake()
+        assert done.plan() == []
+
+    def test_a_submission_of_another_option_is_made_again(self, done: Workspace) -> None:
+        target = "results/detreidx/submission/rerank/seed1.csv"
+        done.snakemake(target)
+        assert done.plan(target) == []
+        with done.appended("mine.yaml", "variants: {rerank: {rerank: {k1: 24}}}\n"):
+            jobs = done.plan(target, "--configfile", "mine.yaml")
+        assert counts(jobs)["submission"] == 1
+
+    @pytest.mark.parametrize("name", ["ViT-B-16.pt", "elsewhere.pt"])
+    def test_weights_as_a_link_or_elsewhere_rerun_nothing(self, done: Workspace, name: str) -> None:
+        weights = done.path / "weights"
+        file = weights / "ViT-B-16.pt"
+        kept = file.rename(weights / "elsewhere.pt")
+        try:
+            if name == file.name:
+                file.symlink_to(kept.name)
+            with done.appended("mine.yaml", f"backbones: {{vit_b16: {{weights: weights/{name}}}}}"):
+                assert done.plan("--configfile", "mine.yaml") == []
+        finally:
+            kept.replace(file)
+
+    def test_an_artifact_of_another_job_of_equal_size_is_made_again(self, done: Workspace) -> None:
+        path = done.path / "results/detreidx/retrieval/scaled/seed1/A2A.json"
+        kept = path.read_text()
+        path.write_text(kept[::-1])
+        try:
+            assert counts(done.plan()) == {"retrieve": 1, "table": 1, "report": 1}
+        finally:
+            path.write_text(kept)
+
     def test_a_missing_artifact_is_made_again(self, done: Workspace) -> None:
         path = done.path / "results/detreidx/retrieval/scaled/seed1/A2A.json"
         kept = path.read_text()
@@ -323,7 +379,7 @@ class TestAgain:
             jobs = done.plan()
         finally:
             path.write_text(kept)
-        wanted = {"dataset": "detreidx", "variant": "scaled", "seed": "1", "protocol": "A2A"}
+        wanted = {"variant": "scaled", "seed": "1", "protocol": "A2A"}
         assert Job("retrieve", wanted) in jobs
         assert counts(jobs) == {"retrieve": 1, "table": 1, "report": 1}
 

@@ -38,6 +38,7 @@ job = {
     "retrieve": lambda: chain.steps.retrieve(a.variant, seed, a.protocol),
     "table": lambda: chain.steps.table(),
     "report": lambda: chain.steps.report(),
+    "submission": lambda: chain.steps.submission(a.variant, seed),
 }[a.run.__name__]()
 with chain.record(job, with_gaps=a.run.__name__ in ("table", "report")):
     for path in job.outputs:

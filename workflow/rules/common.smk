@@ -145,7 +145,8 @@ def memory(megabytes, stage=None):
 
 
 def weights(wildcards):
-    """An input: the CLIP weights of the job's training, unless they come by an open_clip tag."""
+    """An input: the CLIP weights of the demonstration. Those of the user are watched by the stamp:
+    another path is no reason to train again."""
     backbone = SETTINGS.trainings[wildcards.training].backbone
     path = SETTINGS.backbones[backbone].file
     if path is None:
@@ -155,7 +156,7 @@ def weights(wildcards):
             f"backbones.{backbone}.weights: {path} is not a file: put the CLIP weights there or "
             "name their file in the configuration (README: Data and weights)"
         )
-    return at(path)
+    return at(path) if SETTINGS.demo else []
 
 
 def backbone_of_demo_weights(wildcards, output):

@@ -81,6 +81,7 @@ rule submission:
         indices=[RESULTS.index(protocol) for protocol in PROTOCOLS],
         features=features(*PROTOCOLS),
         tuned=tuned,
+        stamp=stamp("submission", "variant", "seed"),
     output:
         RESULTS.submission("{variant}", "{seed}"),
     log:
