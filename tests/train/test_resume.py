@@ -66,6 +66,11 @@ def test_fault_06_other_settings_train_beside_and_the_first_can_be_resumed(
     assert "finished; stage2.losses.triplet: 0.5 -> 1.0" in lab.log()
     assert "nothing was removed: to remove it, add --yes" in lab.log()
     assert len(list(lab.run.glob("stage2-*"))) == 2
+    newcomer = lab.folder / "data" / "train" / "9999"
+    newcomer.mkdir()  # until the index is made again, no one knows what trainings it asks for
+    assert lab.finish("clean", "--yes") == 0
+    assert len(list(lab.run.glob("stage2-*"))) == 2
+    newcomer.rmdir()
     (old,) = set(lab.run.glob("stage2-*")) - {lab.work()}
     (old / "mine.txt").touch()
     assert lab.finish("clean", "--yes") == 1
