@@ -58,7 +58,8 @@ def run(config: Config, variant: str, seed: int) -> Path:
     """Write the submission of a variant, row by row; returns its path.
 
     Prints which of the dataset's protocols are no case of the challenge. Raises UserError when
-    none is, a protocol's features are missing, or two queries, or gallery tracklets, share a name.
+    none is, a protocol's features are missing, two queries, or gallery tracklets, share a name, or
+    one has another form than the challenge's.
     """
     options = config.variants[variant]
     protocols = [name for name in CASES if name in config.dataset.protocols]
@@ -240,8 +241,10 @@ def _print_scores(rule: str, scores: Mapping[str, tuple[Metrics, Metrics]]) -> N
 
 
 def _unique_names(tracklets: Sequence[Tracklet], side: str) -> list[str]:
-    """Names of the tracklets. Raises UserError when two share one."""
+    """Names of the tracklets. Raises UserError when two share one, or one is not of the form."""
     names = [tracklet.name for tracklet in tracklets]
+    for name in names:
+        _parse_name(name, f"{side} of the index")
     for name, times in Counter(names).most_common(1):
         if times > 1:
             raise UserError(f"{times} {side} tracklets are called {name}: a row cannot name them")

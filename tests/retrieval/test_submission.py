@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,11 @@ def test_rows_are_ordered_by_identity_and_name_and_ties_by_gallery_order():
     for sides, side in (((queries, gallery[:1] * 3), "gallery"), ((queries[:1] * 3, gallery), "q")):
         with pytest.raises(UserError, match=f"3 {side}.* tracklets are called 0102_0001"):
             list(submission.ranked_names(distances, *sides))
+    spaced = [replace(gallery[0], name="0102 0001")]
+    with pytest.raises(
+        UserError, match="gallery of the index: tracklet name '0102 0001' is"
+    ):
+        list(submission.ranked_names(distances, queries, spaced))
 
 
 def test_scores_of_a_small_file_by_hand(tmp_path, monkeypatch, capsys):
