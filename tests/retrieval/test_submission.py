@@ -65,9 +65,7 @@ def test_rows_are_ordered_by_identity_and_name_and_ties_by_gallery_order():
         with pytest.raises(UserError, match=f"3 {side}.* tracklets are called 0102_0001"):
             list(submission.ranked_names(distances, *sides))
     spaced = [replace(gallery[0], name="0102 0001")]
-    with pytest.raises(
-        UserError, match="gallery of the index: tracklet name '0102 0001' is"
-    ):
+    with pytest.raises(UserError, match="gallery of the index: tracklet name '0102 0001' is"):
         list(submission.ranked_names(distances, queries, spaced))
 
 
