@@ -129,8 +129,7 @@ def read_json_lines(
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(_encoded(value, indent=2, allow_nan=False) + b"\n")
+    write_text(path, _encoded(value, indent=2, allow_nan=False).decode() + "\n")
 
 
 def _encoded(value: Any, **options: Any) -> bytes:
