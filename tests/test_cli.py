@@ -104,7 +104,7 @@ BAD = {
     "few people": (STAGE1, lambda lab: edit(lab.folder / "config.yaml",
                                             lambda t: t.replace("batch_size: 4", "batch_size: 64")),
                    ["fewer than one batch of 64; lower stage1.batch_size"]),
-    "no stage 1": (STAGE2, frames, ["stage1.safetensors: not run: run `reid train stage1"]),
+    "no stage 1": (STAGE2, frames, ["stage1.safetensors does not exist: run `reid train stage1"]),
     "--training": (("train", "stage2", "--training", "smal", "--seed", "1"), frames,
                    ["no training 'smal'", "did you mean small?"]),
     "--seed": (("extract", *RUN[:3], "4", "--protocol", "A2G"), frames,
