@@ -113,10 +113,18 @@ def _inspect_frame(
         size = len(data)
         digest = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
         height, width = decode(data, name=name).shape[1:]
-        with Image.open(BytesIO(data)) as image:
-            return height, width, image.mode, size, digest, ""
+        return height, width, _mode(data), size, digest, ""
     except UserError as error:
         return 0, 0, "", size, digest, str(error).removeprefix(f"{name} ").partition(": ")[0]
+
+
+def _mode(data: bytes) -> str:
+    """Pillow's mode of an image, `unknown` for a JPEG that only torchvision reads."""
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return image.mode
+    except (OSError, SyntaxError, ValueError, LookupError):
+        return "unknown"
 
 
 Rows = list[tuple[str, ...]]

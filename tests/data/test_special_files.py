@@ -109,3 +109,17 @@ def test_a_list_of_damaged_frames(tmp_path: Path, replace: Callable[[Path], None
     replace(path)
     with pytest.raises(UserError, match=r"dataset\.damaged: .*damaged\.csv"):
         read_damaged(path)
+
+
+def test_a_frame_that_only_one_decoder_reads_is_noted(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "data", frames=2)
+    train = index.build(tree).splits["train"]
+    path = f"{train[1].path}/{train[1].frames[1]}"
+    data = bytearray((tree / path).read_bytes())
+    data[2] = 85  # of the marker after the first; libjpeg looks for the next one
+    (tree / path).write_bytes(data)
+    seen = check.inspect(train, tree, tmp_path / "parts")
+    assert check.damages(seen, train) == {}
+    (note,) = check.notes(seen, train, least_height=1)
+    assert note[0] == path
+    assert "mode unknown" in note[1]
