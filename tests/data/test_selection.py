@@ -83,7 +83,7 @@ def test_another_selection_packs_anew(tree, every, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("frames", "message"), [(0, "expected at least 1"), (2, "takes clip.frames 3")]
+    ("frames", "message"), [(0, "expected 1 to 4096"), (2, "takes clip.frames 3")]
 )
 def test_fewer_than_a_clip_takes_is_one_clear_error(frames, message):
     with pytest.raises(UserError, match=message):
