@@ -1,20 +1,17 @@
 """What the workflow runs, and what it runs again, on the paper's experiment.
 
 The verbs are stood in for, so that the whole DAG runs in seconds; Snakemake, the rules, the
-configuration, the command lines and the fingerprints are the real ones.
+configuration, the command lines and the stamps are the real ones.
 """
 
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from reid import config
-from tests.trees import make_tree
 from tests.workflow.workspace import Job, Workspace, counts, values
 
 WHOLE = {
@@ -26,18 +23,6 @@ WHOLE = {
     "table": 1,
     "report": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A clone with data and weights put where config.yaml has them; nothing has run."""
-    workspace = Workspace.copy(tmp_path_factory.mktemp("fresh") / "clone")
-    make_tree(workspace.path / "data" / "DetReIDX")
-    weights = workspace.path / "weights"
-    weights.mkdir()
-    for name in ("ViT-B-16.pt", "ViT-L-14.pt"):
-        (weights / name).write_text("weights")
-    return workspace
 
 
 @pytest.fixture(scope="module")
@@ -139,58 +124,6 @@ class TestFresh:
         lock.touch()
         assert "Unlocked working directory" in fresh.snakemake("--unlock")
         assert not lock.exists()
-
-
-class TestPlaces:
-    STAGE2 = "train/baseline/seed1/stage2.safetensors"
-
-    def test_paths_may_have_spaces_and_folders_may_be_links_to_other_disks(
-        self, fresh: Workspace
-    ) -> None:
-        """The log of a training has a second name beside its checkpoints, on whatever disk."""
-        shutil.copytree(fresh.path / "data" / "DetReIDX", fresh.path / "data" / "of {mine}")
-        (fresh.path / "weights" / "B 16;x.pt").write_text("weights")
-        change = (
-            "results: my results\ndataset: {root: 'data/of {mine}'}\n"
-            "backbones: {vit_b16: {weights: 'weights/B 16;x.pt'}}\n"
-        )
-        results = fresh.path / "my results" / "detreidx"
-        with fresh.appended("spaces.yaml", change), TemporaryDirectory(dir="/dev/shm") as disk:
-            if Path(disk).stat().st_dev == fresh.path.stat().st_dev:
-                pytest.skip("needs a second file system")
-            results.mkdir(parents=True)
-            (results / "train").symlink_to(disk)
-            target = f"my results/detreidx/{self.STAGE2}"
-            fresh.snakemake(target, "--configfile", "spaces.yaml")
-            log = results / "logs" / "train" / "baseline" / "seed1" / "stage2.log"
-            assert log.samefile(Path(disk) / "baseline" / "seed1" / "stage2.log")
-            assert (results / self.STAGE2).exists()
-
-    @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to(path.name)])
-    def test_what_is_no_folder_is_named_before_anything_runs(
-        self, fresh: Workspace, make: Callable[[Path], None]
-    ) -> None:
-        make(fresh.path / "taken")
-        try:
-            with fresh.appended("taken.yaml", "results: taken\n"):
-                printed = fresh.refused("-n", "--configfile", "taken.yaml")
-        finally:
-            (fresh.path / "taken").unlink()
-        assert "taken is a" in printed
-        assert "name another place" in printed
-
-    @pytest.mark.parametrize(
-        ("option", "message"),
-        [
-            ("results: a{b}c", "results: a{b}c has braces"),
-            ("backbones: {vit_b16: {weights: 'a{b}'}}", "backbones.vit_b16.weights: a{b} has brac"),
-        ],
-    )
-    def test_braces_in_names_that_snakemake_sees_are_refused(
-        self, fresh: Workspace, option: str, message: str
-    ) -> None:
-        with fresh.appended("braces.yaml", f"{option}\n"):
-            assert message in fresh.refused("-n", "--configfile", "braces.yaml")
 
 
 class TestAgain:
