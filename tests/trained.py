@@ -20,6 +20,7 @@ from tests.clips import TINY, state_dict
 from tests.manifests import describe
 from tests.trees import make_tree
 
+ROOT = Path(__file__).resolve().parents[1]
 SETTINGS: dict[str, Any] = {
     "dataset": {"name": "tiny", "root": "data"},
     "backbones": {"tiny": {"weights": "tiny.safetensors"}},
