@@ -4,12 +4,6 @@
 # Snakemake deletes the log of an earlier attempt. It stays under a second name, beside the
 # checkpoints, and is appended to under both: by a hard link, or a symbolic one where there are no
 # hard links or the folders are on two file systems.
-SECOND_NAME = (
-    "touch {params.history:q} && {{ ln -f {params.history:q} {log:q} 2> /dev/null"
-    ' || ln -sf "$(realpath {params.history:q})" {log:q} || true; }} && '
-)
-
-
 rule stage1:
     input:
         index=RESULTS.index("train"),
@@ -36,7 +30,9 @@ rule stage1:
         config=frozen,
         history=str(RESULTS.run("{training}", "{seed}") / "stage1.log"),
     shell:
-        SECOND_NAME + "exec python -m reid train stage1 --config {params.config:q}"
+        "touch {params.history:q} && {{ ln -f {params.history:q} {log:q} 2> /dev/null"
+        ' || ln -sf "$(realpath {params.history:q})" {log:q} || true; }} && '
+        "exec python -m reid train stage1 --config {params.config:q}"
         " --training {wildcards.training} --seed {wildcards.seed} --wait 5"
         " ${{SLURM_JOB_ID:+--time-limit {resources.runtime}}} >> {log:q} 2>&1"
 
@@ -67,8 +63,9 @@ rule stage2:
         config=frozen,
         history=str(RESULTS.run("{training}", "{seed}") / "stage2.log"),
     shell:
-        SECOND_NAME
-        + "exec python -m cluster.ddp --gpus {resources.gpu} --cpus {resources.cpus_per_task}"
+        "touch {params.history:q} && {{ ln -f {params.history:q} {log:q} 2> /dev/null"
+        ' || ln -sf "$(realpath {params.history:q})" {log:q} || true; }} && '
+        "exec python -m cluster.ddp --gpus {resources.gpu} --cpus {resources.cpus_per_task}"
         " train stage2 --config {params.config:q}"
         " --training {wildcards.training} --seed {wildcards.seed} --wait 5"
         " ${{SLURM_JOB_ID:+--time-limit {resources.runtime}}} >> {log:q} 2>&1"
