@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from reid.data import index as indexing
 from tests.runs import STAGE1, STAGE2, Lab, make_lab
 
 
@@ -154,16 +155,20 @@ def test_left_over_variables_are_named(
     assert_one_line(lab, words)
 
 
-@pytest.mark.parametrize("megabytes", [30, 100, 900])
-def test_too_little_address_space_is_one_line(lab: Lab, megabytes: int) -> None:
-    def little() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    ids=["Python", "torch"],
+)
+def test_too_little_memory_is_one_line(lab: Lab, error: Exception) -> None:
+    def run_out(*_: Any) -> None:
+        raise error
 
-    run = reid(lab, *STAGE1, preexec_fn=little)
-    output, errors = run.communicate()
-    assert run.returncode == 1
-    assert errors.startswith("error: memory ran out"), output + errors
-    assert errors.count("\n") == 1
+    def little() -> None:
+        indexing.run = run_out  # type: ignore[assignment]
+
+    assert lab.finish("index", before=little) == 1
+    assert_one_line(lab, ["memory ran out"])
 
 
 def test_a_read_only_dev_shm_is_named(lab: Lab) -> None:
