@@ -115,16 +115,45 @@ def frozen(wildcards, output):
     return FROZEN.as_posix()
 
 
-def stamp(step, *keys):
-    """An input: what a job depends on, the only thing whose time decides whether it runs."""
+def needs(step, *keys):
+    """Inputs: what other jobs make for a job, and its stamp, whose time alone decides whether it
+    runs. Files of the user are watched by the stamp: another path or time is no reason to run.
+    """
 
     def of_job(wildcards):
         place = [
-            f"seed{wildcards.seed}" if key == "seed" else wildcards[key] for key in keys
+            int(wildcards.seed) if key == "seed" else wildcards[key] for key in keys
         ]
-        return RESULTS.stamp(step, *place)
+        job = getattr(STEPS, step)(*place)
+        makers = {path: CHAIN.makers.get(path) for path in job.inputs.values()}
+        for role, path in job.inputs.items():
+            if makers[path] is None:
+                demand_of_user(job, role, path)
+        made = [output_of(maker, path) for path, maker in makers.items() if maker]
+        return [RESULTS.stamp(job.step, *job.place), *map(at, made)]
 
     return of_job
+
+
+def output_of(job, path):
+    """What stands for an output of a job in its rule: Snakemake deletes the outputs of a rule, and
+    must not delete the mark of the rendered dataset."""
+    return job.manifest if job.step == "demo_data" else path
+
+
+def demand_of_user(job, role, path):
+    """Weights and dataset must be there before anything runs."""
+    if role == "weights" and not path.is_file():
+        raise WorkflowError(
+            f"backbones.{SETTINGS.trainings[job.place[0]].backbone}.weights: {path} is not a file: "
+            "put the CLIP weights there or name their file in the configuration (README: Data and "
+            "weights)"
+        )
+    if role == "dataset" and not path.is_dir():
+        raise WorkflowError(
+            f"dataset.root: {path} is not a folder: put the dataset there or name its folder in "
+            "the configuration (to try without one: --configfile config/demo.yaml)"
+        )
 
 
 def memory(megabytes, stage=None):
@@ -138,25 +167,10 @@ def memory(megabytes, stage=None):
         lacked = attempt > 1
         if lacked and stage:
             job = getattr(STEPS, stage)(wildcards.training, int(wildcards.seed))
-            lacked = executor.was_killed(CHAIN.work(job) / "attempts.jsonl")
+            lacked = executor.was_killed(CHAIN.work(job))
         return megabytes + (megabytes // 2 if lacked else 0)
 
     return of_attempt
-
-
-def weights(wildcards):
-    """An input: the CLIP weights of the demonstration. Those of the user are watched by the stamp:
-    another path is no reason to train again."""
-    backbone = SETTINGS.trainings[wildcards.training].backbone
-    path = SETTINGS.backbones[backbone].file
-    if path is None:
-        return []
-    if not SETTINGS.demo and not path.is_file():
-        raise WorkflowError(
-            f"backbones.{backbone}.weights: {path} is not a file: put the CLIP weights there or "
-            "name their file in the configuration (README: Data and weights)"
-        )
-    return at(path) if SETTINGS.demo else []
 
 
 def backbone_of_demo_weights(wildcards, output):
@@ -164,48 +178,6 @@ def backbone_of_demo_weights(wildcards, output):
     return next(
         n for n, b in SETTINGS.backbones.items() if at(b.weights) == at(output[0])
     )
-
-
-def dataset(wildcards):
-    """An input of the index: the rendered dataset. A real one is watched by the stamp."""
-    if SETTINGS.demo:
-        return at(STEPS.demo_data().manifest)
-    if not SETTINGS.dataset.root.is_dir():
-        raise WorkflowError(
-            f"dataset.root: {SETTINGS.dataset.root} is not a folder: put the dataset there or name "
-            "its folder in the configuration (to try without one: --configfile config/demo.yaml)"
-        )
-    return []
-
-
-def stage1_of_owner(wildcards):
-    """An input: stage 1 of the job's training, or of the one that it shares it with."""
-    return STEPS.stage1(wildcards.training, int(wildcards.seed)).output
-
-
-def index(wildcards):
-    """An input: the index of a protocol; the tracklets held out of training are in training's."""
-    return RESULTS.index(
-        "train" if wildcards.protocol == VALIDATION else wildcards.protocol
-    )
-
-
-def features(*protocols):
-    """An input: the features of the variant's training, of these protocols or the job's."""
-
-    def of_job(wildcards):
-        training = SETTINGS.variants[wildcards.variant].training
-        names = protocols or (wildcards.protocol,)
-        return [RESULTS.features(training, wildcards.seed, name) for name in names]
-
-    return of_job
-
-
-def tuned(wildcards):
-    """An input: the re-ranking parameters of the variant, if they are chosen by `reid tune`."""
-    if not SETTINGS.variants[wildcards.variant].tuned:
-        return []
-    return RESULTS.tuned(wildcards.variant, wildcards.seed)
 
 
 METRICS = [

@@ -1,8 +1,7 @@
 # rejected.csv and summary.json are no outputs: they must survive a failure, which they explain.
 rule index:
     input:
-        dataset,
-        stamp=stamp("index"),
+        needs("index"),
     output:
         [RESULTS.index(split) for split in ("train", *PROTOCOLS)],
     log:

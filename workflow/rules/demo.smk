@@ -15,7 +15,7 @@ except OSError as error:
 # No folder is the output: Snakemake deletes outputs, and would delete what lay there before.
 rule demo_data:
     input:
-        stamp=stamp("demo_data"),
+        needs("demo_data"),
     output:
         at(STEPS.demo_data().manifest),
     log:
@@ -37,7 +37,7 @@ rule demo_data:
 
 rule demo_weights:
     input:
-        stamp=stamp("demo_weights", "file"),
+        RESULTS.stamp("demo_weights", "{file}"),
     output:
         at("resources/demo/weights/{file}.safetensors"),
     log:

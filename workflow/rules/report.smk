@@ -1,7 +1,6 @@
 rule table:
     input:
-        METRICS,
-        stamp=stamp("table"),
+        needs("table"),
     output:
         report(
             RESULTS.table("csv"),
@@ -32,9 +31,8 @@ rule table:
 
 rule report:
     input:
-        METRICS,
+        needs("report"),
         TABLES,
-        stamp=stamp("report"),
     output:
         report(
             RESULTS.report(),

@@ -1,9 +1,6 @@
 rule extract:
     input:
-        index=index,
-        weights=weights,
-        stage2=RESULTS.stage("{training}", "{seed}", 2),
-        stamp=stamp("extract", "training", "seed", "protocol"),
+        needs("extract", "training", "seed", "protocol"),
     output:
         RESULTS.features("{training}", "{seed}", "{protocol}"),
     log:
@@ -27,9 +24,7 @@ rule extract:
 
 rule tune:
     input:
-        index=RESULTS.index("train"),
-        features=features(VALIDATION),
-        stamp=stamp("tune", "variant", "seed"),
+        needs("tune", "variant", "seed"),
     output:
         RESULTS.tuned("{variant}", "{seed}"),
     log:
@@ -52,10 +47,7 @@ rule tune:
 
 rule retrieve:
     input:
-        index=RESULTS.index("{protocol}"),
-        features=features(),
-        tuned=tuned,
-        stamp=stamp("retrieve", "variant", "seed", "protocol"),
+        needs("retrieve", "variant", "seed", "protocol"),
     output:
         RESULTS.retrieval("{variant}", "{seed}", "{protocol}"),
     log:
@@ -78,10 +70,7 @@ rule retrieve:
 
 rule submission:
     input:
-        indices=[RESULTS.index(protocol) for protocol in PROTOCOLS],
-        features=features(*PROTOCOLS),
-        tuned=tuned,
-        stamp=stamp("submission", "variant", "seed"),
+        needs("submission", "variant", "seed"),
     output:
         RESULTS.submission("{variant}", "{seed}"),
     log:

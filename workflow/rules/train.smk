@@ -6,9 +6,7 @@
 # hard links or the folders are on two file systems.
 rule stage1:
     input:
-        index=RESULTS.index("train"),
-        weights=weights,
-        stamp=stamp("stage1", "training", "seed"),
+        needs("stage1", "training", "seed"),
     output:
         RESULTS.stage("{training}", "{seed}", 1),
     log:
@@ -39,10 +37,7 @@ rule stage1:
 
 rule stage2:
     input:
-        index=RESULTS.index("train"),
-        weights=weights,
-        stage1=stage1_of_owner,
-        stamp=stamp("stage2", "training", "seed"),
+        needs("stage2", "training", "seed"),
     output:
         RESULTS.stage("{training}", "{seed}", 2),
     log:
