@@ -223,10 +223,10 @@ def install() -> None:
     ExecutorPluginRegistry().get_plugin("slurm").executor = Executor
 
 
-def was_killed(ledger: Path) -> bool:
+def was_killed(folder: Path) -> bool:
     """Whether the last attempt at a training stage ended unrecorded: out of memory, or a lost node.
 
-    A trainer that is asked to stop, or fails, records so in the `ledger`, attempts.jsonl.
+    A trainer that is asked to stop, or fails, records so in its work folder (reid.train.attempts).
     """
-    made = attempts.read(ledger.parent)
+    made = attempts.read(folder)
     return bool(made) and made[-1]["event"] == "start"

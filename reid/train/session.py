@@ -74,10 +74,10 @@ class Session:
             print(f"with {threads} threads, as at the first start: the same bits", flush=True)
             torch.set_num_threads(threads)
         precision = pick_precision(runtime.precision, device)
-        made = provenance.facts(str(device), precision)
         with ExitStack() as stack:
             stack.callback(distributed.leave, world)
             if world.leads:
+                made = provenance.facts(str(device), precision)
                 stack.enter_context(
                     lease.held(folder, job=slurm, interrupt=self.interrupt, patience=self.patience)
                 )

@@ -251,4 +251,4 @@ def test_fault_20_was_killed(tmp_path: Path, events: str, killed: bool) -> None:
     for end in ("", '{"event": "sta'):  # the last line of a process that was killed
         with ledger.open("a") as lines:
             lines.write(end)
-        assert was_killed(ledger) is killed
+        assert was_killed(tmp_path) is killed
